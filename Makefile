@@ -1,0 +1,42 @@
+# Every target makes the environment it needs; nothing has to be installed by hand
+# beyond Python (3.11 is what development uses; PYTHON=... picks another).
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint doctest sklearn-versions clean
+
+demo: $(STAMP)            ## fit real data, sample, leave a picture in output/
+	$(PY) examples/plot_gaussian_score.py --save output
+
+test: $(STAMP)            ## the whole test suite
+	$(PY) -m pytest -n 2
+
+lint: $(STAMP)            ## style and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+doctest: $(STAMP)         ## every example in every docstring and in the guides
+	$(PY) -m pytest -q --doctest-modules skdiffusion
+	$(PY) -m pytest -q --doctest-glob="*.md" README.md docs
+
+sklearn-versions:         ## the contract on the oldest and the newest scikit-learn
+	$(MAKE) _sklearn VENV=.venv-sklearn-1.6 SKLEARN="scikit-learn==1.6.*"
+	$(MAKE) _sklearn VENV=.venv-sklearn-new SKLEARN="scikit-learn"
+
+.PHONY: _sklearn
+_sklearn: $(STAMP)
+	$(PY) -m pip install -q --upgrade "$(SKLEARN)"
+	$(PY) -c "import sklearn; print('scikit-learn', sklearn.__version__)"
+	$(PY) -m pytest -q -n 2 tests/estimators tests/test_estimator_checks.py
+
+# torch first and pinned: an unpinned one may fetch gigabytes of GPU libraries.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q -c constraints.txt torch
+	$(PY) -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv .venv-* output .pytest_cache .ruff_cache

@@ -1,0 +1,35 @@
+"""Score models: immutable mathematical objects, polymorphic in the array library."""
+
+from skdiffusion.models.at_time import AtTime
+from skdiffusion.models.base import BaseScoreModel
+from skdiffusion.models.compose import (
+    AffineModel,
+    IndependentModel,
+    ProductModel,
+    SmoothedModel,
+    SwitchedModel,
+    TemperedModel,
+)
+from skdiffusion.models.covariance import SpectralCovariance
+from skdiffusion.models.external import CallableModel, as_score_model
+from skdiffusion.models.gaussian import GaussianModel
+from skdiffusion.models.jacobian import divergence, jacobian, jvp, vjp
+
+__all__ = [
+    "AffineModel",
+    "AtTime",
+    "BaseScoreModel",
+    "CallableModel",
+    "GaussianModel",
+    "IndependentModel",
+    "ProductModel",
+    "SmoothedModel",
+    "SpectralCovariance",
+    "SwitchedModel",
+    "TemperedModel",
+    "as_score_model",
+    "divergence",
+    "jacobian",
+    "jvp",
+    "vjp",
+]

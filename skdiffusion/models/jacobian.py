@@ -1,0 +1,228 @@
+r"""Derivatives of any score model, by the best route it offers.
+
+For a field :math:`F(x)` (the score or the denoiser at a level) these functions give
+
+.. math:: J v, \qquad J^\top u, \qquad J = \partial F/\partial x, \qquad \operatorname{tr} J
+
+from the first of three routes that applies: the model's closed form
+(``has_jacobian``); ``torch.func`` (``is_differentiable``; NumPy points make the
+trip through float64 tensors); central differences in float64,
+
+.. math:: J v \approx \frac{F(x + h v) - F(x - h v)}{2h}, \qquad \text{error } O(h^2).
+
+Rows are independent points, so one product per coordinate gives the Jacobians of
+all rows. Nothing assumes that a learned score has a symmetric Jacobian.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skdiffusion.utils.arrays import is_torch, like, namespace, to_numpy
+from skdiffusion.utils.random import as_generator, rademacher_like
+from skdiffusion.utils.validation import check_count
+
+__all__ = ["divergence", "jacobian", "jvp", "vjp"]
+
+EXACT_TRACE_UP_TO = 128
+"""Dimension up to which ``divergence(method="auto")`` sums the whole diagonal."""
+
+
+def jvp(model: Any, x: Any, sigma: Any, v: Any, *, y: Any = None, of: str = "score"):
+    """Jacobian-vector products ``J(x_k) v_k``, one per row.
+
+    Parameters
+    ----------
+    model : BaseScoreModel
+    x : array of shape (n, d)
+    sigma : float or array of shape (n,)
+    v : array of shape (n, d)
+        Directions.
+    y : array of shape (n,), optional
+        Labels, for conditional models.
+    of : {"score", "denoise"}
+        The field to differentiate.
+
+    Returns
+    -------
+    array of shape (n, d)
+        Like ``x``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdiffusion.models import GaussianModel, jvp
+    >>> model = GaussianModel(mean=[0.0, 0.0], covariance=[3.0, 1.0])
+    >>> jvp(model, np.zeros((1, 2)), 1.0, np.ones((1, 2)))
+    array([[-0.25, -0.5 ]])
+    """
+    if model.has_jacobian:
+        return model.jvp(x, sigma, v, y=y, of=of)
+    return _Route(model, x, sigma, y, of).jvp(v)
+
+
+def vjp(model: Any, x: Any, sigma: Any, u: Any, *, y: Any = None, of: str = "score"):
+    """Transposed products ``J(x_k)^T u_k``, one per row; arguments as in :func:`jvp`."""
+    if model.has_jacobian:
+        if model.is_conservative and of == "score":
+            return model.jvp(x, sigma, u, y=y, of=of)
+        jacobians = model.jacobian(x, sigma, y=y, of=of)
+        xp = namespace(jacobians)
+        return xp.matmul(like(u, jacobians)[:, None, :], jacobians)[:, 0, :]
+    return _Route(model, x, sigma, y, of).vjp(u)
+
+
+def jacobian(model: Any, x: Any, sigma: Any, *, y: Any = None, of: str = "score"):
+    """Jacobians of the field at each row; arguments as in :func:`jvp`.
+
+    Returns
+    -------
+    array of shape (n, d, d)
+        ``[k, i, j]``: derivative of component ``i`` by coordinate ``j`` at row ``k``.
+    """
+    if model.has_jacobian:
+        return model.jacobian(x, sigma, y=y, of=of)
+    return _Route(model, x, sigma, y, of).jacobian()
+
+
+def divergence(
+    model: Any,
+    x: Any,
+    sigma: Any,
+    *,
+    y: Any = None,
+    of: str = "score",
+    method: str = "auto",
+    n_probes: int = 16,
+    random_state: Any = 0,
+    return_std_error: bool = False,
+):
+    r"""Trace of the Jacobian at each row.
+
+    Parameters
+    ----------
+    model, x, sigma, y, of
+        As in :func:`jvp`.
+    method : {"auto", "exact", "hutchinson"}
+        ``"exact"`` takes the closed form or the ``d`` products of the diagonal;
+        ``"hutchinson"`` averages :math:`u^\top J u` over Rademacher probes
+        (Hutchinson 1989); ``"auto"`` is exact up to 128 dimensions and wherever a
+        closed form exists.
+    n_probes : int
+        Probes per row. They are keyed by the row, so a row has the same estimate
+        alone and in a batch.
+    random_state : None, int, Generator or RandomState
+        Seed of the probes.
+    return_std_error : bool
+        Whether to return the standard error of each estimate too (zero if exact).
+
+    Returns
+    -------
+    array of shape (n,), or a pair of them
+
+    Raises
+    ------
+    ValueError
+        If ``method`` is unknown, or a standard error is asked of a single probe.
+    """
+    if method not in ("auto", "exact", "hutchinson"):
+        raise ValueError(f"method must be 'auto', 'exact' or 'hutchinson'; got {method!r}.")
+    if method == "auto":
+        small = model.has_jacobian or model.n_features <= EXACT_TRACE_UP_TO
+        method = "exact" if small else "hutchinson"
+    if method == "exact":
+        if model.has_jacobian:
+            trace = model.divergence(x, sigma, y=y, of=of)
+        else:
+            trace = _Route(model, x, sigma, y, of).divergence()
+        return (trace, trace * 0) if return_std_error else trace
+
+    n_probes = check_count(n_probes, "n_probes", 2 if return_std_error else 1)
+    seed = int(as_generator(random_state).integers(2**62))
+    probes = rademacher_like(x, n_probes, seed)
+    products = [(jvp(model, x, sigma, u, y=y, of=of) * u).sum(-1) for u in probes]
+    xp = namespace(products[0])
+    estimates = xp.stack(products)
+    mean = xp.mean(estimates, axis=0)
+    if not return_std_error:
+        return mean
+    return mean, xp.std(estimates, axis=0, correction=1) / n_probes**0.5
+
+
+class _Route:
+    """Differentiation of one field at fixed points: ``torch.func`` or central differences."""
+
+    def __init__(self, model, x, sigma, y, of):
+        if of not in ("score", "denoise"):
+            raise ValueError(f"of must be 'score' or 'denoise'; got {of!r}.")
+        self.x = x if is_torch(x) else np.asarray(x)
+        if not is_torch(x) and self.x.dtype not in (np.float32, np.float64):
+            self.x = self.x.astype(np.float64)
+        self.autograd = model.is_differentiable
+        if self.autograd and not is_torch(x):
+            import torch
+
+            self.point = torch.as_tensor(np.asarray(self.x, dtype=np.float64))
+        else:
+            self.point = self.x if self.autograd else to_numpy(self.x).astype(np.float64)
+        levels = sigma if is_torch(sigma) or np.ndim(sigma) == 0 else like(sigma, self.point)
+        if not self.autograd and is_torch(levels):
+            levels = to_numpy(levels)
+        self.levels = levels
+        self.field = lambda z: getattr(model, of)(z, levels, y=y)
+
+    def jvp(self, v):
+        return self._back(self._jvp(like(v, self.point)))
+
+    def vjp(self, u):
+        if not self.autograd:
+            jacobians = self._columns()
+            return self._back(np.einsum("nij,ni->nj", jacobians, like(u, self.point)))
+        return self._back(self._pullback()(like(u, self.point))[0])
+
+    def jacobian(self):
+        return self._back(self._columns())
+
+    def divergence(self):
+        traces = (self._jvp(e)[:, j] for j, e in enumerate(self._basis()))
+        if self.autograd:
+            pullback = self._pullback()
+            traces = (pullback(e)[0][:, j] for j, e in enumerate(self._basis()))
+        return self._back(sum(traces))
+
+    def _columns(self):
+        """All Jacobians: one product per coordinate, for every row at once."""
+        xp = namespace(self.point)
+        if self.autograd:
+            pullback = self._pullback()
+            return xp.stack([pullback(e)[0] for e in self._basis()], axis=1)
+        return xp.stack([self._jvp(e) for e in self._basis()], axis=2)
+
+    def _pullback(self):
+        import torch
+
+        return torch.func.vjp(self.field, self.point)[1]
+
+    def _basis(self):
+        n, d = self.point.shape
+        for row in np.eye(d):
+            yield like(np.broadcast_to(row, (n, d)), self.point)
+
+    def _jvp(self, v):
+        if self.autograd:
+            import torch
+
+            return torch.func.jvp(self.field, (self.point,), (v,))[1]
+        h = self._steps() / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-300)
+        return (self.field(self.point + h * v) - self.field(self.point - h * v)) / (2 * h)
+
+    def _steps(self):
+        """A step that balances truncation, ``(h/sigma)^2``, and rounding, ``eps |x|/h``."""
+        level = np.reshape(np.asarray(self.levels, dtype=np.float64), (-1, 1))
+        size = np.abs(self.point).max(axis=1, keepdims=True)
+        return level * np.cbrt(np.finfo(np.float64).eps * np.maximum(1.0, size / level))
+
+    def _back(self, result):
+        return like(result, self.x)

@@ -1,0 +1,187 @@
+r"""Arrays that stay where the user put them.
+
+A score model computes in the array library, on the device and in the floating
+dtype of the points it is given. Its parameters are stored once, as float64
+NumPy arrays, and shown to the computation *as seen from* those points:
+
+.. math:: \theta \;\mapsto\; \theta|_{\mathrm{namespace}(x),\ \mathrm{device}(x),\ \mathrm{dtype}(x)}.
+
+:class:`Parameters` does that and remembers the conversions. The functions here
+are the only place of the package that asks which array library is at work.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import array_api_compat
+import array_api_compat.numpy as numpy_namespace
+import numpy as np
+
+__all__ = [
+    "Parameters",
+    "as_levels",
+    "as_points",
+    "functions",
+    "is_torch",
+    "like",
+    "namespace",
+    "to_numpy",
+]
+
+
+def is_torch(x: Any) -> bool:
+    """Whether ``x`` is a torch tensor; never imports torch."""
+    return array_api_compat.is_torch_array(x)
+
+
+def namespace(x: Any):
+    """Array namespace of ``x``; NumPy's for scalars and lists."""
+    if array_api_compat.is_array_api_obj(x):
+        return array_api_compat.array_namespace(x)
+    return numpy_namespace
+
+
+def functions(x: Any):
+    """Where ``exp``, ``sqrt``, ... of ``x`` live: ``math`` for a float, so that it stays one."""
+    return math if isinstance(x, (int, float)) else namespace(x)
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """``x`` as a NumPy array on the host, without its autograd graph."""
+    if is_torch(x):
+        return x.detach().cpu().numpy()
+    return np.asarray(x)
+
+
+def like(values: Any, x: Any):
+    """``values`` in the namespace, on the device and in the dtype of ``x``."""
+    if is_torch(x):
+        import torch
+
+        if is_torch(values):
+            return values.to(device=x.device, dtype=x.dtype)
+        return torch.as_tensor(np.asarray(values), dtype=x.dtype, device=x.device)
+    return np.asarray(to_numpy(values), dtype=x.dtype)
+
+
+def as_points(x: Any, n_features: int, name: str = "x"):
+    """Points as a floating ``(n, d)`` array in their own namespace.
+
+    Raises
+    ------
+    ValueError
+        If ``x`` is not two-dimensional with ``n_features`` columns.
+    """
+    if is_torch(x):
+        if not x.is_floating_point():
+            raise ValueError(f"{name} must have a floating dtype; got {x.dtype}.")
+    else:
+        x = np.asarray(x)
+        if x.dtype not in (np.float32, np.float64):
+            x = x.astype(np.float64)
+    if x.ndim != 2 or x.shape[1] != n_features:
+        raise ValueError(
+            f"{name} must have shape (n, {n_features}), one point per row; "
+            f"got shape {tuple(x.shape)}."
+        )
+    return x
+
+
+def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
+    """A noise level ready to broadcast against the rows of ``x``.
+
+    Parameters
+    ----------
+    sigma : float or array of shape (n,)
+        One level for all rows or one per row.
+    x : array of shape (n, d)
+        The points the levels belong to.
+    name : str
+        What to call ``sigma`` in an error.
+    allow_zero : bool
+        Whether a level of exactly zero is a valid request.
+
+    Returns
+    -------
+    float or array of shape (n, 1)
+        A Python float for a scalar (a 0-d tensor stays one, with its graph).
+
+    Raises
+    ------
+    ValueError
+        If a level is negative, not finite, or of the wrong shape. The values of
+        torch tensors are trusted: looking at them would stall the device.
+    """
+    if is_torch(sigma):
+        sigma = like(sigma, x)
+        if sigma.ndim == 0:
+            return sigma
+    else:
+        values = np.asarray(sigma, dtype=np.float64)
+        lowest_ok = values >= 0 if allow_zero else values > 0
+        if not np.all(lowest_ok & np.isfinite(values)):
+            bad = values[~(lowest_ok & np.isfinite(values))].flat[0]
+            bound = "non-negative" if allow_zero else "positive"
+            raise ValueError(f"{name} must be {bound} and finite; got {bad:g}.")
+        if values.ndim == 0:
+            return float(values)
+        sigma = like(values, x)
+    if tuple(sigma.shape) != (x.shape[0],):
+        raise ValueError(
+            f"{name} must be a scalar or hold one level per row, shape ({x.shape[0]},); "
+            f"got shape {tuple(sigma.shape)}."
+        )
+    return sigma[:, None]
+
+
+class Parameters:
+    """Named read-only float64 arrays, seen in the terms of the points they meet.
+
+    Parameters
+    ----------
+    **arrays : array-like or None
+        The parameters; ``None`` stays ``None``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> theta = Parameters(mean=[0.0, 1.0])
+    >>> theta.like(np.zeros((1, 2), dtype=np.float32)).mean.dtype
+    dtype('float32')
+    """
+
+    def __init__(self, **arrays: Any):
+        self._host = {}
+        for name, values in arrays.items():
+            if values is not None:
+                values = np.array(to_numpy(values), dtype=np.float64)
+                values.setflags(write=False)
+            self._host[name] = values
+        self._seen: dict = {}
+
+    def __getattr__(self, name: str):
+        try:
+            return self.__dict__["_host"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __getstate__(self):
+        return self._host
+
+    def __setstate__(self, state):
+        self._host, self._seen = state, {}
+        for values in state.values():
+            if values is not None:
+                values.setflags(write=False)
+
+    def like(self, x: Any) -> SimpleNamespace:
+        """All parameters in the namespace, on the device and in the dtype of ``x``."""
+        key = (is_torch(x), str(x.dtype), str(getattr(x, "device", "cpu")))
+        if key not in self._seen:
+            self._seen[key] = SimpleNamespace(
+                **{k: None if v is None else like(v, x) for k, v in self._host.items()}
+            )
+        return self._seen[key]

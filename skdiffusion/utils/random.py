@@ -1,0 +1,79 @@
+r"""Randomness without global state.
+
+``random_state=None`` means fresh entropy, never NumPy's global stream; a seed
+repeats exactly. Everything is drawn by a :class:`numpy.random.Generator` on the
+host and then shown to the array library at work, so that NumPy and torch see
+the same numbers.
+
+Rademacher probes for trace estimates are *keyed by the row they belong to*:
+bit :math:`(p, j)` of row :math:`x_i` is a hash of :math:`(x_i, p, j, seed)`.
+A row then has the same probes alone and in any batch, and different rows have
+independent ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skdiffusion.utils.arrays import like, to_numpy
+
+__all__ = ["as_generator", "normal_like", "rademacher_like"]
+
+
+def as_generator(random_state: Any = None) -> np.random.Generator:
+    """A NumPy ``Generator`` from ``None``, a seed, a ``Generator`` or a ``RandomState``.
+
+    A ``RandomState`` seeds a new generator and is advanced by doing so.
+
+    Raises
+    ------
+    ValueError
+        If ``random_state`` is none of these.
+    """
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, np.random.RandomState):
+        seed = random_state.randint(0, 2**32, size=8, dtype=np.uint32)
+        return np.random.default_rng(seed)
+    if random_state is None or (
+        isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool)
+    ):
+        if random_state is not None and random_state < 0:
+            raise ValueError(f"random_state must be a non-negative seed; got {random_state}.")
+        return np.random.default_rng(random_state)
+    raise ValueError(
+        "random_state must be None, an int, a numpy.random.Generator or a "
+        f"numpy.random.RandomState; got {random_state!r}."
+    )
+
+
+def normal_like(x: Any, random_state: Any = None, shape: tuple[int, ...] | None = None):
+    """Standard normal draws in the namespace, on the device and in the dtype of ``x``."""
+    shape = tuple(x.shape) if shape is None else shape
+    return like(as_generator(random_state).standard_normal(shape), x)
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    """A bijective 64-bit finaliser: flipping one input bit flips half of the output."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def rademacher_like(x: Any, n_probes: int, seed: int = 0):
+    """Signs of shape ``(n_probes, n, d)`` that depend on each row of ``x`` and the seed alone."""
+    rows = np.ascontiguousarray(to_numpy(x), dtype=np.float64) + 0.0  # -0.0 is 0.0
+    n, d = rows.shape
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    with np.errstate(over="ignore"):
+        column_keys = _mix(golden * np.arange(1, d + 1, dtype=np.uint64))
+        row_keys = _mix(rows.view(np.uint64) ^ column_keys).sum(axis=1, dtype=np.uint64)
+        row_keys = _mix(row_keys + golden * np.uint64(seed + 1))
+        probe_keys = _mix(golden * np.arange(1, n_probes + 1, dtype=np.uint64) + np.uint64(seed))
+        bits = _mix(
+            probe_keys[:, None, None] + _mix(row_keys)[None, :, None] + column_keys[None, None, :]
+        )
+    signs = np.where(bits >> np.uint64(63), 1.0, -1.0)
+    return like(signs.reshape(n_probes, n, d), x)

@@ -1,0 +1,58 @@
+"""One sentence for every wrong input: what was wrong and what is accepted."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+__all__ = ["check_count", "check_number", "lookup"]
+
+
+def lookup(name: Any, registry: Mapping[str, Any], what: str, or_else: str = ""):
+    """The entry of a registry under a short name.
+
+    Parameters
+    ----------
+    name : str
+        The short name.
+    registry : mapping
+        From short names to entries.
+    what : str
+        What the entries are, for the error.
+    or_else : str
+        What else the caller accepts, for the error.
+
+    Raises
+    ------
+    ValueError
+        If there is no such name.
+    """
+    if isinstance(name, str) and name in registry:
+        return registry[name]
+    close = difflib.get_close_matches(str(name), registry, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    names = ", ".join(repr(key) for key in registry)
+    raise ValueError(
+        f"Unknown {what} {name!r}{hint}; accepted are {names}{or_else and ' or ' + or_else}."
+    )
+
+
+def check_count(value: Any, name: str, minimum: int = 1) -> int:
+    """``value`` as an int of at least ``minimum``, or a ``ValueError`` that says so."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and value >= minimum:
+        return int(value)
+    raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}.")
+
+
+def check_number(value: Any, name: str, *, above: float | None = None, least: float | None = None):
+    """``value`` as a finite float above or at least a bound, or a ``ValueError`` that says so."""
+    bound = f" above {above:g}" if above is not None else ""
+    bound += f" of at least {least:g}" if least is not None else ""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+        finite = number - number == 0
+        if finite and (above is None or number > above) and (least is None or number >= least):
+            return number
+    raise ValueError(f"{name} must be a finite number{bound}; got {value!r}.")
