@@ -271,8 +271,7 @@ class VESchedule(NoiseSchedule):
 
 
 class _LinearBeta(NoiseSchedule):
-    r"""What the two schedules with :math:`\beta(t) = \beta_{\min} + t(\beta_{\max}-\beta_{\min})`
-    share: the integral :math:`B(t) = \int_0^t \beta` and its inverse."""
+    r"""A rate :math:`\beta` linear in time, its integral :math:`B(t)` and the inverse of it."""
 
     def __init__(self, beta_min=0.1, beta_max=20.0, sigma_min=0.002):
         self.beta_min = beta_min
@@ -306,7 +305,7 @@ class _LinearBeta(NoiseSchedule):
 
 
 class VPSchedule(_LinearBeta):
-    r"""Variance preserving with linear rate: :math:`\alpha^2 = e^{-B(t)},\ \sigma^2 = 1 - e^{-B(t)}`.
+    r"""Variance preserving, linear rate: :math:`\alpha^2 = e^{-B(t)},\ \sigma^2 = 1 - e^{-B(t)}`.
 
     :math:`B(t) = \beta_{\min} t + \tfrac12(\beta_{\max}-\beta_{\min}) t^2` for
     ``t`` in [0, 1] (Ho et al. 2020, Song et al. 2021). Written with

@@ -4,7 +4,7 @@ A score model computes in the array library, on the device and in the floating
 dtype of the points it is given. Its parameters are stored once, as float64
 NumPy arrays, and shown to the computation *as seen from* those points:
 
-.. math:: \theta \;\mapsto\; \theta|_{\mathrm{namespace}(x),\ \mathrm{device}(x),\ \mathrm{dtype}(x)}.
+.. math:: \theta \;\mapsto\; \theta|_{\mathrm{library,\ device,\ dtype\ of\ } x}.
 
 :class:`Parameters` does that and remembers the conversions. The functions here
 are the only place of the package that asks which array library is at work.

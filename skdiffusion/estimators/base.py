@@ -1,0 +1,358 @@
+r"""What every score estimator does, once it has fitted its score model.
+
+An estimator learns a score model ``model_`` from rows ``X``; everything a user asks
+of it is then the same few lines: densities and fields come from the model, samples
+from its exact draw or from a sampler on the probability flow
+
+.. math:: \frac{dx}{d\sigma} = \frac{x - D(x, \sigma)}{\sigma},
+
+started in the far field :math:`N(\mu, C + \sigma_{\max}^2 I)`, latent codes from the same
+flow run upwards. Methods that return rows keep their order and units.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skdiffusion.models import GaussianModel
+from skdiffusion.noising import noise_range
+from skdiffusion.samplers import RK4Sampler, check_sampler, run_sampler
+from skdiffusion.schedules import check_schedule
+from skdiffusion.utils.arrays import as_levels
+from skdiffusion.utils.output import in_container
+from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.validation import check_count
+
+__all__ = ["BaseScoreEstimator", "check_rows", "check_weights"]
+
+DEFAULT_STEPS = 32
+LATENT_STEPS = 64
+
+
+class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator):
+    """Base class of the score estimators.
+
+    A subclass has the constructor parameters ``schedule``, ``sampler``, ``sigma_min`` and
+    ``sigma_max``, and a ``fit`` that ends by calling ``_set_model``.
+
+    Attributes
+    ----------
+    model_ : BaseScoreModel
+        The fitted score model.
+    far_field_ : GaussianModel
+        The Gaussian with the moments of the data: what the noised law tends to.
+    scale_ : float
+        Root mean square of the columns' standard deviations.
+    sigma_min_, sigma_max_ : float
+        Noise levels between which samplers and latent codes run, in the units of ``X``.
+    """
+
+    def _set_model(self, model, far_field: GaussianModel, column_variances) -> None:
+        """Store what ``fit`` found, once everything is known to be valid."""
+        check_schedule(self.schedule)
+        if self.sampler is not None:
+            check_sampler(self.sampler)
+        levels = noise_range(column_variances, self.sigma_min, self.sigma_max)
+        self.model_ = model
+        self.far_field_ = far_field
+        self.scale_, self.sigma_min_, self.sigma_max_ = levels
+
+    # ------------------------------------------------------------------ samples
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        y: Any = None,
+        sampler: Any = None,
+        n_steps: int | None = None,
+        random_state: Any = None,
+        return_trajectory: bool = False,
+    ):
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n_samples : int
+        y : array-like of shape (n_samples,), optional
+            Labels, where the model is conditional.
+        sampler : str or BaseSampler, optional
+            How to integrate the flow: ``"euler"``, ``"heun"``, ``"rk4"``, ``"flow"`` or an
+            instance. By default an exact draw where the model has one.
+        n_steps : int, optional
+            Number of noise levels of the sampler (default 32). Asking for it, or for a
+            trajectory, asks for a sampler: the closed-form flow where there is one.
+        random_state : None, int, Generator or RandomState
+            ``None`` is fresh entropy at every call; a seed repeats exactly.
+        return_trajectory : bool
+            Whether to return the rows at every noise level too.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            A DataFrame under ``set_output``.
+        trajectory : ndarray of shape (n_levels, n_samples, n_features)
+            Only if asked for: from noise to data, at ``noise_levels(n_steps)`` and then zero.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range, or labels are given to an unconditional model.
+        """
+        check_is_fitted(self)
+        n_samples = check_count(n_samples, "n_samples")
+        rng = as_generator(random_state)
+        if y is not None and not self.model_.is_conditional:
+            raise ValueError(f"{type(self).__name__} is unconditional: sample takes no labels y.")
+        asked = sampler if sampler is not None else self.sampler
+        if asked is None and n_steps is None and not return_trajectory and self.model_.has_sample:
+            return in_container(self.model_.sample(n_samples, random_state=rng), self)
+
+        if asked is None:
+            asked = "flow" if self.model_.has_flow else "heun"
+        levels = self.noise_levels(n_steps)
+        start = self.far_field_.sample(n_samples, levels[0], random_state=rng)
+        result = run_sampler(
+            check_sampler(asked),
+            self.model_,
+            start,
+            np.append(levels, 0.0),
+            y=y,
+            random_state=rng,
+            verbose=bool(getattr(self, "verbose", False)),
+            return_trajectory=return_trajectory,
+        )
+        if not return_trajectory:
+            return in_container(result, self)
+        return in_container(result[0], self), result[1]
+
+    def noise_levels(self, n_steps: int | None = None) -> np.ndarray:
+        """Decreasing noise levels of a sampler, in the units of ``X``, without the final zero.
+
+        Parameters
+        ----------
+        n_steps : int, optional
+            How many; 32 by default.
+
+        Returns
+        -------
+        ndarray of shape (n_steps,)
+        """
+        check_is_fitted(self)
+        n_steps = DEFAULT_STEPS if n_steps is None else n_steps
+        return self.scale_ * check_schedule(self.schedule).grid(
+            n_steps,
+            sigma_min=self.sigma_min_ / self.scale_,
+            sigma_max=self.sigma_max_ / self.scale_,
+        )
+
+    # ------------------------------------------------------------------ densities
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-density of each row, in nats and in the units of ``X``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        X = self._rows(X, dtype=np.float64)
+        if not self.model_.has_density:
+            raise ValueError(
+                "the fitted law has no density: it lies in fewer dimensions than the data; "
+                "log_density(X, sigma) is that of the law with noise added."
+            )
+        return self.model_.log_prob(X, 0.0)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log-density of the rows: larger is better.
+
+        Not the Stein score: that is :meth:`stein_score`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : ignored
+
+        Returns
+        -------
+        float
+        """
+        return float(np.mean(self.score_samples(X)))
+
+    def log_density(self, X: Any, sigma: Any) -> np.ndarray:
+        r"""Log-density :math:`\log p_\sigma` of each row under the law with noise added.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        sigma : float or array-like of shape (n_samples,)
+            Noise level above zero, in the units of ``X``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        X = self._rows(X, dtype=np.float64)
+        return self.model_.log_prob(X, self._levels(sigma, X))
+
+    # ------------------------------------------------------------------ fields
+
+    def denoise(self, X: Any, sigma: Any) -> np.ndarray:
+        r"""Expected clean row :math:`E[x_0 \mid x]` for each noised row ``x``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        sigma : float or array-like of shape (n_samples,)
+            Noise level above zero, in the units of ``X``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        X = self._rows(X)
+        return self.model_.denoise(X, self._levels(sigma, X))
+
+    def stein_score(self, X: Any, sigma: Any) -> np.ndarray:
+        r"""Gradient :math:`\nabla \log p_\sigma(x)` at each row; arguments as in :meth:`denoise`."""
+        X = self._rows(X)
+        return self.model_.score(X, self._levels(sigma, X))
+
+    def predict_noise(self, X: Any, sigma: Any) -> np.ndarray:
+        r"""Expected noise :math:`E[\varepsilon \mid x]`; arguments as in :meth:`denoise`."""
+        X = self._rows(X)
+        return self.model_.predict_noise(X, self._levels(sigma, X))
+
+    def at_time(self, schedule: Any = None):
+        """The ``(x_t, t)`` view of the fitted model in a schedule's coordinates.
+
+        Parameters
+        ----------
+        schedule : str or NoiseSchedule, optional
+            The estimator's own by default.
+
+        Returns
+        -------
+        AtTime
+            With ``score``, ``velocity``, ``predict_noise``, ``drift``, ``diffusion``.
+        """
+        check_is_fitted(self)
+        return self.model_.at_time(self.schedule if schedule is None else schedule)
+
+    # ------------------------------------------------------------------ latent codes
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Latent code of each row: where the probability flow takes it; standard normal if right.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        X = self._rows(X)
+        rows = X.astype(np.float64)
+        if self.model_.has_flow:
+            codes = self.model_.to_latent(rows)
+        else:
+            levels = self._latent_levels()
+            noise = run_sampler(RK4Sampler(), self.model_, rows, levels)
+            codes = self.far_field_.to_latent(noise, levels[-1])
+        return codes.astype(X.dtype, copy=False)
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """Rows from their latent codes: inverse of :meth:`transform`.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        Z = check_rows(self, Z, reset=None)
+        codes = Z.astype(np.float64)
+        if self.model_.has_flow:
+            rows = self.model_.from_latent(codes)
+        else:
+            levels = self._latent_levels()[::-1]
+            noise = self.far_field_.from_latent(codes, levels[0])
+            rows = run_sampler(RK4Sampler(), self.model_, noise, levels)
+        return rows.astype(Z.dtype, copy=False)
+
+    def _latent_levels(self):
+        # uniform in the logarithm, where the flow is not stiff and Runge-Kutta has its order
+        return np.geomspace(self.sigma_min_, self.sigma_max_, LATENT_STEPS + 1)
+
+    # ------------------------------------------------------------------ inner workings
+
+    def _rows(self, X, dtype=(np.float64, np.float32)):
+        check_is_fitted(self)
+        return check_rows(self, X, reset=False, dtype=dtype)
+
+    def _levels(self, sigma, X):
+        as_levels(sigma, X, allow_zero=False)
+        return sigma
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def check_rows(
+    estimator, X: Any, *, reset: bool | None, dtype=(np.float64, np.float32), **options
+) -> np.ndarray:
+    """Rows as a finite two-dimensional float array.
+
+    ``reset=True`` learns the number and names of the columns, ``False`` insists on them,
+    ``None`` insists on the number alone.
+    """
+    if isinstance(dtype, tuple):
+        dtype = list(dtype)
+    if reset is None:
+        from sklearn.utils import check_array
+
+        X = check_array(X, dtype=dtype, input_name="Z")
+        if X.shape[1] != estimator.n_features_in_:
+            raise ValueError(
+                f"Z has {X.shape[1]} columns, but {type(estimator).__name__} is expecting "
+                f"{estimator.n_features_in_}."
+            )
+        return X
+    return validate_data(estimator, X, reset=reset, dtype=dtype, **options)
+
+
+def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
+    """Weights of the rows as a ``(n_samples,)`` float array; ones for ``None``.
+
+    Raises
+    ------
+    ValueError
+        If they have another shape, are negative or not finite, or are all zero.
+    """
+    if sample_weight is None:
+        return np.ones(n_samples)
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.ndim == 0:
+        weights = np.full(n_samples, float(weights))
+    if weights.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight must have shape ({n_samples},), one weight per row; "
+            f"got {weights.shape}."
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise ValueError("sample_weight must be finite, non-negative and not all zero.")
+    return weights

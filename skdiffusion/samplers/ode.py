@@ -1,0 +1,81 @@
+r"""One-step solvers of the probability-flow ODE :math:`dx/d\sigma = (x - D(x,\sigma))/\sigma`.
+
+=================== ======= =====================================================
+sampler             order   step from :math:`s` to :math:`s'`
+=================== ======= =====================================================
+``"euler"``         1       :math:`x' = \tfrac{s'}{s} x + (1 - \tfrac{s'}{s}) D`: exact for
+                            constant D; DDIM in every schedule
+``"heun"``          2       Euler, then the average of the two slopes (Karras et al. 2022)
+``"rk4"``           4       classical Runge-Kutta in :math:`\log\sigma`, where
+                            :math:`dx/d\log\sigma = x - D` is not stiff
+``"flow"``          exact   the model's own closed-form flow
+=================== ======= =====================================================
+
+The step to level zero is the Euler step :math:`x' = D` for all but the exact flow.
+"""
+
+from __future__ import annotations
+
+import math
+
+from skdiffusion.samplers.base import BaseSampler
+
+__all__ = ["EulerSampler", "FlowSampler", "HeunSampler", "RK4Sampler"]
+
+
+class EulerSampler(BaseSampler):
+    """First order: DDIM (Song et al. 2021). One evaluation of the model per step."""
+
+    def step(self, model, x, level, next_level, state, rng, condition):  # noqa: D102
+        return _euler(x, model.denoise(x, level, **condition), level, next_level), None
+
+
+class HeunSampler(BaseSampler):
+    """Second order: the deterministic sampler of EDM (Karras et al. 2022, algorithm 1).
+
+    Two evaluations of the model per step, one in the step to zero.
+    """
+
+    order = 2
+
+    def step(self, model, x, level, next_level, state, rng, condition):  # noqa: D102
+        denoised = model.denoise(x, level, **condition)
+        ahead = _euler(x, denoised, level, next_level)
+        if next_level == 0:
+            return ahead, None
+        slope = (x - denoised) / level
+        slope_ahead = (ahead - model.denoise(ahead, next_level, **condition)) / next_level
+        return x + (next_level - level) * 0.5 * (slope + slope_ahead), None
+
+
+class RK4Sampler(BaseSampler):
+    """Fourth order in the logarithm of the level. Four evaluations of the model per step."""
+
+    order = 4
+
+    def step(self, model, x, level, next_level, state, rng, condition):  # noqa: D102
+        if next_level == 0:
+            return model.denoise(x, level, **condition), None
+        h = math.log(next_level / level)
+        middle = math.sqrt(level * next_level)
+
+        def slope(point, at):
+            return point - model.denoise(point, at, **condition)
+
+        k1 = slope(x, level)
+        k2 = slope(x + 0.5 * h * k1, middle)
+        k3 = slope(x + 0.5 * h * k2, middle)
+        k4 = slope(x + h * k3, next_level)
+        return x + (h / 6) * (k1 + 2 * (k2 + k3) + k4), None
+
+
+class FlowSampler(BaseSampler):
+    """The model's closed-form probability flow: exact for any step."""
+
+    def step(self, model, x, level, next_level, state, rng, condition):  # noqa: D102
+        return model.flow(x, level, next_level), None
+
+
+def _euler(x, denoised, level, next_level):
+    ratio = next_level / level
+    return ratio * x + (1 - ratio) * denoised
