@@ -11,17 +11,21 @@ from skdiffusion.models.compose import (
     TemperedModel,
 )
 from skdiffusion.models.covariance import SpectralCovariance
+from skdiffusion.models.empirical import EmpiricalModel
 from skdiffusion.models.external import CallableModel, as_score_model
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.jacobian import divergence, jacobian, jvp, vjp
+from skdiffusion.models.mixture import MixtureModel
 
 __all__ = [
     "AffineModel",
     "AtTime",
     "BaseScoreModel",
     "CallableModel",
+    "EmpiricalModel",
     "GaussianModel",
     "IndependentModel",
+    "MixtureModel",
     "ProductModel",
     "SmoothedModel",
     "SpectralCovariance",

@@ -1,0 +1,165 @@
+r"""Marginals and conditionals of a normal law, in the form its covariance has.
+
+With columns ``a`` unknown, ``b`` known with error :math:`s`, and :math:`B = C_{bb} + s^2`:
+
+.. math:: E[a \mid b] = \mu_a + C_{ab} B^{-1} (b - \mu_b), \qquad
+          \operatorname{Cov}[a \mid b] = C_{aa} - C_{ab} B^{-1} C_{ba}.
+
+A diagonal stays diagonal. Low rank plus isotropic, :math:`C = U \Delta U^\top + s_0 I`,
+stays so: the conditional covariance is :math:`s_0 I + U_a M U_a^\top` with
+:math:`M = \Delta^{1/2} (I + \Delta^{1/2} U_b^\top U_b \Delta^{1/2} / (s_0+s^2))^{-1}
+\Delta^{1/2}`, a sum of positive parts where the textbook formula is a difference.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy.linalg
+
+from skdiffusion.models.covariance import SpectralCovariance
+
+__all__ = ["conditional_gaussian", "marginal_covariance"]
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def marginal_covariance(covariance: SpectralCovariance, kept: np.ndarray) -> SpectralCovariance:
+    """Covariance of the columns ``kept``.
+
+    Parameters
+    ----------
+    covariance : SpectralCovariance
+    kept : ndarray of int
+
+    Returns
+    -------
+    SpectralCovariance
+    """
+    if covariance.axes is None:
+        return SpectralCovariance(covariance.variances[kept])
+    axes = covariance.axes[kept]
+    if covariance.n_residual and axes.shape[1] < len(kept):
+        excess = covariance.variances - covariance.residual
+        return _plus_isotropic(axes, np.diag(excess), covariance.residual)
+    return SpectralCovariance.from_matrix(_matrix(covariance)[np.ix_(kept, kept)])
+
+
+def conditional_gaussian(
+    covariance: SpectralCovariance,
+    known: np.ndarray,
+    unknown: np.ndarray,
+    deviation: np.ndarray,
+    noise: float = 0.0,
+) -> tuple[float, np.ndarray, SpectralCovariance]:
+    """Law of the unknown columns given how far the known ones are from their mean.
+
+    Parameters
+    ----------
+    covariance : SpectralCovariance
+    known, unknown : ndarray of int
+    deviation : ndarray of shape (len(known),)
+    noise : float
+        Standard deviation of the error of the known values.
+
+    Returns
+    -------
+    log_density : float
+        Of the known values.
+    shift : ndarray of shape (len(unknown),)
+        Conditional mean less the mean.
+    covariance : SpectralCovariance
+        Conditional covariance.
+
+    Raises
+    ------
+    ValueError
+        If the known columns have a singular covariance and there is no noise.
+    """
+    if covariance.axes is None:
+        variances = covariance.variances[known] + noise**2
+        if not variances.min() > 0:
+            raise ValueError(_SINGULAR)
+        log_density = -0.5 * np.sum(deviation**2 / variances + np.log(variances) + LOG_2PI)
+        rest = SpectralCovariance(covariance.variances[unknown])
+        return log_density, np.zeros(len(unknown)), rest
+    excess = covariance.variances - covariance.residual
+    isotropic = covariance.residual + noise**2
+    if covariance.n_residual and isotropic > 0 and (excess >= 0).all():
+        return _low_rank(covariance, excess, isotropic, known, unknown, deviation)
+    return _dense(_matrix(covariance), known, unknown, deviation, noise)
+
+
+_SINGULAR = "the known columns have a singular covariance: give a positive noise for their values."
+
+
+def _dense(matrix, known, unknown, deviation, noise):
+    inner = matrix[np.ix_(known, known)] + noise**2 * np.eye(len(known))
+    scale = np.sqrt(inner.diagonal())
+    if not scale.min() > 0:
+        raise ValueError(_SINGULAR)
+    try:  # the correlation: the units of the columns do not matter then
+        factor = np.linalg.cholesky(inner / np.outer(scale, scale))
+    except np.linalg.LinAlgError:
+        raise ValueError(_SINGULAR) from None
+
+    def solve(rows):
+        return scipy.linalg.solve_triangular(factor, (rows.T / scale[:, None]), lower=True)
+
+    white = solve(deviation[None, :])[:, 0]
+    cross = solve(matrix[np.ix_(unknown, known)])
+    log_det = 2 * np.log(factor.diagonal() * scale).sum()
+    log_density = -0.5 * (white @ white + log_det + len(known) * LOG_2PI)
+    whole = matrix[np.ix_(unknown, unknown)]
+    return log_density, cross.T @ white, _difference(whole, cross.T @ cross)
+
+
+def _difference(whole, explained):
+    """Covariance ``whole - explained``; what rounding makes negative is zero."""
+    rest = whole - explained
+    rest = (rest + rest.T) / 2
+    try:
+        return SpectralCovariance.from_matrix(rest)
+    except ValueError:
+        variances, axes = np.linalg.eigh(rest)
+        if variances.min() < -1e-10 * np.trace(whole):
+            raise
+        return SpectralCovariance(np.maximum(variances[::-1], 0), axes[:, ::-1])
+
+
+def _low_rank(covariance, excess, isotropic, known, unknown, deviation):
+    root = np.sqrt(excess)
+    inward = covariance.axes[known] * root
+    outward = covariance.axes[unknown] * root
+    inner = np.eye(len(root)) + inward.T @ inward / isotropic
+    factor = np.linalg.cholesky(inner)
+    # E[factors | known] = inner^-1 inward' deviation / isotropic, and Cov = inner^-1
+    projected = inward.T @ deviation / isotropic
+    factors = scipy.linalg.cho_solve((factor, True), projected)
+    remainder = deviation - inward @ factors
+    quadratic = remainder @ remainder / isotropic + factors @ factors
+    log_det = 2 * np.log(factor.diagonal()).sum() + len(known) * math.log(isotropic)
+    log_density = -0.5 * (quadratic + log_det + len(known) * LOG_2PI)
+    core = scipy.linalg.cho_solve((factor, True), np.eye(len(root)))
+    rest = _plus_isotropic(outward, core, covariance.residual)
+    return log_density, outward @ factors, rest
+
+
+def _plus_isotropic(axes, core, isotropic):
+    """``axes core axes' + isotropic I`` for axes that need not be orthonormal."""
+    if axes.shape[1] >= axes.shape[0]:
+        matrix = axes @ core @ axes.T
+        return SpectralCovariance.from_matrix(
+            (matrix + matrix.T) / 2 + isotropic * np.eye(len(axes))
+        )
+    basis, triangle = np.linalg.qr(axes)
+    excess, turn = np.linalg.eigh(triangle @ core @ triangle.T)
+    order = np.argsort(excess, kind="stable")[::-1]
+    variances = np.maximum(isotropic + excess[order], 0)
+    return SpectralCovariance(variances, basis @ turn[:, order], isotropic)
+
+
+def _matrix(covariance):
+    matrix = covariance.to_matrix()
+    return (matrix + matrix.T) / 2

@@ -1,0 +1,443 @@
+r"""The Gaussian mixture score model: closed forms at every noise level.
+
+For :math:`p_0 = \sum_k w_k N(\mu_k, C_k)` the noised law only widens each component,
+:math:`p_\sigma = \sum_k w_k N(\mu_k, C_k + \sigma^2 I)`. With the responsibilities and the
+components' own scores
+
+.. math::
+    \gamma_k(x) \propto w_k N(x; \mu_k, C_k + \sigma^2 I), \qquad
+    a_k = -(C_k + \sigma^2)^{-1} (x - \mu_k), \qquad s = \sum_k \gamma_k a_k,
+
+(Wang & Vastola 2024, table of models) :math:`s` is the score and
+
+.. math::
+    D = \sum_k \gamma_k \Big[\mu_k + \tfrac{C_k}{C_k+\sigma^2}(x-\mu_k)\Big], \qquad
+    \nabla^2 \log p_\sigma = \sum_k \gamma_k \big[(a_k - s)(a_k - s)^\top
+    - (C_k+\sigma^2)^{-1}\big].
+
+One eigendecomposition per component serves all levels. Weights are softmaxes of
+log-densities, so a query may lie anywhere; points and centres are taken relative to the
+mixture's mean, so that an offset of the data costs no digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sklearn
+
+from skdiffusion.models.base import BaseScoreModel
+from skdiffusion.models.components import stack_components
+from skdiffusion.models.conditional import conditional_gaussian, marginal_covariance
+from skdiffusion.models.covariance import SpectralCovariance
+from skdiffusion.utils.arrays import Parameters, is_torch, namespace, to_numpy
+from skdiffusion.utils.validation import check_number
+
+__all__ = ["MixtureModel"]
+
+LOG_2PI = math.log(2 * math.pi)
+BLOCK = 2**21
+"""Numbers per temporary on the host: small enough to stay in a cache, large enough for BLAS."""
+
+
+class MixtureModel(BaseScoreModel):
+    r"""Score model of a mixture of normal laws.
+
+    Parameters
+    ----------
+    weights : array-like of shape (k,)
+        Non-negative and not all zero; they are divided by their sum.
+    means : array-like of shape (k, d)
+    covariances : array-like of shape (k,), (k, d) or (k, d, d), or a sequence
+        Isotropic variances, diagonals or matrices; or a sequence with one
+        :class:`SpectralCovariance`, matrix, diagonal or number per component.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (k,)
+    means : ndarray of shape (k, d)
+    covariances : tuple of SpectralCovariance
+    n_components : int
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a weight is negative, or a covariance is not one.
+
+    References
+    ----------
+    B. Wang and J. J. Vastola, "The Unreasonable Effectiveness of Gaussian Score
+    Approximation for Diffusion Models and its Applications", TMLR 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> model = MixtureModel([0.5, 0.5], [[-1.0], [1.0]], [0.25, 0.25])
+    >>> x = np.array([[0.3]])
+    >>> gamma = model.responsibilities(x, sigma=0.5)
+    >>> (gamma[0, 1] - gamma[0, 0]).round(6)  # tanh(0.6)
+    np.float64(0.53705)
+    >>> model.denoise(x, sigma=0.5).round(6)
+    array([[0.418525]])
+    """
+
+    has_log_prob = True
+    has_jacobian = True
+    has_sample = True
+    is_conservative = True
+
+    def __init__(self, weights: Any, means: Any, covariances: Any):
+        means = np.asarray(to_numpy(means), dtype=np.float64)
+        if means.ndim != 2 or not means.size or not np.isfinite(means).all():
+            raise ValueError(
+                "means must be a finite array of shape (n_components, n_features); "
+                f"got shape {means.shape}."
+            )
+        k, self.n_features = means.shape
+        weights = np.asarray(to_numpy(weights), dtype=np.float64)
+        if weights.shape != (k,):
+            raise ValueError(f"weights must have shape ({k},), one per mean; got {weights.shape}.")
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+            raise ValueError("weights must be finite, non-negative and not all zero.")
+        weights = weights / weights.sum()
+        self.covariances = _as_covariances(covariances, k, self.n_features)
+        self.has_density = min(c.smallest for c in self.covariances) > 0
+
+        centre = weights @ means
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(weights)
+        self._seen = Parameters(
+            weights=weights,
+            log_weights=log_weights,
+            means=means,
+            centre=centre,
+            centred_means=means - centre,
+        )
+        self._stack = stack_components(means - centre, list(self.covariances))
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Weights of the components, shape ``(k,)``."""
+        return self._seen.weights
+
+    @property
+    def means(self) -> np.ndarray:
+        """Means of the components, shape ``(k, d)``."""
+        return self._seen.means
+
+    @property
+    def n_components(self) -> int:
+        """Number of components."""
+        return len(self.weights)
+
+    # ------------------------------------------------------------------ what a mixture adds
+
+    def responsibilities(self, x: Any, sigma: Any = 0.0):
+        r"""Posterior probability :math:`\gamma_k(x)` of each component at a noise level.
+
+        Parameters
+        ----------
+        x : array of shape (n, d)
+        sigma : float or array of shape (n,)
+
+        Returns
+        -------
+        array of shape (n, k)
+            Like ``x``; rows sum to one.
+        """
+        x, sigma, _ = self._prepare(x, sigma, None)
+        return self._by_blocks(self._responsibilities_block, x, sigma)
+
+    def marginal(self, columns: Sequence[int]) -> MixtureModel:
+        """The exact law of some of the columns.
+
+        Parameters
+        ----------
+        columns : sequence of int
+            Columns to keep, in the order wanted.
+
+        Returns
+        -------
+        MixtureModel
+        """
+        kept = self._columns(columns)
+        return MixtureModel(
+            self.weights,
+            self.means[:, kept],
+            [marginal_covariance(c, kept) for c in self.covariances],
+        )
+
+    def condition(self, values: Mapping[int, float], *, noise: float = 0.0) -> MixtureModel:
+        r"""The exact law of the other columns when some are known.
+
+        .. math:: p(a \mid b) = \sum_k \frac{w_k N(b; \mu_{k,b}, C_{k,bb})}{\sum_l \cdots}
+                  \, N\!\big(a;\ \mu_{k,a} + C_{k,ab} C_{k,bb}^{-1}(b - \mu_{k,b}),\
+                  C_{k,aa} - C_{k,ab} C_{k,bb}^{-1} C_{k,ba}\big)
+
+        Parameters
+        ----------
+        values : mapping from int to float
+            Known columns and their values; at least one column must stay unknown.
+        noise : float
+            Standard deviation of the error of the known values.
+
+        Returns
+        -------
+        MixtureModel
+            On the remaining columns, in their order.
+
+        Raises
+        ------
+        ValueError
+            If a column does not exist, a value is not finite, nothing is left, or the known
+            columns have a singular covariance and ``noise`` is zero.
+
+        Examples
+        --------
+        >>> model = MixtureModel([1.0], [[0.0, 0.0]], [[[1.0, 0.8], [0.8, 1.0]]])
+        >>> given = model.condition({1: 2.0})
+        >>> given.means, given.covariances[0].variances.round(6)
+        (array([[1.6]]), array([0.36]))
+        """
+        noise = check_number(noise, "noise", least=0)
+        known = self._columns(list(values))
+        if not len(known):
+            return self
+        value = np.array([check_number(v, "each known value") for v in values.values()])
+        unknown = np.setdiff1d(np.arange(self.n_features), known)
+        if not len(unknown):
+            raise ValueError("condition needs at least one column that is not given.")
+        log_weights, means, covariances = [], [], []
+        for log_weight, mean, covariance in zip(
+            self._seen.log_weights, self.means, self.covariances, strict=True
+        ):
+            log_density, shift, rest = conditional_gaussian(
+                covariance, known, unknown, value - mean[known], noise
+            )
+            log_weights.append(log_weight + log_density)
+            means.append(mean[unknown] + shift)
+            covariances.append(rest)
+        weights = np.exp(np.array(log_weights) - np.max(log_weights))
+        return MixtureModel(weights, np.array(means), covariances)
+
+    # ------------------------------------------------------------------ the hooks
+
+    def _score(self, x, sigma):
+        return self._by_blocks(self._score_block, x, sigma)
+
+    def _denoise(self, x, sigma):
+        return self._by_blocks(self._denoise_block, x, sigma)
+
+    def _log_prob(self, x, sigma):
+        return self._by_blocks(self._log_prob_block, x, sigma)
+
+    def _score_jacobian(self, x, sigma):
+        return self._by_blocks(self._score_jacobian_block, x, sigma, matrices=1)
+
+    def _denoise_jacobian(self, x, sigma):
+        return self._by_blocks(self._denoise_jacobian_block, x, sigma, matrices=1)
+
+    def _score_jvp(self, x, sigma, v):
+        return self._by_blocks(self._score_jvp_block, x, sigma, v)
+
+    def _denoise_jvp(self, x, sigma, v):
+        return self._by_blocks(self._denoise_jvp_block, x, sigma, v)
+
+    def _score_divergence(self, x, sigma):
+        return self._by_blocks(self._score_divergence_block, x, sigma)
+
+    def _denoise_divergence(self, x, sigma):
+        return self._by_blocks(self._denoise_divergence_block, x, sigma)
+
+    def _sample(self, n_samples, sigma, rng):
+        # component and code are drawn, so that one seed gives one trajectory over all levels
+        labels = rng.choice(self.n_components, size=n_samples, p=self.weights)
+        codes = rng.standard_normal((n_samples, self.n_features))
+        points = np.empty_like(codes)
+        sigma = to_numpy(sigma) if is_torch(sigma) else sigma
+        for k in np.unique(labels):
+            rows = labels == k
+            level = sigma[rows] if np.ndim(sigma) else sigma
+            spread = self.covariances[k].apply(_standard_deviation(level), codes[rows])
+            points[rows] = self.means[k] + spread
+        return points
+
+    # ------------------------------------------------------------------ one block of rows
+
+    def _expert(self, x, sigma):
+        """Coordinates and precisions in every component, and its weighted log-density."""
+        xp, level = namespace(x), _variance_of(sigma)
+        c, e = self._stack.coordinates(x - self._seen.like(x).centre)
+        precision, rest = self._stack.gains(_precision(level), x)
+        quadratic = xp.sum(c * c * precision, axis=-1)
+        if e is not None:
+            quadratic = quadratic + xp.sum(e * e, axis=-1) * rest[..., 0]
+        log_det = self._stack.total(*self._stack.gains(_log_variance(level), x))
+        log_density = -0.5 * (quadratic + log_det + self.n_features * LOG_2PI)
+        return c, e, precision, rest, self._seen.like(x).log_weights + log_density
+
+    def _deviations(self, x, sigma):
+        """Responsibilities, precisions, and scores of the components about the mixture's."""
+        c, e, precision, rest, logits = self._expert(x, sigma)
+        gamma = _softmax(logits)
+        scores = self._stack.vectors(-precision * c, None if e is None else -rest * e)
+        mean = namespace(x).sum(gamma[:, :, None] * scores, axis=1)
+        return gamma, precision, rest, scores - mean[:, None, :]
+
+    def _combined(self, gamma, gain, rest, c, e):
+        """Responsibility-weighted sum of functions of the covariances at coordinates."""
+        gamma = gamma[:, :, None]
+        return self._stack.combine(gamma * gain * c, None if e is None else gamma * rest * e)
+
+    def _log_prob_block(self, x, sigma):
+        return _log_sum_exp(self._expert(x, sigma)[-1])[:, 0]
+
+    def _responsibilities_block(self, x, sigma):
+        return _softmax(self._expert(x, sigma)[-1])
+
+    def _score_block(self, x, sigma):
+        c, e, precision, rest, logits = self._expert(x, sigma)
+        return -self._combined(_softmax(logits), precision, rest, c, e)
+
+    def _denoise_block(self, x, sigma):
+        c, e, _, _, logits = self._expert(x, sigma)
+        gamma, seen = _softmax(logits), self._seen.like(x)
+        gain, rest = self._stack.gains(_shrinkage(_variance_of(sigma)), x)
+        centre = seen.centre + gamma @ seen.centred_means
+        return centre + self._combined(gamma, gain, rest, c, e)
+
+    def _score_jacobian_block(self, x, sigma):
+        gamma, precision, rest, deviations = self._deviations(x, sigma)
+        return _scatter(gamma, deviations) - self._stack.matrices(gamma, precision, rest)
+
+    def _denoise_jacobian_block(self, x, sigma):
+        level = _variance_of(sigma)
+        gamma, _, _, deviations = self._deviations(x, sigma)
+        within = self._stack.matrices(gamma, *self._stack.gains(_shrinkage(level), x))
+        return within + level * _scatter(gamma, deviations)
+
+    def _score_jvp_block(self, x, sigma, v):
+        gamma, precision, rest, deviations = self._deviations(x, sigma)
+        within = self._combined(gamma, precision, rest, *self._stack.directions(v))
+        return _scatter_product(gamma, deviations, v) - within
+
+    def _denoise_jvp_block(self, x, sigma, v):
+        gamma, _, _, deviations = self._deviations(x, sigma)
+        gain, rest = self._stack.gains(_shrinkage(_variance_of(sigma)), x)
+        within = self._combined(gamma, gain, rest, *self._stack.directions(v))
+        return within + sigma**2 * _scatter_product(gamma, deviations, v)
+
+    def _score_divergence_block(self, x, sigma):
+        gamma, precision, rest, deviations = self._deviations(x, sigma)
+        xp = namespace(x)
+        traces = self._stack.total(precision, rest)
+        return xp.sum(gamma * (xp.sum(deviations**2, axis=-1) - traces), axis=-1)
+
+    def _denoise_divergence_block(self, x, sigma):
+        gamma, _, _, deviations = self._deviations(x, sigma)
+        xp, level = namespace(x), _variance_of(sigma)
+        traces = self._stack.total(*self._stack.gains(_shrinkage(level), x))
+        scatter = xp.sum(deviations**2, axis=-1, keepdims=True) * level
+        return xp.sum(gamma * (scatter[..., 0] + traces), axis=-1)
+
+    # ------------------------------------------------------------------ inner workings
+
+    def _by_blocks(self, function, x, sigma, *rows, matrices=0):
+        """``function`` of blocks of rows that fit the working memory (and a cache)."""
+        width = 3 * self._stack.width + 4 * matrices * self.n_features * self._stack.span
+        limit = sklearn.get_config()["working_memory"] * 2**20 / (8 * width)
+        if not is_torch(x):
+            limit = min(limit, BLOCK / width)
+        size, n = max(int(limit), 1), x.shape[0]
+        if n <= size:
+            return function(x, sigma, *rows)
+        parts = []
+        for start in range(0, n, size):
+            block = slice(start, start + size)
+            level = sigma[block] if np.ndim(sigma) else sigma
+            parts.append(function(x[block], level, *(v[block] for v in rows)))
+        return namespace(x).concat(parts, axis=0)
+
+    def _columns(self, columns):
+        indices = np.asarray(columns)
+        if indices.size and not np.issubdtype(indices.dtype, np.integer):
+            raise ValueError(f"columns must be integers from 0 to {self.n_features - 1}.")
+        indices = indices.astype(int).reshape(-1)
+        if (
+            len(np.unique(indices)) < len(indices)
+            or not np.isin(indices, np.arange(self.n_features)).all()
+        ):
+            raise ValueError(
+                f"columns must be distinct and from 0 to {self.n_features - 1}; "
+                f"got {indices.tolist()}."
+            )
+        return indices
+
+
+def _as_covariances(covariances, n_components, n_features):
+    """One spectral covariance per component."""
+    try:
+        n_given = len(covariances)
+    except TypeError:
+        n_given = type(covariances).__name__
+    if n_given != n_components:
+        raise ValueError(
+            f"covariances must hold one covariance per component ({n_components}); got {n_given}."
+        )
+    return tuple(SpectralCovariance.from_any(c, n_features) for c in covariances)
+
+
+def _variance_of(sigma):
+    """Noise variance, shaped to meet ``(n, k, r)`` arrays."""
+    return sigma**2 if np.ndim(sigma) == 0 else sigma[:, :, None] ** 2
+
+
+def _precision(level):
+    return lambda variance: 1 / (variance + level)
+
+
+def _shrinkage(level):
+    return lambda variance: variance / (variance + level)
+
+
+def _log_variance(level):
+    return lambda variance: namespace(variance).log(variance + level)
+
+
+def _standard_deviation(sigma):
+    return lambda variance: np.sqrt(variance + sigma**2)
+
+
+def _scatter(gamma, deviations):
+    """Weighted covariances of the rows of ``(n, k, d)`` deviations."""
+    xp = namespace(gamma)
+    return xp.matmul(xp.matrix_transpose(deviations), gamma[:, :, None] * deviations)
+
+
+def _scatter_product(gamma, deviations, v):
+    xp = namespace(gamma)
+    along = xp.sum(deviations * v[:, None, :], axis=-1)
+    return xp.sum((gamma * along)[:, :, None] * deviations, axis=1)
+
+
+def _highest(logits):
+    """Row maxima; constants to autograd, since they cancel."""
+    highest = namespace(logits).max(logits, axis=1, keepdims=True)
+    return highest.detach() if is_torch(highest) else highest
+
+
+def _log_sum_exp(logits):
+    xp, highest = namespace(logits), _highest(logits)
+    return highest + xp.log(xp.sum(xp.exp(logits - highest), axis=1, keepdims=True))
+
+
+def _softmax(logits):
+    xp = namespace(logits)
+    lower = logits - _highest(logits)
+    # below this the weights are denormal numbers: no effect but a hundredfold cost
+    floor = 0.9 * math.log(xp.finfo(logits.dtype).smallest_normal)
+    weights = xp.where(lower < floor, xp.zeros_like(lower), xp.exp(lower))
+    return weights / xp.sum(weights, axis=1, keepdims=True)
