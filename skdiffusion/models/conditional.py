@@ -1,4 +1,4 @@
-r"""Marginals and conditionals of a normal law, in the form its covariance has.
+r"""Marginals, conditionals and sums of normal laws, in the form their covariances have.
 
 With columns ``a`` unknown, ``b`` known with error :math:`s`, and :math:`B = C_{bb} + s^2`:
 
@@ -20,7 +20,7 @@ import scipy.linalg
 
 from skdiffusion.models.covariance import SpectralCovariance
 
-__all__ = ["conditional_gaussian", "marginal_covariance"]
+__all__ = ["conditional_gaussian", "marginal_covariance", "total_covariance"]
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -89,6 +89,39 @@ def conditional_gaussian(
     if covariance.n_residual and isotropic > 0 and (excess >= 0).all():
         return _low_rank(covariance, excess, isotropic, known, unknown, deviation)
     return _dense(_matrix(covariance), known, unknown, deviation, noise)
+
+
+def total_covariance(mixture) -> SpectralCovariance:
+    r"""Covariance of a mixture, :math:`\sum_k w_k [C_k + (\mu_k - \mu)(\mu_k - \mu)^\top]`.
+
+    Parameters
+    ----------
+    mixture : MixtureModel
+
+    Returns
+    -------
+    SpectralCovariance
+        Low rank plus isotropic where the components are and it is worth it.
+    """
+    weights, covariances = mixture.weights, mixture.covariances
+    if len(covariances) == 1:
+        return covariances[0]
+    spread = np.sqrt(weights)[:, None] * (mixture.means - weights @ mixture.means)
+    if all(c.axes is not None and c.n_residual for c in covariances):
+        excesses = [c.variances - c.residual for c in covariances]
+        factors = [
+            np.sqrt(w) * c.axes * np.sqrt(np.maximum(excess, 0))
+            for w, c, excess in zip(weights, covariances, excesses, strict=True)
+        ]
+        axes = np.hstack([*factors, spread.T])
+        if axes.shape[1] < axes.shape[0] and all((excess >= 0).all() for excess in excesses):
+            isotropic = float(weights @ [c.residual for c in covariances])
+            return _plus_isotropic(axes, np.eye(axes.shape[1]), isotropic)
+    matrix = spread.T @ spread
+    for weight, covariance in zip(weights, covariances, strict=True):
+        if weight > 0:
+            matrix = matrix + weight * covariance.to_matrix()
+    return SpectralCovariance.from_matrix((matrix + matrix.T) / 2)
 
 
 _SINGULAR = "the known columns have a singular covariance: give a positive noise for their values."

@@ -31,8 +31,13 @@ import sklearn
 
 from skdiffusion.models.base import BaseScoreModel
 from skdiffusion.models.components import stack_components
-from skdiffusion.models.conditional import conditional_gaussian, marginal_covariance
+from skdiffusion.models.conditional import (
+    conditional_gaussian,
+    marginal_covariance,
+    total_covariance,
+)
 from skdiffusion.models.covariance import SpectralCovariance
+from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.utils.arrays import Parameters, is_torch, namespace, to_numpy
 from skdiffusion.utils.validation import check_number
 
@@ -223,6 +228,15 @@ class MixtureModel(BaseScoreModel):
         weights = np.exp(np.array(log_weights) - np.max(log_weights))
         return MixtureModel(weights, np.array(means), covariances)
 
+    def gaussian(self) -> GaussianModel:
+        """The normal law with this mixture's mean and covariance: its far field.
+
+        Returns
+        -------
+        GaussianModel
+        """
+        return GaussianModel(self._seen.centre, total_covariance(self))
+
     # ------------------------------------------------------------------ the hooks
 
     def _score(self, x, sigma):
@@ -268,24 +282,26 @@ class MixtureModel(BaseScoreModel):
     # ------------------------------------------------------------------ one block of rows
 
     def _expert(self, x, sigma):
-        """Coordinates and precisions in every component, and its weighted log-density."""
-        xp, level = namespace(x), _variance_of(sigma)
+        """White coordinates in every component, their gains, and the weighted log-densities."""
+        level = _variance_of(sigma)
         c, e = self._stack.coordinates(x - self._seen.like(x).centre)
-        precision, rest = self._stack.gains(_precision(level), x)
-        quadratic = xp.sum(c * c * precision, axis=-1)
+        root, rest = self._stack.gains(_root_precision(level), x)
+        c = c * root
+        quadratic = _squared_norms(c)
         if e is not None:
-            quadratic = quadratic + xp.sum(e * e, axis=-1) * rest[..., 0]
+            e = e * rest
+            quadratic = quadratic + _squared_norms(e)
         log_det = self._stack.total(*self._stack.gains(_log_variance(level), x))
         log_density = -0.5 * (quadratic + log_det + self.n_features * LOG_2PI)
-        return c, e, precision, rest, self._seen.like(x).log_weights + log_density
+        return c, e, root, rest, self._seen.like(x).log_weights + log_density
 
     def _deviations(self, x, sigma):
-        """Responsibilities, precisions, and scores of the components about the mixture's."""
-        c, e, precision, rest, logits = self._expert(x, sigma)
+        """Responsibilities, and scores of the components about the mixture's."""
+        c, e, root, rest, logits = self._expert(x, sigma)
         gamma = _softmax(logits)
-        scores = self._stack.vectors(-precision * c, None if e is None else -rest * e)
+        scores = self._stack.vectors(-root * c, None if e is None else -rest * e)
         mean = namespace(x).sum(gamma[:, :, None] * scores, axis=1)
-        return gamma, precision, rest, scores - mean[:, None, :]
+        return gamma, scores - mean[:, None, :]
 
     def _combined(self, gamma, gain, rest, c, e):
         """Responsibility-weighted sum of functions of the covariances at coordinates."""
@@ -299,49 +315,48 @@ class MixtureModel(BaseScoreModel):
         return _softmax(self._expert(x, sigma)[-1])
 
     def _score_block(self, x, sigma):
-        c, e, precision, rest, logits = self._expert(x, sigma)
-        return -self._combined(_softmax(logits), precision, rest, c, e)
+        c, e, root, rest, logits = self._expert(x, sigma)
+        return -self._combined(_softmax(logits), root, rest, c, e)
 
     def _denoise_block(self, x, sigma):
         c, e, _, _, logits = self._expert(x, sigma)
         gamma, seen = _softmax(logits), self._seen.like(x)
-        gain, rest = self._stack.gains(_shrinkage(_variance_of(sigma)), x)
+        gain, rest = self._stack.gains(_root_shrinkage(_variance_of(sigma)), x)
         centre = seen.centre + gamma @ seen.centred_means
         return centre + self._combined(gamma, gain, rest, c, e)
 
     def _score_jacobian_block(self, x, sigma):
-        gamma, precision, rest, deviations = self._deviations(x, sigma)
-        return _scatter(gamma, deviations) - self._stack.matrices(gamma, precision, rest)
+        gamma, deviations = self._deviations(x, sigma)
+        precision = self._stack.gains(_precision(_variance_of(sigma)), x)
+        return _scatter(gamma, deviations) - self._stack.matrices(gamma, *precision)
 
     def _denoise_jacobian_block(self, x, sigma):
         level = _variance_of(sigma)
-        gamma, _, _, deviations = self._deviations(x, sigma)
+        gamma, deviations = self._deviations(x, sigma)
         within = self._stack.matrices(gamma, *self._stack.gains(_shrinkage(level), x))
         return within + level * _scatter(gamma, deviations)
 
     def _score_jvp_block(self, x, sigma, v):
-        gamma, precision, rest, deviations = self._deviations(x, sigma)
+        gamma, deviations = self._deviations(x, sigma)
+        precision, rest = self._stack.gains(_precision(_variance_of(sigma)), x)
         within = self._combined(gamma, precision, rest, *self._stack.directions(v))
         return _scatter_product(gamma, deviations, v) - within
 
     def _denoise_jvp_block(self, x, sigma, v):
-        gamma, _, _, deviations = self._deviations(x, sigma)
+        gamma, deviations = self._deviations(x, sigma)
         gain, rest = self._stack.gains(_shrinkage(_variance_of(sigma)), x)
         within = self._combined(gamma, gain, rest, *self._stack.directions(v))
         return within + sigma**2 * _scatter_product(gamma, deviations, v)
 
     def _score_divergence_block(self, x, sigma):
-        gamma, precision, rest, deviations = self._deviations(x, sigma)
-        xp = namespace(x)
-        traces = self._stack.total(precision, rest)
-        return xp.sum(gamma * (xp.sum(deviations**2, axis=-1) - traces), axis=-1)
+        gamma, deviations = self._deviations(x, sigma)
+        traces = self._stack.total(*self._stack.gains(_precision(_variance_of(sigma)), x))
+        return namespace(x).sum(gamma * (_squared_norms(deviations) - traces), axis=-1)
 
     def _denoise_divergence_block(self, x, sigma):
-        gamma, _, _, deviations = self._deviations(x, sigma)
-        xp, level = namespace(x), _variance_of(sigma)
-        traces = self._stack.total(*self._stack.gains(_shrinkage(level), x))
-        scatter = xp.sum(deviations**2, axis=-1, keepdims=True) * level
-        return xp.sum(gamma * (scatter[..., 0] + traces), axis=-1)
+        gamma, deviations = self._deviations(x, sigma)
+        traces = self._stack.total(*self._stack.gains(_shrinkage(_variance_of(sigma)), x))
+        return namespace(x).sum(gamma * (sigma**2 * _squared_norms(deviations) + traces), axis=-1)
 
     # ------------------------------------------------------------------ inner workings
 
@@ -399,8 +414,17 @@ def _precision(level):
     return lambda variance: 1 / (variance + level)
 
 
+def _root_precision(level):
+    return lambda variance: 1 / namespace(variance).sqrt(variance + level)
+
+
 def _shrinkage(level):
     return lambda variance: variance / (variance + level)
+
+
+def _root_shrinkage(level):
+    """The factor that takes a white coordinate to its part of the denoiser."""
+    return lambda variance: variance / namespace(variance).sqrt(variance + level)
 
 
 def _log_variance(level):
@@ -409,6 +433,12 @@ def _log_variance(level):
 
 def _standard_deviation(sigma):
     return lambda variance: np.sqrt(variance + sigma**2)
+
+
+def _squared_norms(vectors):
+    if is_torch(vectors):
+        return (vectors * vectors).sum(-1)
+    return np.einsum("nkr,nkr->nk", vectors, vectors)  # one pass, no temporary
 
 
 def _scatter(gamma, deviations):
