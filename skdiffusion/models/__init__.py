@@ -1,9 +1,9 @@
 """Score models: immutable mathematical objects, polymorphic in the array library."""
 
+from skdiffusion.models.affine import AffineModel
 from skdiffusion.models.at_time import AtTime
 from skdiffusion.models.base import BaseScoreModel
 from skdiffusion.models.compose import (
-    AffineModel,
     IndependentModel,
     ProductModel,
     SmoothedModel,
@@ -16,6 +16,7 @@ from skdiffusion.models.external import CallableModel, as_score_model
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.jacobian import divergence, jacobian, jvp, vjp
 from skdiffusion.models.mixture import MixtureModel
+from skdiffusion.models.superposition import SuperpositionModel
 
 __all__ = [
     "AffineModel",
@@ -29,6 +30,7 @@ __all__ = [
     "ProductModel",
     "SmoothedModel",
     "SpectralCovariance",
+    "SuperpositionModel",
     "SwitchedModel",
     "TemperedModel",
     "as_score_model",

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.schedules import check_schedule
-from skdiffusion.utils.arrays import as_levels, as_points, functions
+from skdiffusion.utils.arrays import as_levels, as_points, functions, is_torch
 
 __all__ = ["AtTime"]
 
@@ -71,6 +71,11 @@ class AtTime:
     def velocity(self, x_t: Any, t: Any, *, y: Any = None):
         r"""Velocity :math:`dx_t/dt` of the probability flow."""
         x, level, alpha, sigma, times = self._gauge(x_t, t)
+        if not is_torch(sigma) and np.min(sigma, initial=np.inf) == 0:
+            # the formula below is 0/0 at the data; the one through the score is its limit
+            score = self.model._noise_scale_like(x) ** 2 * self.model.score(x, level, y=y) / alpha
+            squared = self.schedule.squared_diffusion(times)
+            return self.schedule.drift(times) * (alpha * x) - 0.5 * squared * score
         denoised = self.model.denoise(x, level, y=y)
         alpha_rate, sigma_rate = self.schedule.rates(times)
         return alpha_rate * denoised + (sigma_rate / sigma) * (alpha * (x - denoised))
@@ -98,12 +103,10 @@ class AtTime:
         x_t = as_points(x_t, self.n_features, "x_t")
         times = as_levels(t, x_t, "t")
         alpha, sigma = self.schedule.coefficients(t, x_t)
+        if not is_torch(alpha) and np.min(alpha, initial=np.inf) <= 0:
+            raise ValueError(
+                f"{type(self.schedule).__name__} has no signal left at t = {np.max(times):g}: "
+                "times must have alpha(t) > 0."
+            )
         level = self.schedule.noise_level(times)
-        if isinstance(times, float):
-            if alpha <= 0 or sigma < 0:
-                raise ValueError(
-                    f"{type(self.schedule).__name__} has no signal left at t = {times:g}: "
-                    "times must have alpha(t) > 0."
-                )
-            return x_t / alpha, level, alpha, sigma, times
-        return x_t / alpha, level[..., 0] if level.ndim else level, alpha, sigma, times
+        return x_t / alpha, level[..., 0] if np.ndim(level) else level, alpha, sigma, times

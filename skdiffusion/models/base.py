@@ -26,7 +26,7 @@ from skdiffusion.utils.arrays import as_levels, as_points, is_torch, like, names
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count
 
-__all__ = ["BaseScoreModel"]
+__all__ = ["BaseScoreModel", "as_directions"]
 
 
 class BaseScoreModel:
@@ -168,7 +168,7 @@ class BaseScoreModel:
         """Closed-form product of the Jacobian at each row of ``x`` with that row of ``v``."""
         self._require("has_jacobian", "a closed-form Jacobian")
         x, sigma, condition = self._prepare(x, sigma, y)
-        return self._field_hook("jvp", of)(x, sigma, like(v, x), **condition)
+        return self._field_hook("jvp", of)(x, sigma, as_directions(v, x), **condition)
 
     def divergence(self, x: Any, sigma: Any, *, y: Any = None, of: str = "score"):
         """Closed-form trace of the Jacobian, shape ``(n,)``."""
@@ -230,7 +230,7 @@ class BaseScoreModel:
         return self._flow(x, sigma_from, as_levels(sigma_to, x, "sigma_to"))
 
     def to_latent(self, x: Any, sigma: Any = 0.0):
-        r"""Latent code: where the flow takes ``x`` as the level grows, :math:`\lim x_\sigma/\sigma`.
+        r"""Latent code of ``x``, the limit of :math:`x_\sigma/\sigma` along the flow.
 
         Standard normal if ``x`` follows :math:`p_\sigma`.
         """
@@ -336,6 +336,16 @@ class BaseScoreModel:
         if isinstance(sigma, float) and sigma == 0:
             return x0
         return x0 + sigma * self._noise_scale_like(x0) * rng.standard_normal(x0.shape)
+
+
+def as_directions(v: Any, x: Any, name: str = "v"):
+    """One direction per row of ``x``, like ``x``."""
+    if tuple(np.shape(v)) != tuple(x.shape):
+        raise ValueError(
+            f"{name} must hold one direction per row of x, shape {tuple(x.shape)}; "
+            f"got shape {tuple(np.shape(v))}."
+        )
+    return like(v, x)
 
 
 def _trace(jacobian):

@@ -1,17 +1,18 @@
 r"""Score models made of score models.
 
-==================== ============================================ ==================
-wrapper              law at level :math:`\sigma`                  exact?
-==================== ============================================ ==================
-:class:`AffineModel`   :math:`x = b + S z` for :math:`z \sim p`     yes, with Jacobian
-:class:`SmoothedModel` :math:`p \star N(0, s^2 I)`                  yes
-:class:`IndependentModel` :math:`p_1 \otimes p_2 \otimes \dots`     yes
-:class:`SwitchedModel` one model above a level, another below       teleportation
-:class:`TemperedModel` score divided by a temperature               at level 0 only
-:class:`ProductModel`  :math:`\prod_i p_{i,\sigma}^{w_i}`           at level 0 only
-==================== ============================================ ==================
+============================ ========================================== =====================
+wrapper                      law at level :math:`\sigma`                 exact?
+============================ ========================================== =====================
+:class:`AffineModel`         :math:`x = b + S z` for :math:`z \sim p`   yes, with Jacobian
+:class:`SmoothedModel`       :math:`p \star N(0, s^2 I)`                yes
+:class:`IndependentModel`    :math:`p_1 \otimes p_2 \otimes \dots`     yes
+:class:`SuperpositionModel`  :math:`\sum_i w_i\, p_i`                  yes, with Jacobian
+:class:`SwitchedModel`       one model above a level, another below     teleportation
+:class:`TemperedModel`       score divided by a temperature             at level 0 only
+:class:`ProductModel`        :math:`\prod_i p_{i,\sigma}^{w_i}`        at level 0 only
+============================ ========================================== =====================
 
-The last two multiply scores level by level: their path ends in the tempered or
+The last two multiply densities level by level: their path ends in the tempered or
 product density but is not the noising of it, so they have no ``log_prob``.
 Each wrapper is itself a score model: wrap as deep as you like.
 """
@@ -24,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models.base import BaseScoreModel
-from skdiffusion.utils.arrays import Parameters, functions, like, namespace
+from skdiffusion.models.wrapper import Wrapper, check_same_space
+from skdiffusion.utils.arrays import functions, like, namespace
 from skdiffusion.utils.validation import check_number
 
 __all__ = [
-    "AffineModel",
     "IndependentModel",
     "ProductModel",
     "SmoothedModel",
@@ -37,164 +38,7 @@ __all__ = [
 ]
 
 
-class _Wrapper(BaseScoreModel):
-    """Takes over from one or several inner models what all of them can do."""
-
-    def __init__(self, *models: BaseScoreModel):
-        self._models = models
-        self.n_features = models[0].n_features
-
-    def _all(self, flag):
-        return all(getattr(model, flag) for model in self._models)
-
-    has_density = property(lambda self: self._all("has_density"))
-    has_log_prob = property(lambda self: self._all("has_log_prob"))
-    has_jacobian = property(lambda self: self._all("has_jacobian"))
-    has_sample = property(lambda self: self._all("has_sample"))
-    has_flow = property(lambda self: self._all("has_flow"))
-    is_differentiable = property(lambda self: self._all("is_differentiable"))
-    is_conditional = property(lambda self: any(m.is_conditional for m in self._models))
-    noise_scale = property(lambda self: self._models[0].noise_scale)
-
-    @property
-    def is_conservative(self):
-        return True if self._all("is_conservative") else None
-
-    @property
-    def sigma_range(self):
-        lows, highs = zip(*(model.sigma_range for model in self._models), strict=True)
-        return max(lows), min(highs)
-
-    def _condition(self, model, condition):
-        return condition if model.is_conditional else {}
-
-
-class AffineModel(_Wrapper):
-    r"""The law of :math:`x = b + s\,Q z` when the inner model knows the law of ``z``.
-
-    This is how standardisation is folded into a model, log-determinant included.
-
-    Parameters
-    ----------
-    model : BaseScoreModel
-        Model of ``z``.
-    shift : float or array-like of shape (d,)
-        Offset :math:`b`.
-    scale : float or array-like of shape (d,)
-        Scale :math:`s`, not zero. A scalar keeps the noise isotropic. With one
-        scale per column the noise has standard deviation :math:`\sigma s_j / \bar s`
-        in column ``j``, :math:`\bar s` the geometric mean: isotropic as the inner model
-        sees it, of unchanged volume, and ``sigma`` stays in the units of the data.
-    rotation : array-like of shape (d, d), optional
-        Orthogonal :math:`Q`; needs a scalar scale.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdiffusion.models import GaussianModel
-    >>> unit = GaussianModel(mean=np.zeros(2), covariance=1.0)
-    >>> model = AffineModel(unit, shift=5.0, scale=2.0)
-    >>> model.log_prob(np.array([[5.0, 5.0]]), 0.0).round(6)  # -log(2 pi 4)
-    array([-3.224171])
-    """
-
-    def __init__(self, model: Any, shift: Any = 0.0, scale: Any = 1.0, rotation: Any = None):
-        super().__init__(model)
-        d = self.n_features
-        scale = np.asarray(scale, dtype=np.float64)
-        if scale.shape not in ((), (d,)) or not (np.isfinite(scale).all() and (scale != 0).all()):
-            raise ValueError(f"scale must be a finite non-zero scalar or vector of shape ({d},).")
-        if scale.ndim and np.ndim(model.noise_scale):
-            raise ValueError("a model that is already scaled by column cannot be so again.")
-        if np.shape(shift) not in ((), (d,)) or not np.isfinite(shift).all():
-            raise ValueError(f"shift must be a finite scalar or vector of shape ({d},).")
-        if rotation is not None:
-            rotation = np.asarray(rotation, dtype=np.float64)
-            if scale.ndim or np.ndim(model.noise_scale):
-                raise ValueError("a rotation needs isotropic noise: give a scalar scale.")
-            if rotation.shape != (d, d) or np.abs(rotation @ rotation.T - np.eye(d)).max() > 1e-8:
-                raise ValueError(f"rotation must be an orthogonal matrix of shape ({d}, {d}).")
-        unit = float(np.exp(np.mean(np.log(np.abs(scale)))))
-        self._seen = Parameters(shift=shift, scale=scale, rotation=rotation, metric=scale / unit)
-        self._unit = unit
-        self._log_det = float(np.log(np.abs(scale)).sum() * (1 if scale.ndim else d))
-
-    @property
-    def model(self) -> BaseScoreModel:
-        """The inner model."""
-        return self._models[0]
-
-    @property
-    def noise_scale(self):
-        if self._seen.scale.ndim:
-            return np.abs(self._seen.metric)
-        return self.model.noise_scale
-
-    @property
-    def sigma_range(self):
-        low, high = self.model.sigma_range
-        return low * self._unit, high * self._unit
-
-    def _inward(self, x):
-        seen = self._seen.like(x)
-        x = x - seen.shift
-        return (x if seen.rotation is None else x @ seen.rotation) / seen.scale
-
-    def _outward(self, z):
-        return self._turn(self._seen.like(z).scale * z) + self._seen.like(z).shift
-
-    def _turn(self, z):
-        rotation = self._seen.like(z).rotation
-        return z if rotation is None else z @ rotation.T
-
-    def _level(self, sigma):
-        return sigma / self._unit
-
-    def _denoise(self, x, sigma, **condition):
-        return self._outward(
-            self.model._denoise(self._inward(x), self._level(sigma), **condition)
-        )
-
-    def _score(self, x, sigma, **condition):
-        score = self.model._score(self._inward(x), self._level(sigma), **condition)
-        return self._turn(score / self._seen.like(x).scale)
-
-    def _log_prob(self, x, sigma, **condition):
-        log_prob = self.model._log_prob(self._inward(x), self._level(sigma), **condition)
-        return log_prob - self._log_det
-
-    def _score_jacobian(self, x, sigma, **condition):
-        inner = self.model._score_jacobian(self._inward(x), self._level(sigma), **condition)
-        scale = self._seen.like(x).scale
-        return self._turn_matrices(inner / (scale * (scale[:, None] if scale.ndim else scale)), x)
-
-    def _denoise_jacobian(self, x, sigma, **condition):
-        inner = self.model._denoise_jacobian(self._inward(x), self._level(sigma), **condition)
-        scale = self._seen.like(x).scale
-        return self._turn_matrices(inner * scale[:, None] / scale if scale.ndim else inner, x)
-
-    def _turn_matrices(self, inner, x):
-        rotation = self._seen.like(x).rotation
-        return inner if rotation is None else rotation @ inner @ rotation.T
-
-    def _flow(self, x, sigma_from, sigma_to):
-        return self._outward(
-            self.model._flow(self._inward(x), self._level(sigma_from), self._level(sigma_to))
-        )
-
-    def _to_latent(self, x, sigma):
-        return self._turn(self.model._to_latent(self._inward(x), self._level(sigma)))
-
-    def _from_latent(self, z, sigma):
-        rotation = self._seen.like(z).rotation
-        z = z if rotation is None else z @ rotation
-        return self._outward(self.model._from_latent(z, self._level(sigma)))
-
-    def _sample(self, n_samples, sigma, rng):
-        return self._outward(self.model._sample(n_samples, self._level(sigma), rng))
-
-
-class SmoothedModel(_Wrapper):
+class SmoothedModel(Wrapper):
     r"""The inner law blurred once more: :math:`p_0 \star N(0, s^2 I)`.
 
     Its score at level :math:`\sigma` is the inner score at
@@ -212,6 +56,11 @@ class SmoothedModel(_Wrapper):
     def __init__(self, model: Any, noise: float):
         super().__init__(model)
         self.noise = check_number(noise, "noise", above=0)
+        if self.noise > model.sigma_range[1]:
+            raise ValueError(
+                f"noise must not exceed the model's largest noise level, "
+                f"{model.sigma_range[1]:g}; got {self.noise:g}."
+            )
 
     @property
     def model(self) -> BaseScoreModel:
@@ -220,8 +69,9 @@ class SmoothedModel(_Wrapper):
 
     @property
     def sigma_range(self):
+        """Noise levels between which the model may be asked."""
         low, high = self.model.sigma_range
-        return max(low**2 - self.noise**2, 0.0) ** 0.5, high
+        return max(low**2 - self.noise**2, 0.0) ** 0.5, (high**2 - self.noise**2) ** 0.5
 
     def _level(self, sigma):
         return functions(sigma).sqrt(sigma**2 + self.noise**2)
@@ -248,6 +98,23 @@ class SmoothedModel(_Wrapper):
         inner = self.model._denoise_jacobian(x, self._level(sigma), **condition)
         return (1 - weight) * self._identity(x) + weight * inner
 
+    def _score_jvp(self, x, sigma, v, **condition):
+        return self.model._score_jvp(x, self._level(sigma), v, **condition)
+
+    def _denoise_jvp(self, x, sigma, v, **condition):
+        weight = self._weight(sigma)
+        inner = self.model._denoise_jvp(x, self._level(sigma), v, **condition)
+        return (1 - weight) * v + weight * inner
+
+    def _score_divergence(self, x, sigma, **condition):
+        return self.model._score_divergence(x, self._level(sigma), **condition)
+
+    def _denoise_divergence(self, x, sigma, **condition):
+        weight = self._weight(sigma)
+        weight = weight[..., 0] if np.ndim(weight) else weight
+        inner = self.model._denoise_divergence(x, self._level(sigma), **condition)
+        return (1 - weight) * self.n_features + weight * inner
+
     def _flow(self, x, sigma_from, sigma_to):
         return self.model._flow(x, self._level(sigma_from), self._level(sigma_to))
 
@@ -261,7 +128,7 @@ class SmoothedModel(_Wrapper):
         return self.model._sample(n_samples, self._level(sigma), rng)
 
 
-class IndependentModel(_Wrapper):
+class IndependentModel(Wrapper):
     r"""Independent blocks of consecutive columns: :math:`p_1 \otimes p_2 \otimes \dots`
 
     Parameters
@@ -297,6 +164,7 @@ class IndependentModel(_Wrapper):
 
     @property
     def noise_scale(self):
+        """Standard deviation of the noise per column at level one."""
         scales = [m.noise_scale for m in self._models]
         if all(isinstance(s, float) for s in scales):
             return 1.0
@@ -306,9 +174,7 @@ class IndependentModel(_Wrapper):
 
     def _blocks(self, name, x, *arguments, **condition):
         return [
-            getattr(model, name)(
-                x[:, columns], *arguments, **self._condition(model, condition)
-            )
+            getattr(model, name)(x[:, columns], *arguments, **self._condition(model, condition))
             for model, columns in zip(self._models, self._slices, strict=True)
         ]
 
@@ -343,6 +209,29 @@ class IndependentModel(_Wrapper):
     def _denoise_jacobian(self, x, sigma, **condition):
         return self._block_diagonal("_denoise_jacobian", x, sigma, **condition)
 
+    def _joined_jvp(self, name, x, sigma, v, condition):
+        return namespace(x).concat(
+            [
+                getattr(model, name)(
+                    x[:, columns], sigma, v[:, columns], **self._condition(model, condition)
+                )
+                for model, columns in zip(self._models, self._slices, strict=True)
+            ],
+            axis=1,
+        )
+
+    def _score_jvp(self, x, sigma, v, **condition):
+        return self._joined_jvp("_score_jvp", x, sigma, v, condition)
+
+    def _denoise_jvp(self, x, sigma, v, **condition):
+        return self._joined_jvp("_denoise_jvp", x, sigma, v, condition)
+
+    def _score_divergence(self, x, sigma, **condition):
+        return sum(self._blocks("_score_divergence", x, sigma, **condition))
+
+    def _denoise_divergence(self, x, sigma, **condition):
+        return sum(self._blocks("_denoise_divergence", x, sigma, **condition))
+
     def _flow(self, x, sigma_from, sigma_to):
         return self._joined("_flow", x, sigma_from, sigma_to)
 
@@ -356,7 +245,7 @@ class IndependentModel(_Wrapper):
         return np.hstack([model._sample(n_samples, sigma, rng) for model in self._models])
 
 
-class SwitchedModel(_Wrapper):
+class SwitchedModel(Wrapper):
     r"""One model from a noise level upwards, another below it.
 
     With a Gaussian above and a learned model below this is the hybrid of analytical
@@ -375,8 +264,13 @@ class SwitchedModel(_Wrapper):
 
     def __init__(self, high: Any, low: Any, sigma: float):
         super().__init__(high, low)
-        _same_width(self._models)
+        check_same_space(self._models)
         self.sigma = check_number(sigma, "sigma", above=0)
+        if not high.sigma_range[0] <= self.sigma <= low.sigma_range[1]:
+            raise ValueError(
+                f"the hand-over must be a noise level of both models: high starts at "
+                f"{high.sigma_range[0]:g}, low ends at {low.sigma_range[1]:g}; got {self.sigma:g}."
+            )
 
     @property
     def high(self) -> BaseScoreModel:
@@ -390,38 +284,51 @@ class SwitchedModel(_Wrapper):
 
     @property
     def sigma_range(self):
+        """Noise levels between which the model may be asked."""
         return self.low.sigma_range[0], self.high.sigma_range[1]
 
-    def _pick(self, name, x, sigma, condition):
+    def _pick(self, name, x, sigma, *arguments, condition):
         low_condition = self._condition(self.low, condition)
         high_condition = self._condition(self.high, condition)
         if isinstance(sigma, float):
             if sigma >= self.sigma:
-                return getattr(self.high, name)(x, sigma, **high_condition)
-            return getattr(self.low, name)(x, sigma, **low_condition)
+                return getattr(self.high, name)(x, sigma, *arguments, **high_condition)
+            return getattr(self.low, name)(x, sigma, *arguments, **low_condition)
         xp = namespace(x)
         # both sides are evaluated, each at a level it is defined for
         at_or_above = xp.where(sigma >= self.sigma, sigma, self.sigma)
         below = xp.where(sigma < self.sigma, sigma, self.sigma)
-        high = getattr(self.high, name)(x, at_or_above, **high_condition)
-        low = getattr(self.low, name)(x, below, **low_condition)
+        high = getattr(self.high, name)(x, at_or_above, *arguments, **high_condition)
+        low = getattr(self.low, name)(x, below, *arguments, **low_condition)
         pick = xp.reshape(sigma >= self.sigma, (-1,) + (1,) * (high.ndim - 1))
         return xp.where(pick, high, low)
 
     def _score(self, x, sigma, **condition):
-        return self._pick("_score", x, sigma, condition)
+        return self._pick("_score", x, sigma, condition=condition)
 
     def _denoise(self, x, sigma, **condition):
-        return self._pick("_denoise", x, sigma, condition)
+        return self._pick("_denoise", x, sigma, condition=condition)
 
     def _score_jacobian(self, x, sigma, **condition):
-        return self._pick("_score_jacobian", x, sigma, condition)
+        return self._pick("_score_jacobian", x, sigma, condition=condition)
 
     def _denoise_jacobian(self, x, sigma, **condition):
-        return self._pick("_denoise_jacobian", x, sigma, condition)
+        return self._pick("_denoise_jacobian", x, sigma, condition=condition)
+
+    def _score_jvp(self, x, sigma, v, **condition):
+        return self._pick("_score_jvp", x, sigma, v, condition=condition)
+
+    def _denoise_jvp(self, x, sigma, v, **condition):
+        return self._pick("_denoise_jvp", x, sigma, v, condition=condition)
+
+    def _score_divergence(self, x, sigma, **condition):
+        return self._pick("_score_divergence", x, sigma, condition=condition)
+
+    def _denoise_divergence(self, x, sigma, **condition):
+        return self._pick("_denoise_divergence", x, sigma, condition=condition)
 
 
-class ProductModel(_Wrapper):
+class ProductModel(Wrapper):
     r"""Weighted product of experts: the score is :math:`\sum_i w_i \nabla \log p_{i,\sigma}`.
 
     At level zero the field of :math:`\prod_i p_i^{w_i}`; above it not the noising of
@@ -448,7 +355,7 @@ class ProductModel(_Wrapper):
         if not models:
             raise ValueError("models must hold at least one score model.")
         super().__init__(*models)
-        _same_width(models)
+        check_same_space(models)
         weights = [1.0] * len(models) if weights is None else [float(w) for w in weights]
         if len(weights) != len(models) or not np.isfinite(weights).all():
             raise ValueError(
@@ -461,17 +368,23 @@ class ProductModel(_Wrapper):
         """The factors."""
         return self._models
 
-    def _weighted(self, name, x, sigma, condition):
+    def _weighted(self, name, x, sigma, *arguments, condition):
         return sum(
-            weight * getattr(model, name)(x, sigma, **self._condition(model, condition))
+            weight * getattr(model, name)(x, sigma, *arguments, **self._condition(model, condition))
             for weight, model in zip(self.weights, self._models, strict=True)
         )
 
     def _score(self, x, sigma, **condition):
-        return self._weighted("_score", x, sigma, condition)
+        return self._weighted("_score", x, sigma, condition=condition)
 
     def _score_jacobian(self, x, sigma, **condition):
-        return self._weighted("_score_jacobian", x, sigma, condition)
+        return self._weighted("_score_jacobian", x, sigma, condition=condition)
+
+    def _score_jvp(self, x, sigma, v, **condition):
+        return self._weighted("_score_jvp", x, sigma, v, condition=condition)
+
+    def _score_divergence(self, x, sigma, **condition):
+        return self._weighted("_score_divergence", x, sigma, condition=condition)
 
 
 class TemperedModel(ProductModel):
@@ -488,15 +401,3 @@ class TemperedModel(ProductModel):
         temperature = check_number(temperature, "temperature", above=0)
         super().__init__([model], [1.0 / temperature])
         self.temperature = temperature
-
-
-def _same_width(models):
-    widths = {model.n_features for model in models}
-    if len(widths) > 1:
-        raise ValueError(f"models must have the same number of features; got {sorted(widths)}.")
-    if any(np.ndim(model.noise_scale) for model in models):
-        scales = [np.broadcast_to(m.noise_scale, m.n_features) for m in models]
-        if not all(np.allclose(scales[0], s) for s in scales[1:]):
-            raise ValueError("models must share one noise_scale.")
-
-

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from skdiffusion.utils.arrays import Parameters, namespace, to_numpy
+from skdiffusion.utils.arrays import Parameters, like, namespace, to_numpy
 
 __all__ = ["SpectralCovariance"]
 
@@ -223,7 +223,7 @@ class SpectralCovariance:
         xp, seen = namespace(v), self._seen.like(v)
         n, d = v.shape
         gains = xp.broadcast_to(gain(seen.variances), (n, len(self.variances)))
-        identity = xp.eye(d, dtype=v.dtype, device=v.device) if d else v[:0, :0]
+        identity = like(np.eye(d), v)
         if seen.axes is None:
             return gains[:, :, None] * identity
         result = xp.matmul(seen.axes[None] * gains[:, None, :], seen.axes.T[None])

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from skdiffusion.utils.arrays import is_torch, like, namespace, to_numpy
+from skdiffusion.models.base import as_directions
+from skdiffusion.utils.arrays import as_points, is_torch, like, namespace, to_numpy
 from skdiffusion.utils.random import as_generator, rademacher_like
 from skdiffusion.utils.validation import check_count
 
@@ -70,7 +71,8 @@ def vjp(model: Any, x: Any, sigma: Any, u: Any, *, y: Any = None, of: str = "sco
             return model.jvp(x, sigma, u, y=y, of=of)
         jacobians = model.jacobian(x, sigma, y=y, of=of)
         xp = namespace(jacobians)
-        return xp.matmul(like(u, jacobians)[:, None, :], jacobians)[:, 0, :]
+        u = as_directions(u, as_points(x, model.n_features), "u")
+        return xp.matmul(u[:, None, :], jacobians)[:, 0, :]
     return _Route(model, x, sigma, y, of).vjp(u)
 
 
@@ -139,6 +141,7 @@ def divergence(
             trace = _Route(model, x, sigma, y, of).divergence()
         return (trace, trace * 0) if return_std_error else trace
 
+    x = as_points(x, model.n_features)
     n_probes = check_count(n_probes, "n_probes", 2 if return_std_error else 1)
     seed = int(as_generator(random_state).integers(2**62))
     probes = rademacher_like(x, n_probes, seed)
@@ -157,9 +160,7 @@ class _Route:
     def __init__(self, model, x, sigma, y, of):
         if of not in ("score", "denoise"):
             raise ValueError(f"of must be 'score' or 'denoise'; got {of!r}.")
-        self.x = x if is_torch(x) else np.asarray(x)
-        if not is_torch(x) and self.x.dtype not in (np.float32, np.float64):
-            self.x = self.x.astype(np.float64)
+        self.x = as_points(x, model.n_features)
         self.autograd = model.is_differentiable
         if self.autograd and not is_torch(x):
             import torch
@@ -174,13 +175,13 @@ class _Route:
         self.field = lambda z: getattr(model, of)(z, levels, y=y)
 
     def jvp(self, v):
-        return self._back(self._jvp(like(v, self.point)))
+        return self._back(self._jvp(as_directions(v, self.point)))
 
     def vjp(self, u):
+        u = as_directions(u, self.point, "u")
         if not self.autograd:
-            jacobians = self._columns()
-            return self._back(np.einsum("nij,ni->nj", jacobians, like(u, self.point)))
-        return self._back(self._pullback()(like(u, self.point))[0])
+            return self._back(np.einsum("nij,ni->nj", self._columns(), u))
+        return self._back(self._pullback()(u)[0])
 
     def jacobian(self):
         return self._back(self._columns())
@@ -222,6 +223,7 @@ class _Route:
         """A step that balances truncation, ``(h/sigma)^2``, and rounding, ``eps |x|/h``."""
         level = np.reshape(np.asarray(self.levels, dtype=np.float64), (-1, 1))
         size = np.abs(self.point).max(axis=1, keepdims=True)
+        level = np.where(level > 0, level, np.maximum(1.0, size))  # the data's own scale
         return level * np.cbrt(np.finfo(np.float64).eps * np.maximum(1.0, size / level))
 
     def _back(self, result):
