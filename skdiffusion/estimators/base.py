@@ -25,7 +25,7 @@ from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.output import in_container
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["BaseScoreEstimator", "check_rows", "check_weights"]
 
@@ -37,7 +37,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
     """Base class of the score estimators.
 
     A subclass has the constructor parameters ``schedule``, ``sampler``, ``sigma_min`` and
-    ``sigma_max``, and a ``fit`` that ends by calling ``_set_model``.
+    ``sigma_max``, and a ``fit`` that begins with ``_check_parameters`` and ends with
+    ``_set_model``, so that a fit that fails changes nothing.
 
     Attributes
     ----------
@@ -51,11 +52,17 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         Noise levels between which samplers and latent codes run, in the units of ``X``.
     """
 
-    def _set_model(self, model, far_field: GaussianModel, column_variances) -> None:
-        """Store what ``fit`` found, once everything is known to be valid."""
+    def _check_parameters(self) -> None:
+        """Refuse what no data could mend; the first thing ``fit`` does."""
         check_schedule(self.schedule)
         if self.sampler is not None:
             check_sampler(self.sampler)
+        for name in ("sigma_min", "sigma_max"):
+            if getattr(self, name) is not None:
+                check_number(getattr(self, name), name, above=0)
+
+    def _set_model(self, model, far_field: GaussianModel, column_variances) -> None:
+        """Store what ``fit`` found, once everything is known to be valid."""
         levels = noise_range(column_variances, self.sigma_min, self.sigma_max)
         self.model_ = model
         self.far_field_ = far_field
@@ -222,7 +229,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         return self.model_.denoise(X, self._levels(sigma, X))
 
     def stein_score(self, X: Any, sigma: Any) -> np.ndarray:
-        r"""Gradient :math:`\nabla \log p_\sigma(x)` at each row; arguments as in :meth:`denoise`."""
+        r"""Gradient :math:`\nabla \log p_\sigma` at each row; arguments as in :meth:`denoise`."""
         X = self._rows(X)
         return self.model_.score(X, self._levels(sigma, X))
 

@@ -17,6 +17,7 @@ at high and medium noise; it is also the linear denoiser of least error for any 
 from __future__ import annotations
 
 import warnings
+
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
@@ -262,6 +263,7 @@ class GaussianScore(BaseScoreEstimator):
         return self._set_gaussian(model.mean, model.covariance)
 
     def _check_parameters(self):
+        super()._check_parameters()
         if isinstance(self.covariance, str):
             lookup(self.covariance, dict.fromkeys(_FORMS), "covariance", "a covariance estimator")
         elif not hasattr(self.covariance, "fit"):
@@ -384,11 +386,11 @@ class GaussianScore(BaseScoreEstimator):
         residual = max(total - float(variances.sum()), 0.0) / rest if rest else 0.0
         share = self.reg_covar
         if share == "auto":
-            smallest = residual if rest else variances.min()
-            singular = smallest < 10 * d * np.finfo(np.float64).eps * variances.max(initial=0)
-            share = AUTO_REGULARISATION if singular else 0.0
-            if singular:
-                self._warn_singular(column_variances <= 0, len(variances))
+            floor = 10 * d * np.finfo(np.float64).eps * max(variances.max(initial=0), residual)
+            n_directions = int((variances > floor).sum()) + rest * (residual > floor)
+            share = AUTO_REGULARISATION if n_directions < d else 0.0
+            if share:
+                self._warn_singular(column_variances <= 0, n_directions)
         extra = share * total / d
         return SpectralCovariance(variances + extra, axes, residual + extra)
 

@@ -63,7 +63,8 @@ def like(values: Any, x: Any):
 
         if is_torch(values):
             return values.to(device=x.device, dtype=x.dtype)
-        return torch.as_tensor(np.asarray(values), dtype=x.dtype, device=x.device)
+        # torch.tensor copies: parameters are read-only, and torch warns of sharing such memory
+        return torch.tensor(np.asarray(values), dtype=x.dtype, device=x.device)
     return np.asarray(to_numpy(values), dtype=x.dtype)
 
 
