@@ -90,11 +90,11 @@ def check_score_model(
         for check in _MODEL_CHECKS:
             check(model, at, level, rng)
     _check_model_errors(model, x, float(levels[-1]))
-    _check_persistence(model, x, float(levels[-1]))
     if model.has_sample:
         _check_draws(model, spread, random_state)
     if model.has_log_prob:
         _check_far_normalisation(model, x, spread)
+    _check_persistence(model, x, float(levels[-1]))
     _assert_same_global_state(global_state)
 
 
