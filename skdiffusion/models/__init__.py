@@ -16,6 +16,7 @@ from skdiffusion.models.external import CallableModel, as_score_model
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.jacobian import divergence, jacobian, jvp, vjp
 from skdiffusion.models.mixture import MixtureModel
+from skdiffusion.models.sphere import SphereModel
 from skdiffusion.models.superposition import SuperpositionModel
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ProductModel",
     "SmoothedModel",
     "SpectralCovariance",
+    "SphereModel",
     "SuperpositionModel",
     "SwitchedModel",
     "TemperedModel",
