@@ -352,14 +352,15 @@ class GaussianScore(BaseScoreEstimator):
         share = self.reg_covar
         if share == "auto":
             correlation = matrix / np.sqrt(np.outer(scales, scales))
-            eigenvalues = np.linalg.eigvalsh(correlation)
-            singular = eigenvalues < 10 * len(matrix) * np.finfo(np.float64).eps
-            share = AUTO_REGULARISATION if singular.any() else 0.0
-            if share:
-                self._warn_singular(constant, int((~singular).sum()))
-        if share:
-            matrix = matrix + np.diag(share * scales)
-        return SpectralCovariance.from_matrix(matrix)
+            floor = 10 * len(matrix) * np.finfo(np.float64).eps
+            if not _is_singular(correlation, floor):
+                spectrum = SpectralCovariance.from_matrix(matrix)
+                if spectrum.smallest > 0:  # pivots can hide what rounding then brings to light
+                    return spectrum
+            share = AUTO_REGULARISATION
+            n_directions = int((np.linalg.eigvalsh(correlation) > floor).sum())
+            self._warn_singular(constant, min(n_directions, len(matrix) - 1))
+        return SpectralCovariance.from_matrix(matrix + np.diag(share * scales))
 
     def _regular_diagonal(self, variances):
         constant = variances <= 0
@@ -468,6 +469,15 @@ class GaussianScore(BaseScoreEstimator):
         """
         check_is_fitted(self)
         return np.sort(self.model_.emergence_levels(fraction=fraction, rho=rho))[::-1]
+
+
+def _is_singular(correlation, floor):
+    """Whether some column is a linear function of those before it: a Cholesky pivot below floor."""
+    try:
+        pivots = np.linalg.cholesky(correlation).diagonal() ** 2
+    except np.linalg.LinAlgError:
+        return True
+    return bool(pivots.min() < floor)
 
 
 def _column_variances(covariance):
