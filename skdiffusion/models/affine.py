@@ -71,7 +71,8 @@ class AffineModel(Wrapper):
                 raise ValueError("a rotation needs isotropic noise: give a scalar scale.")
             if rotation.shape != (d, d) or np.abs(rotation @ rotation.T - np.eye(d)).max() > 1e-8:
                 raise ValueError(f"rotation must be an orthogonal matrix of shape ({d}, {d}).")
-        unit = float(np.exp(np.mean(np.log(np.abs(scale)))))
+        size = np.abs(scale)
+        unit = float(np.exp(np.mean(np.log(size)))) if size.ndim else float(size)
         self._seen = Parameters(
             shift=shift, scale=scale, sign=np.sign(scale), rotation=rotation, metric=scale / unit
         )

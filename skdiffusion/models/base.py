@@ -138,7 +138,7 @@ class BaseScoreModel:
         -------
         array of shape (n,)
         """
-        self._require("has_log_prob", "an exact log-density")
+        self._require("has_log_prob", "exact log-density")
         x, sigma, condition = self._prepare(x, sigma, y)
         return self._log_prob(x, sigma, **condition)
 
@@ -160,19 +160,19 @@ class BaseScoreModel:
             ``[k, i, j]`` is the derivative of component ``i`` by coordinate ``j``
             at row ``k``.
         """
-        self._require("has_jacobian", "a closed-form Jacobian")
+        self._require("has_jacobian", "closed-form Jacobian")
         x, sigma, condition = self._prepare(x, sigma, y)
         return self._field_hook("jacobian", of)(x, sigma, **condition)
 
     def jvp(self, x: Any, sigma: Any, v: Any, *, y: Any = None, of: str = "score"):
         """Closed-form product of the Jacobian at each row of ``x`` with that row of ``v``."""
-        self._require("has_jacobian", "a closed-form Jacobian")
+        self._require("has_jacobian", "closed-form Jacobian")
         x, sigma, condition = self._prepare(x, sigma, y)
         return self._field_hook("jvp", of)(x, sigma, as_directions(v, x), **condition)
 
     def divergence(self, x: Any, sigma: Any, *, y: Any = None, of: str = "score"):
         """Closed-form trace of the Jacobian, shape ``(n,)``."""
-        self._require("has_jacobian", "a closed-form Jacobian")
+        self._require("has_jacobian", "closed-form Jacobian")
         x, sigma, condition = self._prepare(x, sigma, y)
         return self._field_hook("divergence", of)(x, sigma, **condition)
 
@@ -225,7 +225,7 @@ class BaseScoreModel:
         -------
         array of shape (n, d)
         """
-        self._require("has_flow", "a closed-form flow")
+        self._require("has_flow", "closed-form flow")
         x, sigma_from, _ = self._prepare(x, sigma_from, None)
         return self._flow(x, sigma_from, as_levels(sigma_to, x, "sigma_to"))
 
@@ -234,13 +234,13 @@ class BaseScoreModel:
 
         Standard normal if ``x`` follows :math:`p_\sigma`.
         """
-        self._require("has_flow", "a closed-form flow")
+        self._require("has_flow", "closed-form flow")
         x, sigma, _ = self._prepare(x, sigma, None)
         return self._to_latent(x, sigma)
 
     def from_latent(self, z: Any, sigma: Any = 0.0):
         """Point at level ``sigma`` with latent code ``z``: inverse of :meth:`to_latent`."""
-        self._require("has_flow", "a closed-form flow")
+        self._require("has_flow", "closed-form flow")
         z = as_points(z, self.n_features, "z")
         return self._from_latent(z, as_levels(sigma, z))
 
