@@ -29,7 +29,8 @@ sklearn-versions:         ## the contract on the oldest and the newest scikit-le
 _sklearn: $(STAMP)
 	$(PY) -m pip install -q --upgrade "$(SKLEARN)"
 	$(PY) -c "import sklearn; print('scikit-learn', sklearn.__version__)"
-	$(PY) -m pytest -q -n 2 tests/estimators tests/test_estimator_checks.py
+	# scikit-learn 1.6 refuses to load its checks without this where array-api-compat is installed
+	SCIPY_ARRAY_API=1 $(PY) -m pytest -q -n 2 tests/estimators tests/test_estimator_checks.py
 
 # torch first and pinned: an unpinned one may fetch gigabytes of GPU libraries.
 $(STAMP): pyproject.toml constraints.txt

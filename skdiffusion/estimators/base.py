@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import GaussianModel
 from skdiffusion.noising import noise_range
 from skdiffusion.samplers import RK4Sampler, check_sampler, run_sampler
@@ -30,7 +31,8 @@ from skdiffusion.utils.validation import check_count, check_number
 __all__ = ["BaseScoreEstimator", "check_rows", "check_weights"]
 
 DEFAULT_STEPS = 32
-LATENT_STEPS = 64
+FLOW_STEPS = 128
+"""Runge-Kutta steps, uniform in the logarithm of the level, where the flow has no closed form."""
 
 
 class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator):
@@ -162,6 +164,9 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row, in nats and in the units of ``X``.
 
+        Exact where the model has a density in closed form, otherwise that of the law at
+        ``sigma_min_`` by the probability-flow ODE on a fixed grid.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -171,6 +176,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         ndarray of shape (n_samples,)
         """
         X = self._rows(X, dtype=np.float64)
+        if not self.model_.has_log_prob:
+            return flow_log_prob(self.model_, X, self._flow_levels(), self.far_field_)
         if not self.model_.has_density:
             raise ValueError(
                 "the fitted law has no density: it lies in fewer dimensions than the data; "
@@ -208,7 +215,16 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         ndarray of shape (n_samples,)
         """
         X = self._rows(X, dtype=np.float64)
-        return self.model_.log_prob(X, self._levels(sigma, X))
+        sigma = self._levels(sigma, X)
+        if self.model_.has_log_prob:
+            return self.model_.log_prob(X, sigma)
+        per_row = np.broadcast_to(sigma, len(X))
+        result = np.empty(len(X))
+        for level in np.unique(per_row):
+            rows = per_row == level
+            levels = np.geomspace(level, max(self.sigma_max_, 10 * level), FLOW_STEPS + 1)
+            result[rows] = flow_log_prob(self.model_, X[rows], levels, self.far_field_)
+        return result
 
     # ------------------------------------------------------------------ fields
 
@@ -272,7 +288,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         if self.model_.has_flow:
             codes = self.model_.to_latent(rows)
         else:
-            levels = self._latent_levels()
+            levels = self._flow_levels()
             noise = run_sampler(RK4Sampler(), self.model_, rows, levels)
             codes = self.far_field_.to_latent(noise, levels[-1])
         return codes.astype(X.dtype, copy=False)
@@ -294,14 +310,14 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         if self.model_.has_flow:
             rows = self.model_.from_latent(codes)
         else:
-            levels = self._latent_levels()[::-1]
+            levels = self._flow_levels()[::-1]
             noise = self.far_field_.from_latent(codes, levels[0])
             rows = run_sampler(RK4Sampler(), self.model_, noise, levels)
         return rows.astype(Z.dtype, copy=False)
 
-    def _latent_levels(self):
+    def _flow_levels(self):
         # uniform in the logarithm, where the flow is not stiff and Runge-Kutta has its order
-        return np.geomspace(self.sigma_min_, self.sigma_max_, LATENT_STEPS + 1)
+        return np.geomspace(self.sigma_min_, self.sigma_max_, FLOW_STEPS + 1)
 
     # ------------------------------------------------------------------ inner workings
 
