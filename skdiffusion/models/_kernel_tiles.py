@@ -1,0 +1,382 @@
+r"""Gaussian kernel sums on one block of points, by the cheapest of two exact routes.
+
+With :math:`L_i = (x\cdot y_i - |y_i|^2/2)/\sigma^2 + \log w_i`, one matrix product, the kernel
+weights are the softmax of :math:`L`; :math:`|x|^2` cancels, so far queries are no problem.
+
+**Stream.** Tiles that stay in the cache: product, exponential in place, product with the
+features whose means are wanted. The shift that keeps the exponential in range is one more
+column of the first product, so nothing else touches a pair.
+
+**Shortlist.** A pair whose :math:`L_i` lies :math:`\log n + 30` below the row's largest
+carries less than :math:`e^{-30}` of the mass with all others like it. Where few pairs
+survive, only they are exponentiated, from coordinates relative to the row's best point
+:math:`y_*`,
+
+.. math:: L_i - L_* = (y_i - y_*)\cdot(x - y_* - \tfrac12 (y_i - y_*))/\sigma^2 + \log w_i/w_*,
+
+which has no cancellation: exact for any :math:`\sigma`, and the matrix product may be float32.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Block", "KernelMoments", "is_well_conditioned", "kernel_moments"]
+
+NEGLIGIBLE = 30.0
+"""Minus the log of the share of a row's mass that the shortlist may leave out."""
+REACH = {np.float32: 75.0, np.float64: 500.0}
+"""Exponents of this size neither overflow a sum nor become denormal, which are 20 times slower."""
+WELL_CONDITIONED = {np.float32: 3e3, np.float64: 1e5}
+"""Largest size of the terms of ``L`` for which the stream keeps its promised accuracy."""
+PAIRED_UP_TO = 16
+"""Dimension up to which the stream takes the products of all pairs of columns as features."""
+TILE = 2**19
+"""Bytes of a tile of kernel values: about a level-two cache."""
+PROBE = (8, 4096)
+"""Rows and points from which the share of pairs that matter is guessed."""
+
+
+class KernelMoments(NamedTuple):
+    """Log kernel sum, mean of the points, the same minus ``x``, and a second moment.
+
+    Each of the two is accurate where the other has cancelled.
+    """
+
+    log_sum: np.ndarray
+    mean: np.ndarray | None
+    shift: np.ndarray | None
+    second: np.ndarray | None
+
+
+class Block:
+    """Points, ideally centred, with log-weights, as the kernel sums need them.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, d)
+    log_weights : float or ndarray of shape (n,)
+        A float if they are all equal.
+    """
+
+    def __init__(self, points: np.ndarray, log_weights: float | np.ndarray):
+        self.points = points
+        self.log_weights = log_weights
+        self.is_weighted = isinstance(log_weights, np.ndarray)
+        self.half_squares = 0.5 * np.einsum("ij,ij->i", points, points)
+        self.radius = float(np.sqrt(2 * self.half_squares.max()))
+        self.weight_range = float(np.ptp(log_weights)) if self.is_weighted else 0.0
+        self._columns: dict = {}
+        self._features: dict = {}
+
+    def columns(self, dtype) -> np.ndarray:
+        """Right factor of ``L``: rows ``(y, -|y|^2/2, 1)``, and ``log w`` where they differ."""
+        if dtype not in self._columns:
+            n, d = self.points.shape
+            columns = np.empty((n, d + 2 + self.is_weighted), dtype)
+            columns[:, :d] = self.points
+            columns[:, d] = -self.half_squares
+            columns[:, d + 1] = 1
+            if self.is_weighted:
+                columns[:, d + 2] = self.log_weights
+            self._columns[dtype] = columns
+        return self._columns[dtype]
+
+    def rows(self, x, variance, dtype) -> np.ndarray:
+        """Left factor of ``L``: ``(x/sigma^2, 1/sigma^2, 0, 1)``; a shift replaces the 0."""
+        d = x.shape[1]
+        rows = np.empty((len(x), d + 2 + self.is_weighted), dtype)
+        rows[:, :d] = x / variance
+        rows[:, d] = 1 / variance[:, 0]
+        rows[:, d + 1] = 0
+        if self.is_weighted:
+            rows[:, d + 2] = 1
+        return rows
+
+    def features(self, dtype, want) -> np.ndarray:
+        """What the kernel weights average: ones, the points, their products by pairs."""
+        kind = {"log_sum": 0, "covariance": 2}.get(want, 1)
+        if (dtype, kind) not in self._features:
+            parts = [np.ones((len(self.points), 1)), self.points, *self._pairs(kind == 2)]
+            features = np.hstack(parts[: kind + 1]).astype(dtype)
+            self._features[dtype, kind] = features
+        return self._features[dtype, kind]
+
+    def _pairs(self, wanted):
+        if wanted:
+            i, j = np.triu_indices(self.points.shape[1])
+            yield self.points[:, i] * self.points[:, j]
+
+    def size(self, x, variance) -> np.ndarray:
+        """Size of the terms of ``L`` in each row: what its rounding is relative to."""
+        norms = np.sqrt(np.einsum("ij,ij->i", x, x))
+        return (norms + self.radius) * self.radius / variance[:, 0] + self.weight_range
+
+    def subset(self, runs) -> Block:
+        """The points of some runs ``(start, stop)`` of consecutive ones."""
+
+        def pick(array):
+            return np.concatenate([array[start:stop] for start, stop in runs])
+
+        part = object.__new__(Block)
+        part.__dict__.update(self.__dict__)
+        part.points = pick(self.points)
+        part.half_squares = pick(self.half_squares)
+        if self.is_weighted:
+            part.log_weights = pick(self.log_weights)
+        part._columns = {key: pick(value) for key, value in self._columns.items()}
+        part._features = {key: pick(value) for key, value in self._features.items()}
+        return part
+
+    def recentred(self, centre) -> Block:
+        """The same points in coordinates relative to ``centre``."""
+        return Block(self.points - centre, self.log_weights)
+
+
+def kernel_moments(block, x, variance, want, *, dtype=np.float64, v=None, hidden=None):
+    """Kernel sums of a block at the rows ``x``.
+
+    Parameters
+    ----------
+    block : Block
+    x : ndarray of shape (m, d)
+        In float64, in the coordinates of the block.
+    variance : ndarray of shape (m, 1)
+    want : {"log_sum", "mean", "covariance", "product"}
+        How much to compute.
+    dtype : {numpy.float32, numpy.float64}
+        Accuracy to aim for; second moments are always float64.
+    v : ndarray of shape (m, d), optional
+        What ``"product"`` multiplies the covariance by.
+    hidden : ndarray of int of shape (m,), optional
+        Index of the point of the block that each row does not see, or -1.
+
+    Returns
+    -------
+    KernelMoments
+    """
+    if want in ("covariance", "product"):
+        dtype = np.float64
+    d = block.points.shape[1]
+    size = block.size(x, variance)
+    shortlist = want == "covariance" and d > PAIRED_UP_TO
+    shortlist = shortlist or _few_matter(block, x, variance, size, hidden, dtype)
+    parts = []
+    tall = 256 if d > 128 else 128
+    for start in range(0, max(len(x), 1), tall):
+        rows = slice(start, start + tall)
+        task = [block, x[rows], variance[rows], size[rows], want]
+        task += [None if per_row is None else per_row[rows] for per_row in (v, hidden)]
+        stream_dtype = dtype if is_well_conditioned(size[rows], dtype) else np.float64
+        if shortlist or not is_well_conditioned(size[rows], stream_dtype):
+            parts.extend(_shortlist(*task))
+        else:
+            parts.append(_stream(*task, stream_dtype))
+    fields = zip(*parts, strict=True)
+    return KernelMoments(*(None if f[0] is None else np.concatenate(f) for f in fields))
+
+
+def is_well_conditioned(size, dtype) -> bool:
+    """Whether the stream is accurate for terms of this size."""
+    return size.max(initial=0.0) <= WELL_CONDITIONED[dtype]
+
+
+def _few_matter(block, x, variance, size, hidden, dtype):
+    """Whether so few pairs matter that the shortlist is the cheaper route."""
+    n, d = block.points.shape
+    if n < 256 or size.max(initial=0.0) < NEGLIGIBLE:
+        return False
+    rows = slice(None, None, -(-len(x) // PROBE[0]))
+    columns = block.columns(np.float64 if dtype == np.float64 else np.float32)
+    some = columns[:: -(-n // PROBE[1])]
+    logits = block.rows(x[rows], variance[rows], columns.dtype) @ some.T
+    if hidden is not None:
+        # the own point would hide how flat the rest is: the largest value is not counted
+        logits[np.arange(len(logits)), logits.argmax(axis=1)] = -np.inf
+    cut = NEGLIGIBLE + np.log(n)
+    share = np.count_nonzero(logits >= logits.max(axis=1, keepdims=True) - cut) / logits.size
+    # nanoseconds a pair: an exponential and half a product, against a gather of d coordinates
+    single = dtype == np.float32 and is_well_conditioned(size, dtype)
+    return share * (40 + 6 * d) < (1 if single else 4 + 0.025 * d)
+
+
+# ------------------------------------------------------------------ stream
+
+
+def _stream(block, x, variance, size, want, v, hidden, dtype):
+    n, d = block.points.shape
+    left, right = block.rows(x, variance, dtype), block.columns(dtype)
+    features = block.features(dtype, want)
+    reach = REACH[dtype]
+    in_range = hidden is None and size.max(initial=0.0) < reach
+    shift = np.zeros(len(x))
+    unset = np.ones(len(x), bool)
+    sums = np.zeros((len(x), features.shape[1]))
+    along_sums = np.zeros_like(sums)
+    for part, tile in _tiles(len(x), n, dtype, TILE if d <= 128 else 4 * TILE):
+        np.matmul(left, right[part].T, out=tile)
+        _hide(tile, hidden, part.start)
+        if part.start == 0 or not in_range:
+            top = tile.max(axis=1).astype(np.float64)
+            raised = np.isfinite(top) & (unset | (top > reach / 2))
+            if raised.any():
+                change = np.where(raised, shift + top, shift).astype(dtype) - shift
+                tile -= change.astype(dtype)[:, None]
+                decay = np.exp(-np.where(unset, 0.0, change))[:, None]
+                sums *= decay
+                along_sums *= decay
+                shift = shift + change
+                unset &= ~raised
+                left[:, d + 1] = -shift
+            if not in_range:
+                # an array, since NumPy's maximum with a scalar is three times slower
+                np.maximum(tile, np.full(tile.shape[1], -reach, dtype), out=tile)
+        _exp(tile)
+        if want == "log_sum":
+            sums[:, 0] += tile @ features[part, 0]
+            continue
+        sums += tile @ features[part]
+        if v is not None:
+            tile *= v @ block.points[part].T
+            along_sums += tile @ features[part]
+    total = sums[:, :1]
+    squares = np.einsum("ij,ij->i", x, x)
+    log_sum = shift + np.log(total[:, 0]) - 0.5 * squares / variance[:, 0]
+    if not block.is_weighted:
+        log_sum += block.log_weights
+    if want == "log_sum":
+        return KernelMoments(log_sum, None, None, None)
+    mean = sums[:, 1 : d + 1] / total
+    second = None
+    if want == "product":
+        second = (along_sums[:, 1:] - along_sums[:, :1] * mean) / total
+    if want == "covariance":
+        i, j = np.triu_indices(d)
+        second = np.empty((len(x), d, d))
+        second[:, i, j] = sums[:, d + 1 :] / total - mean[:, i] * mean[:, j]
+        second[:, j, i] = second[:, i, j]
+    return KernelMoments(log_sum, mean, mean - x, second)
+
+
+def _tiles(m, n, dtype, n_bytes):
+    """Consecutive slices of the points, each with a contiguous tile for ``m`` rows of values."""
+    width = int(min(n, max(64, n_bytes // (max(m, 1) * np.dtype(dtype).itemsize))))
+    buffer = np.empty(m * width, dtype)
+    for start in range(0, n, width):
+        stop = min(start + width, n)
+        yield slice(start, stop), buffer[: m * (stop - start)].reshape(m, stop - start)
+
+
+def _hide(tile, hidden, start):
+    if hidden is not None:
+        rows = np.flatnonzero((hidden >= start) & (hidden < start + tile.shape[1]))
+        tile[rows, hidden[rows] - start] = -np.inf
+
+
+def _exp(tile):
+    """Exponential in place; by torch's vectorised kernel if torch is here anyway."""
+    torch = sys.modules.get("torch")
+    if hasattr(torch, "from_numpy"):
+        torch.from_numpy(tile).exp_()
+    else:
+        np.exp(tile, out=tile)
+
+
+# ------------------------------------------------------------------ shortlist
+
+
+def _shortlist(block, x, variance, size, want, v, hidden):
+    d = block.points.shape[1]
+    row, column, best = _survivors(block, x, variance, size, hidden)
+    counts = np.bincount(row, minlength=len(x))
+    ends = np.cumsum(counts)
+    first = 0
+    # as many rows at once as keep the gathered coordinates in the cache
+    while first < len(x):
+        before = ends[first - 1] if first else 0
+        room = before + TILE // (8 * d)
+        last = max(first + 1, int(np.searchsorted(ends, room, side="right")))
+        part, pairs = slice(first, last), slice(before, ends[last - 1])
+        yield _anchored(
+            block,
+            x[part],
+            variance[part],
+            want,
+            None if v is None else v[part],
+            best[part],
+            row[pairs] - first,
+            column[pairs],
+        )
+        first = last
+
+
+def _survivors(block, x, variance, size, hidden):
+    """Rows and columns of the pairs that may matter, and the best point of each row."""
+    n, d = block.points.shape
+    # rounding of a product of k terms is at most k units in the last place of their size
+    bound = (d + 4) * size
+    dtype = np.float32 if bound.max(initial=0.0) * 2.0**-24 < 2.0 else np.float64
+    slack = 2 * bound * (2.0**-24 if dtype == np.float32 else 2.0**-53)
+    cut = NEGLIGIBLE + np.log(n) + slack
+    left, right = block.rows(x, variance, dtype), block.columns(dtype)
+    threshold = np.full(len(x), -np.inf)
+    pairs, values = [], []
+    for part, tile in _tiles(len(x), n, dtype, TILE if d <= 128 else 4 * TILE):
+        np.matmul(left, right[part].T, out=tile)
+        _hide(tile, hidden, part.start)
+        top = tile.max(axis=1)
+        threshold = np.maximum(threshold, top - cut)
+        rows = np.flatnonzero(top >= threshold)
+        if len(rows) < len(x):
+            tile = tile[rows]
+        tile = tile.ravel()
+        width = part.stop - part.start
+        keep = np.flatnonzero(tile.reshape(-1, width) >= threshold[rows, None].astype(dtype))
+        values.append(tile[keep])
+        keep = rows[keep // width] * n + keep % width + part.start
+        pairs.append(keep)
+    pairs, values = np.concatenate(pairs), np.concatenate(values)
+    # earlier tiles were judged by an earlier threshold
+    keep = values >= threshold[pairs // n].astype(dtype)
+    pairs, values = pairs[keep], values[keep]
+    order = np.argsort(pairs)
+    pairs, values = pairs[order], values[order]
+    row, column = np.divmod(pairs, n)
+    starts = np.searchsorted(row, np.arange(len(x)))
+    best = np.lexsort((values, row))[np.append(starts[1:], len(row)) - 1]
+    return row, column, column[best]
+
+
+def _anchored(block, x, variance, want, v, best, row, column):
+    """Moments from the listed pairs, in coordinates relative to each row's best point."""
+    starts = np.searchsorted(row, np.arange(len(x)))
+    anchor = block.points[best]
+    lag = x - anchor
+    offset = block.points[column]
+    offset -= anchor[row]
+    exponent = np.einsum("ij,ij->i", offset, lag[row] - 0.5 * offset) / variance[row, 0]
+    constant = block.log_weights
+    if block.is_weighted:
+        exponent += block.log_weights[column] - block.log_weights[best][row]
+        constant = block.log_weights[best]
+    peak = np.maximum.reduceat(exponent, starts)
+    weight = np.exp(exponent - peak[row])
+    total = np.add.reduceat(weight, starts)
+    log_sum = np.log(total) + peak + constant
+    log_sum -= 0.5 * np.einsum("ij,ij->i", lag, lag) / variance[:, 0]
+    if want == "log_sum":
+        return KernelMoments(log_sum, None, None, None)
+    weight /= total[row]
+    mean = np.add.reduceat(weight[:, None] * offset, starts)
+    second = None
+    if want == "product":
+        offset -= mean[row]
+        along = weight * np.einsum("ij,ij->i", offset, v[row])
+        second = np.add.reduceat(along[:, None] * offset, starts)
+    if want == "covariance":
+        offset = (offset - mean[row]) * np.sqrt(weight)[:, None]
+        second = np.stack([part.T @ part for part in np.split(offset, starts[1:])])
+    return KernelMoments(log_sum, anchor + mean, mean - lag, second)
