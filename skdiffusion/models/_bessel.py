@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.polynomial import polynomial as poly
 
-from skdiffusion.utils.arrays import namespace
+from skdiffusion.utils.arrays import Parameters, namespace
 
 __all__ = ["BesselRatio", "bessel_ratio"]
 
@@ -31,6 +31,9 @@ LARGE = 30.0
 """Value of ``rho`` from which the series has full precision with this many terms."""
 
 N_TERMS = 16
+
+
+FIELDS = ("quotient", "slope", "log_mean_exp")
 
 
 class BesselRatio(NamedTuple):
@@ -43,10 +46,11 @@ class BesselRatio(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _coefficients():
-    """Polynomials ``e_j``, ``d_j = l_j - e_j`` and the integrals of ``e_j t^(j-2)``, ``j >= 1``.
+    """Coefficients ``[j - 1, k]`` of ``q^k`` in ``e_j``, ``d_j = l_j - e_j``, and the integrals.
 
-    ``c_j = (1 - q^2) e_j`` by comparing powers of ``rho`` in the equation of ``Y``, and
-    ``(1 - q^2) l_j`` are the coefficients of ``z Y'``.
+    ``c_j = (1 - q^2) e_j`` by comparing powers of ``rho`` in the equation of ``Y``;
+    ``(1 - q^2) l_j`` are the coefficients of ``z Y'``; the integrals are those of
+    ``e_j t^(j-2)`` from ``q`` to one, for ``j >= 2``.
     """
     bump = np.array([1.0, 0.0, -1.0])  # 1 - q^2
     c, ell = [np.array([1.0])], [np.array([1.0])]
@@ -56,45 +60,47 @@ def _coefficients():
             products = poly.polyadd(products, poly.polymul(c[i], c[j - i]))
         c.append(-0.5 * poly.polyadd(poly.polymul(bump, ell[j - 1]), products))
         ell.append(poly.polysub((1 - j) * c[j], poly.polymulx(poly.polyder(c[j]))))
-    e = [None] + [poly.polydiv(c_j, bump)[0] for c_j in c[1:]]
-    d = [None] + [poly.polysub(ell[j], e[j]) for j in range(1, N_TERMS + 1)]
-    integrals = [None, None]
+    e = [poly.polydiv(c_j, bump)[0] for c_j in c[1 : N_TERMS + 1]]
+    d = [poly.polysub(ell_j, e_j) for ell_j, e_j in zip(ell[1:], e, strict=False)]
+    integrals = [np.array([0.0])]
     for j in range(2, N_TERMS + 1):
-        integrals.append(poly.polyint(np.concatenate([np.zeros(j - 2), e[j]])))
-    return e[: N_TERMS + 1], d, integrals
+        primitive = poly.polyint(np.concatenate([np.zeros(j - 2), e[j - 1]]))
+        integrals.append(poly.polysub([poly.polyval(1.0, primitive)], primitive))
+    width = max(len(p) for family in (e, d, integrals) for p in family)
+    return Parameters(
+        **{
+            name: np.stack([np.pad(p, (0, width - len(p))) for p in family])
+            for name, family in (("e", e), ("d", d), ("integrals", integrals))
+        },
+        powers=np.arange(width),
+        terms=np.arange(N_TERMS),
+    )
 
 
-def _series(order, z):
-    """The three numbers at ``rho >= LARGE``; the last one needs ``order > 0``."""
+def _series(order, z, want):
+    """What is wanted of the three numbers, at ``rho >= LARGE``; the last needs ``order > 0``."""
     xp = namespace(z)
-    e, d, integrals = _coefficients()
+    known = _coefficients().like(z)
     rho = xp.sqrt(z**2 + order**2)
-    q = order / rho
-    quotient, slope = _horner(e[N_TERMS], q), _horner(d[N_TERMS], q)
-    for j in range(N_TERMS - 1, 0, -1):
-        quotient = quotient / rho + _horner(e[j], q)
-        slope = slope / rho + _horner(d[j], q)
+    q_powers = (order / rho)[..., None] ** known.powers
+    rho_powers = (1 / rho)[..., None] ** known.terms
+    quotient = slope = log_mean = None
     # 1/(rho + order) and its companion are the leading terms, free of cancellation
-    quotient = 1 / (rho + order) + quotient / rho**2
-    slope = order / (rho * (rho + order)) + slope / rho**2
-    if order <= 0:
-        return quotient, slope, None
-    log_mean = order**2 / (rho + z) - order - order * xp.log((order + rho) / (2 * order))
-    log_mean = log_mean - 0.5 * xp.log(rho / order)
-    for j in range(2, N_TERMS + 1):
-        at_zero = float(poly.polyval(1.0, integrals[j]))
-        log_mean = log_mean + (at_zero - _horner(integrals[j], q)) * order ** (1 - j)
+    if "quotient" in want:
+        corrections = xp.sum(rho_powers * (q_powers @ known.e.T), axis=-1)
+        quotient = 1 / (rho + order) + corrections / rho**2
+    if "slope" in want:
+        corrections = xp.sum(rho_powers * (q_powers @ known.d.T), axis=-1)
+        slope = order / (rho * (rho + order)) + corrections / rho**2
+    if "log_mean_exp" in want:
+        log_mean = order**2 / (rho + z) - order - order * xp.log((order + rho) / (2 * order))
+        log_mean = log_mean - 0.5 * xp.log(rho / order)
+        corrections = (q_powers @ known.integrals.T) * (1 / order) ** known.terms
+        log_mean = log_mean + xp.sum(corrections, axis=-1)
     return quotient, slope, log_mean
 
 
-def _horner(coefficients, q):
-    value = q * 0 + float(coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        value = value * q + float(coefficient)
-    return value
-
-
-def bessel_ratio(order: float, z: Any) -> BesselRatio:
+def bessel_ratio(order: float, z: Any, want: tuple[str, ...] = FIELDS) -> BesselRatio:
     """``A/z``, ``A'`` and ``G - z`` for ``A = I_{order+1}/I_{order}``, elementwise.
 
     Parameters
@@ -103,11 +109,13 @@ def bessel_ratio(order: float, z: Any) -> BesselRatio:
         At least -1/2.
     z : array
         Non-negative.
+    want : tuple of str
+        The fields to compute.
 
     Returns
     -------
     BesselRatio
-        Arrays like ``z``.
+        Arrays like ``z``; ``None`` where not wanted.
 
     Examples
     --------
@@ -119,16 +127,18 @@ def bessel_ratio(order: float, z: Any) -> BesselRatio:
     """
     xp = namespace(z)
     n_down = max(0, int(np.ceil(LARGE - order)))
-    quotient, slope, log_mean = _series(order + n_down, z)
+    quotient, slope, log_mean = _series(order + n_down, z, ("quotient", *want))
     square = z**2
     for k in range(n_down - 1, -1, -1):
-        twice = 2 * (order + k + 1)
-        log_mean = log_mean + xp.log1p(square * quotient / twice)
-        above = quotient
+        twice, above = 2 * (order + k + 1), quotient
         quotient = 1 / (twice + square * above)
-        slope = quotient * (1 - square * quotient * (above + slope))
-    if n_down:
+        if log_mean is not None:
+            log_mean = log_mean + xp.log1p(square * above / twice)
+        if slope is not None:
+            slope = quotient * (1 - square * quotient * (above + slope))
+    if n_down and slope is not None:
         # coming down, the slope at large z is a difference of ones: take it from the series
         far = z > LARGE
-        slope = xp.where(far, _series(order, xp.where(far, z, z * 0 + LARGE))[1], slope)
+        direct = _series(order, xp.where(far, z, z * 0 + LARGE), ("slope",))[1]
+        slope = xp.where(far, direct, slope)
     return BesselRatio(quotient, slope, log_mean)

@@ -70,15 +70,11 @@ class AtTime:
 
     def velocity(self, x_t: Any, t: Any, *, y: Any = None):
         r"""Velocity :math:`dx_t/dt` of the probability flow."""
-        x, level, alpha, sigma, times = self._gauge(x_t, t)
-        if not is_torch(sigma) and np.min(sigma, initial=np.inf) == 0:
-            # the formula below is 0/0 at the data; the one through the score is its limit
-            score = self.model._noise_scale_like(x) ** 2 * self.model.score(x, level, y=y) / alpha
-            squared = self.schedule.squared_diffusion(times)
-            return self.schedule.drift(times) * (alpha * x) - 0.5 * squared * score
-        denoised = self.model.denoise(x, level, y=y)
-        alpha_rate, sigma_rate = self.schedule.rates(times)
-        return alpha_rate * denoised + (sigma_rate / sigma) * (alpha * (x - denoised))
+        x, level, alpha, _, times = self._gauge(x_t, t)
+        # through the score, not (x - D)/sigma: that is 0/0 at the data and rounding near them
+        score = self.model._noise_scale_like(x) ** 2 * self.model.score(x, level, y=y)
+        squared = self.schedule.squared_diffusion(times)
+        return self.schedule.drift(times) * (alpha * x) - (0.5 * squared / alpha) * score
 
     def log_prob(self, x_t: Any, t: Any, *, y: Any = None):
         r"""Exact :math:`\log p_t(x_t)` where the model has one."""

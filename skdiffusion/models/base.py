@@ -345,6 +345,8 @@ def as_directions(v: Any, x: Any, name: str = "v"):
             f"{name} must hold one direction per row of x, shape {tuple(x.shape)}; "
             f"got shape {tuple(np.shape(v))}."
         )
+    if not is_torch(v):
+        v = np.ascontiguousarray(v)  # torch takes no negative strides
     return like(v, x)
 
 

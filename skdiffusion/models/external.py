@@ -102,7 +102,7 @@ class CallableModel(BaseScoreModel):
 
         with torch.no_grad():
             point, times = self._as_parameters(
-                torch.as_tensor(np.asarray(x_t)), torch.as_tensor(np.asarray(times))
+                torch.tensor(np.ascontiguousarray(x_t)), torch.tensor(np.ascontiguousarray(times))
             )
             return like(self.fn(point, times).cpu().numpy(), x_t)
 

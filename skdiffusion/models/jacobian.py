@@ -165,10 +165,12 @@ class _Route:
         if self.autograd and not is_torch(x):
             import torch
 
-            self.point = torch.as_tensor(np.asarray(self.x, dtype=np.float64))
+            self.point = torch.tensor(np.ascontiguousarray(self.x, dtype=np.float64))
         else:
             self.point = self.x if self.autograd else to_numpy(self.x).astype(np.float64)
-        levels = sigma if is_torch(sigma) or np.ndim(sigma) == 0 else like(sigma, self.point)
+        levels = sigma
+        if not is_torch(sigma) and np.ndim(sigma):
+            levels = like(np.ascontiguousarray(sigma), self.point)
         if not self.autograd and is_torch(levels):
             levels = to_numpy(levels)
         self.levels = levels

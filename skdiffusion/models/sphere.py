@@ -93,7 +93,7 @@ class SphereModel(BaseScoreModel):
             return 0.0
 
         def pull(r):  # D/r - 1: without the root at the centre
-            return float(self._quotient(np.asarray(r), sigma)[0]) - 1
+            return float(self._quotient(np.asarray(r), sigma)) - 1
 
         # |D| < R, and A(z)/z falls from 1/m, so the root is bracketed
         low = self.radius * 1e-9
@@ -106,27 +106,32 @@ class SphereModel(BaseScoreModel):
         xp = namespace(x)
         return xp.sqrt(xp.sum(x**2, axis=-1, keepdims=True) + float(xp.finfo(x.dtype).tiny))
 
-    def _bessel(self, r, sigma):
-        return bessel_ratio(self.n_features / 2 - 1, r * (self.radius / sigma**2))
+    def _bessel(self, r, sigma, *want):
+        return bessel_ratio(self.n_features / 2 - 1, r * (self.radius / sigma**2), want)
 
     def _quotient(self, r, sigma):
-        """``|D|/r`` and the derivative of ``|D|`` in ``r``."""
-        ratio = self._bessel(r, sigma)
+        """The factor ``|D|/r``."""
+        return (self.radius / sigma) ** 2 * self._bessel(r, sigma, "quotient").quotient
+
+    def _gains(self, r, sigma):
+        """Eigenvalues of the denoiser's Jacobian along the sphere and across it."""
+        ratio = self._bessel(r, sigma, "quotient", "slope")
         scale = (self.radius / sigma) ** 2
         return scale * ratio.quotient, scale * ratio.slope
 
     def _denoise(self, x, sigma):
-        return self._quotient(self._radius_of(x), sigma)[0] * x
+        return self._quotient(self._radius_of(x), sigma) * x
 
     def _log_prob(self, x, sigma):
         r = self._radius_of(x)
-        log_mean = self._bessel(r, sigma).log_mean_exp - 0.5 * ((r - self.radius) / sigma) ** 2
+        log_mean = self._bessel(r, sigma, "log_mean_exp").log_mean_exp
+        log_mean = log_mean - 0.5 * ((r - self.radius) / sigma) ** 2
         log = math.log if isinstance(sigma, float) else namespace(x).log
         return (log_mean - self.n_features * (0.5 * LOG_2PI + log(sigma)))[..., 0]
 
     def _denoise_jacobian(self, x, sigma):
         r = self._radius_of(x)
-        tangential, radial = self._quotient(r, sigma)
+        tangential, radial = self._gains(r, sigma)
         n = x / r
         outer = n[..., :, None] * n[..., None, :]
         tangential, radial = tangential[..., None], radial[..., None]
@@ -134,7 +139,7 @@ class SphereModel(BaseScoreModel):
 
     def _denoise_jvp(self, x, sigma, v):
         r = self._radius_of(x)
-        tangential, radial = self._quotient(r, sigma)
+        tangential, radial = self._gains(r, sigma)
         n = x / r
         along = namespace(x).sum(n * v, axis=-1, keepdims=True)
         return tangential * v + (radial - tangential) * along * n
@@ -143,11 +148,11 @@ class SphereModel(BaseScoreModel):
         return (self._denoise_jvp(x, sigma, v) - v) / sigma**2
 
     def _denoise_divergence(self, x, sigma):
-        tangential, radial = self._quotient(self._radius_of(x), sigma)
+        tangential, radial = self._gains(self._radius_of(x), sigma)
         return ((self.n_features - 1) * tangential + radial)[..., 0]
 
     def _score_divergence(self, x, sigma):
-        tangential, radial = self._quotient(self._radius_of(x), sigma)
+        tangential, radial = self._gains(self._radius_of(x), sigma)
         excess = (self.n_features - 1) * (tangential - 1) + (radial - 1)
         return (excess / sigma**2)[..., 0]
 
