@@ -26,10 +26,10 @@ sklearn-versions:         ## the contract on the oldest and the newest scikit-le
 	$(MAKE) _sklearn VENV=.venv-sklearn-new SKLEARN="scikit-learn"
 
 .PHONY: _sklearn
+# scikit-learn 1.6 loads its checks beside array-api-compat only with SCIPY_ARRAY_API set
 _sklearn: $(STAMP)
 	$(PY) -m pip install -q --upgrade "$(SKLEARN)"
 	$(PY) -c "import sklearn; print('scikit-learn', sklearn.__version__)"
-	# scikit-learn 1.6 refuses to load its checks without this where array-api-compat is installed
 	SCIPY_ARRAY_API=1 $(PY) -m pytest -q -n 2 tests/estimators tests/test_estimator_checks.py
 
 # torch first and pinned: an unpinned one may fetch gigabytes of GPU libraries.

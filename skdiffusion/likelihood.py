@@ -14,6 +14,7 @@ an error estimate: the rule is of fourth order, so a fifteenth of the change is 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -83,7 +84,7 @@ def flow_log_prob(
 
 def _integrate(model, x, levels, far_field, options):
     grown = 0.0
-    for level, next_level in zip(levels[:-1], levels[1:], strict=True):
+    for level, next_level in itertools.pairwise(levels):
         h = math.log(next_level / level)
         middle = math.sqrt(level * next_level)
         # the classical rule for (x, log-volume) together

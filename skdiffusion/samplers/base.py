@@ -131,7 +131,7 @@ def run_sampler(
     rng = as_generator(random_state)
     condition = {} if y is None else {"y": y}
     trajectory = [to_numpy(x)] if return_trajectory else None
-    state = None
+    state, reached = None, levels[0]
     steps = list(itertools.pairwise(levels))
     progress = _progress(steps, verbose)
     try:
@@ -142,13 +142,14 @@ def run_sampler(
                     f"step {k + 1} of {len(steps)} of {type(sampler).__name__}, from noise level "
                     f"{level:g} to {next_level:g}, produced values that are not finite."
                 )
+            reached = next_level
             if trajectory is not None:
                 trajectory.append(to_numpy(x))
             if callback is not None:
                 callback(k, next_level, x)
     except KeyboardInterrupt:
         warnings.warn(
-            f"sampling was interrupted at noise level {level:g}; the points reached are returned.",
+            f"sampling was interrupted at noise level {reached:g}; the points there are returned.",
             stacklevel=2,
         )
     return (x, np.stack(trajectory)) if return_trajectory else x
