@@ -1,0 +1,175 @@
+r"""Expectation-maximisation in blocks of rows, for any form of covariance.
+
+One pass over the rows gives the log-likelihood of the current parameters and the
+statistics of the next (Dempster, Laird & Rubin 1977):
+
+.. math:: \ell_i = \log \sum_k w_k N(x_i; \mu_k, C_k), \qquad
+          \gamma_{ik} = \exp(\log w_k N(x_i; \mu_k, C_k) - \ell_i).
+
+Responsibilities below a threshold are dropped from the statistics, where they change
+nothing a digit could show and cost most of the arithmetic; the log-likelihood keeps all.
+A block of rows goes through both steps while it is in the cache, so no ``(n, k)`` array
+is ever whole.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from skdiffusion.estimators._missing import IncompleteRows
+from skdiffusion.estimators._mixture_experts import normalised, weighted_log_densities
+from skdiffusion.estimators._mixture_forms import Mixture, Statistics
+from skdiffusion.estimators._seeding import nearest, seeds
+
+__all__ = ["Rows", "Run", "best_of", "expectation_maximisation", "one_pass"]
+
+BLOCK = 4096
+NEGLIGIBLE = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 1e-7}
+
+
+class Rows:
+    """Standardised rows with their weights; incomplete ones are kept apart, by pattern.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+        NaN where missing.
+    weights : ndarray of shape (n,)
+        Positive.
+    """
+
+    def __init__(self, X, weights):
+        self.all_X, self.all_weights = X, weights
+        self.total = float(weights.sum())
+        missing = np.isnan(X).any(axis=1)
+        if missing.any():
+            self.X, self.weights = X[~missing], weights[~missing]
+            self.incomplete = IncompleteRows(X[missing], weights[missing])
+        else:
+            self.X, self.weights, self.incomplete = X, weights, None
+
+    def subset(self, index) -> Rows:
+        """Some of the rows."""
+        return Rows(self.all_X[index], self.all_weights[index])
+
+    def imputed(self):
+        """All rows with missing values at the mean of the column, which is zero."""
+        return self.all_X if self.incomplete is None else np.nan_to_num(self.all_X)
+
+
+@dataclass
+class Run:
+    """Where EM ended."""
+
+    mixture: Mixture
+    log_likelihood: float  # mean over rows, of these parameters
+    history: list
+    n_iter: int
+    converged: bool
+    interrupted: bool
+
+
+def one_pass(form, mixture: Mixture, rows: Rows) -> tuple[Statistics, float]:
+    """Statistics of the next parameters and mean log-likelihood of these."""
+    statistics = form.nothing(mixture)
+    expert = form.expert(mixture, rows.X.dtype)
+    negligible = NEGLIGIBLE[rows.X.dtype]
+    log_likelihood = 0.0
+    for start in range(0, len(rows.X), BLOCK):
+        block = slice(start, start + BLOCK)
+        X, weights = rows.X[block], rows.weights[block]
+        gamma, evidence = normalised(weighted_log_densities(expert, mixture, X))
+        log_likelihood += float(weights @ evidence)
+        gamma[gamma < negligible] = 0.0
+        gamma *= (weights / gamma.sum(axis=1))[:, None]
+        form.add(statistics, X, gamma, mixture)
+    if rows.incomplete is not None:
+        log_likelihood += rows.incomplete.log_likelihood_and_add(form, mixture, statistics)
+    return statistics, log_likelihood / rows.total
+
+
+def expectation_maximisation(
+    form, start: Mixture, rows: Rows, *, tol: float, max_iter: int, progress=None
+) -> Run:
+    """Iterate until the mean log-likelihood of a row gains less than ``tol``.
+
+    Ctrl-C ends it with the best parameters so far and a warning.
+    """
+    mixture, history, converged, interrupted = start, [], False, False
+    candidate, n_iter = start, 0
+    try:
+        for iteration in range(max_iter + 1):
+            statistics, log_likelihood = one_pass(form, candidate, rows)
+            if not np.isfinite(log_likelihood):
+                raise ValueError(
+                    "the log-likelihood is not finite: increase reg_covar or shrinkage."
+                )
+            mixture, n_iter = candidate, iteration
+            history.append(log_likelihood)
+            if progress is not None:
+                progress(log_likelihood)
+            if iteration and abs(history[-1] - history[-2]) < tol:
+                converged = True
+                break
+            if iteration == max_iter:
+                break
+            candidate = form.maximise(statistics, candidate)
+    except KeyboardInterrupt:
+        interrupted = True
+        warnings.warn(
+            f"fitting was interrupted: the parameters after {n_iter} iterations are kept.",
+            stacklevel=3,
+        )
+    level = history[-1] if history else -np.inf
+    return Run(mixture, level, history, n_iter, converged, interrupted)
+
+
+def partition(form, rows: Rows, centres) -> Mixture:
+    """Parameters when every row belongs to its nearest centre."""
+    X = rows.imputed()
+    k = len(centres)
+    mixture = form.at(centres, X, rows.all_weights)
+    statistics = form.nothing(mixture)
+    labels = nearest(X, centres)
+    for start in range(0, len(X), BLOCK):
+        block = slice(start, start + BLOCK)
+        gamma = (labels[block, None] == np.arange(k)) * rows.all_weights[block, None]
+        form.add(statistics, X[block], gamma, mixture)
+    return form.maximise(statistics, mixture)
+
+
+def best_of(form, rows: Rows, k: int, init, n_init: int, rng, **options) -> Run:
+    """The best of several runs of EM, each from its own seeds.
+
+    Parameters
+    ----------
+    form, rows
+        What to fit to what.
+    k : int
+        Number of components.
+    init : str, ndarray of shape (k, d) or Mixture
+        Method of seeding, the centres, or the parameters to start from.
+    n_init : int
+        Number of runs.
+    rng : Generator
+    **options
+        For :func:`expectation_maximisation`.
+    """
+    best = None
+    for _ in range(n_init if isinstance(init, str) else 1):
+        start = init
+        if isinstance(init, str):
+            start = seeds(rows.imputed(), rows.all_weights, k, init, rng)
+        if not isinstance(start, Mixture):
+            start = partition(form, rows, start)
+        run = expectation_maximisation(form, start, rows, **options)
+        if best is None or run.log_likelihood > best.log_likelihood:
+            run.interrupted = run.interrupted or bool(best and best.interrupted)
+            best = run
+        if run.interrupted:
+            best.interrupted = True
+            break
+    return best

@@ -1,0 +1,636 @@
+r"""GMMScore: fit a Gaussian mixture by EM, diffuse it in closed form.
+
+The model is :math:`\sum_k w_k N(\mu_k, C_k)`; noise only widens its components
+(:mod:`skdiffusion.models.mixture`). Fitting is EM (Dempster, Laird & Rubin 1977) on columns
+made free of units, with two regularisations of each covariance in the M-step,
+
+.. math:: C_k \leftarrow \frac{S_k + \nu P}{N_k + \nu} + \rho \operatorname{diag}(v),
+
+:math:`S_k, N_k` scatter and mass of the component, :math:`P` the covariance pooled within
+components, :math:`v` the variances of the columns. The additive share :math:`\rho`
+(``reg_covar``) keeps covariances regular. The :math:`\nu` pseudo-rows (``shrinkage``) keep
+small components honest: they matter where a component has few rows for its :math:`d^2/2`
+parameters and vanish where it has many, and they are what makes mixtures of many
+components safe on small tables.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from skdiffusion.estimators import _em
+from skdiffusion.estimators._frame import Frame
+from skdiffusion.estimators._low_rank_form import LowRankForm
+from skdiffusion.estimators._mixture_forms import (
+    DiagonalForm,
+    FullForm,
+    SphericalForm,
+    TiedForm,
+)
+from skdiffusion.estimators._seeding import canonical_order
+from skdiffusion.estimators._selection import choose
+from skdiffusion.estimators._stepwise import Stepwise
+from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
+from skdiffusion.estimators.gaussian import _column_variances
+from skdiffusion.models import MixtureModel
+from skdiffusion.models import jacobian as model_jacobian
+from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.validation import check_count, check_number, lookup
+
+__all__ = ["GMMScore"]
+
+FORMS = {
+    "full": FullForm,
+    "tied": TiedForm,
+    "diag": DiagonalForm,
+    "spherical": SphericalForm,
+    "low_rank": LowRankForm,
+}
+INITS = ("k-means++", "kmeans", "random")
+CRITERIA = ("bic", "held_out")
+DEFAULT_REGULARISATION = 1e-6
+DEFAULT_RANK = 8
+
+
+class GMMScore(BaseScoreEstimator):
+    r"""Gaussian mixture score model: fitted by EM, exact at every noise level.
+
+    Parameters
+    ----------
+    n_components : int or {"bic", "held_out"}
+        Number of components, or how to choose it: least Bayesian information criterion, or
+        best log-likelihood of held-out rows, which then also chooses the regularisations
+        that are ``"auto"``.
+    covariance_type : {"full", "tied", "diag", "spherical", "low_rank"}
+        One matrix per component, one for all, diagonals, isotropic, or leading axes plus an
+        isotropic rest (mixture of probabilistic PCA), which is affordable in many columns.
+    rank : int, optional
+        Number of axes per component for ``"low_rank"``, fewer than columns; 8 by default, or
+        all but one where there are fewer.
+    init : {"k-means++", "kmeans", "random"} or array-like of shape (n_components, n_features)
+        Seeds of the components, which start from the rows nearest to them: spread out,
+        spread out and refined, any rows, or these.
+    reg_covar : "auto" or float
+        Share of each column's variance added to the covariances: free of units. ``"auto"`` is
+        1e-6, or chosen with ``n_components="held_out"``.
+    shrinkage : "auto" or float
+        Pseudo-rows of the pooled covariance in every component; 0 is maximum likelihood.
+        ``"auto"`` is half the number of columns, or chosen with ``n_components="held_out"``.
+    n_init : int
+        Number of starts; the best likelihood wins.
+    tol : float
+        EM stops when the mean log-likelihood of a row gains less than this.
+    max_iter : int
+        Largest number of EM iterations.
+    max_components : int
+        Largest number tried when ``n_components`` is to be chosen.
+    warm_start : bool
+        Whether ``fit`` starts from the present parameters.
+    schedule : str or NoiseSchedule
+        Spacing of noise levels for samplers and trajectories, and default of ``at_time``.
+    sampler : str, BaseSampler or None
+        Default of ``sample``; ``None`` draws exactly.
+    sigma_min, sigma_max : float, optional
+        Range of noise levels in the units of ``X``; by default from the data.
+    verbose : bool
+        Whether to show the progress of EM.
+    random_state : None, int, Generator or RandomState
+        Of the seeds.
+
+    Attributes
+    ----------
+    model_ : MixtureModel
+        The fitted score model.
+    weights_ : ndarray of shape (n_components,)
+    means_ : ndarray of shape (n_components, n_features)
+    covariances_ : ndarray
+        ``(k, d, d)`` for full and low rank, ``(d, d)`` tied, ``(k, d)`` diagonal, ``(k,)``
+        spherical; formed when asked for.
+    n_components_ : int
+    reg_covar_, shrinkage_ : float
+        Regularisation that was used.
+    lower_bound_ : float
+        Mean log-likelihood of the training rows, in nats and in the units of ``X``.
+    lower_bounds_ : list of float
+        The same after every iteration.
+    n_iter_ : int
+        Iterations of the best start.
+    converged_ : bool
+    selection_ : list of tuple
+        ``(n_components, reg_covar, shrinkage, value)`` of all candidates, where
+        ``n_components`` was chosen; larger values are better.
+    scale_, sigma_min_, sigma_max_ : float
+        Scale of the data and range of noise levels.
+    far_field_ : GaussianModel
+        The Gaussian with the mixture's moments.
+
+    See Also
+    --------
+    GaussianScore : one component.
+    sklearn.mixture.GaussianMixture : EM without noise levels; see ``from_sklearn``.
+
+    Notes
+    -----
+    Rows are summed in a canonical order and seeds are drawn by weight, so a fit does not
+    depend on the order of the rows, and a weight of 2 equals a repeated row exactly.
+    Rows with missing values (NaN) contribute what was observed of them. The products of EM
+    are computed in the precision of ``X``: float32 rows fit in about half the time.
+    ``low_rank`` and ``spherical`` depend on the relative units of the columns; the other
+    forms do not.
+
+    References
+    ----------
+    B. Wang and J. J. Vastola, "The Unreasonable Effectiveness of Gaussian Score
+    Approximation for Diffusion Models and its Applications", TMLR 2024.
+
+    M. E. Tipping and C. M. Bishop, "Mixtures of probabilistic principal component
+    analyzers", Neural Computation 11, 1999.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skdiffusion.estimators.mixture import GMMScore
+    >>> X = load_iris().data
+    >>> est = GMMScore(n_components=3, random_state=0).fit(X)
+    >>> est.sample(2, random_state=0).shape
+    (2, 4)
+    >>> est.responsibilities(X[:1], sigma=0.1).round(2)
+    array([[0., 0., 1.]])
+    >>> given = est.condition({2: 1.5, 3: 0.2})  # the sepal of a flower with this petal
+    >>> given.score_samples([[5.0, 3.4]]).shape
+    (1,)
+    """
+
+    def __init__(
+        self,
+        n_components=10,
+        *,
+        covariance_type="full",
+        rank=None,
+        init="k-means++",
+        reg_covar="auto",
+        shrinkage="auto",
+        n_init=1,
+        tol=1e-3,
+        max_iter=100,
+        max_components=20,
+        warm_start=False,
+        schedule="edm",
+        sampler=None,
+        sigma_min=None,
+        sigma_max=None,
+        verbose=False,
+        random_state=None,
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.rank = rank
+        self.init = init
+        self.reg_covar = reg_covar
+        self.shrinkage = shrinkage
+        self.n_init = n_init
+        self.tol = tol
+        self.max_iter = max_iter
+        self.max_components = max_components
+        self.warm_start = warm_start
+        self.schedule = schedule
+        self.sampler = sampler
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.verbose = verbose
+        self.random_state = random_state
+
+    # ------------------------------------------------------------------ fitting
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit the mixture by expectation-maximisation.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            At least two rows; NaN where a value is missing.
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            A weight of 2 equals a repeated row, a weight of 0 a removed one.
+
+        Returns
+        -------
+        GMMScore
+
+        Raises
+        ------
+        ValueError
+            If ``X`` has fewer rows than components or no variance, a column has no value, or
+            a parameter is out of its range.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If EM did not converge in ``max_iter`` iterations.
+        UserWarning
+            If it was interrupted; the parameters reached are kept.
+        """
+        self._check_parameters()
+        X = check_rows(self, X, reset=True, ensure_all_finite="allow-nan", ensure_min_samples=2)
+        frame, rows = self._framed(X, check_weights(sample_weight, len(X)))
+        self._fit_rows(frame, rows)
+        self._stepwise = None
+        return self
+
+    def partial_fit(self, X, y=None, sample_weight=None):
+        r"""Update the fit by a batch of rows: stepwise EM (Cappé & Moulines 2009).
+
+        The first batch is fitted as by ``fit`` and sets the units. Later ones move the
+        expected statistics by a step :math:`(W_b/W)^{0.7}`, :math:`W_b` the weight of the batch
+        and :math:`W` that of all rows so far, and cost one pass over the batch.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        GMMScore
+        """
+        self._check_parameters()
+        first = getattr(self, "_stepwise", None) is None
+        X = check_rows(
+            self,
+            X,
+            reset=first,
+            ensure_all_finite="allow-nan",
+            ensure_min_samples=2 if first else 1,
+        )
+        weights = check_weights(sample_weight, len(X))
+        if first:
+            frame, rows = self._framed(X, weights)
+            run = self._fit_rows(frame, rows)
+            form = self._form(frame.n_features, self.reg_covar_, self.shrinkage_)
+            self._stepwise = Stepwise(frame, form, run.mixture, rows)
+            return self
+        log_likelihood = self._stepwise.update(X, weights)
+        self.lower_bound_ = log_likelihood
+        self.lower_bounds_.append(log_likelihood)
+        self.n_iter_ += 1
+        return self._set_mixture(self._stepwise.model())
+
+    @classmethod
+    def from_parameters(cls, weights, means, covariances, **params):
+        """A fitted estimator from known parameters.
+
+        Parameters
+        ----------
+        weights : array-like of shape (k,)
+        means : array-like of shape (k, d)
+        covariances : array-like of shape (k,), (k, d) or (k, d, d), or sequence
+            As in :class:`~skdiffusion.models.MixtureModel`; with ``covariance_type="tied"``
+            a single matrix too.
+        **params
+            Constructor parameters.
+
+        Returns
+        -------
+        GMMScore
+
+        Raises
+        ------
+        ValueError
+            If the parameters do not describe a mixture.
+
+        Examples
+        --------
+        >>> est = GMMScore.from_parameters([0.5, 0.5], [[-1.0], [1.0]], [0.25, 0.25])
+        >>> est.denoise([[0.3]], sigma=0.5).round(6)
+        array([[0.418525]])
+        """
+        shape = np.shape(means)
+        if params.get("covariance_type") == "tied" and np.shape(covariances) == shape[1:] * 2:
+            covariances = [np.asarray(covariances, dtype=np.float64)] * shape[0]
+        self = cls(**{"n_components": shape[0] if len(shape) else 1, **params})
+        model = MixtureModel(weights, means, covariances)
+        self._check_parameters()
+        self.n_features_in_ = model.n_features
+        self._stepwise = None
+        return self._set_mixture(model)
+
+    @classmethod
+    def from_sklearn(cls, mixture, **params):
+        """A fitted estimator from a fitted mixture of scikit-learn.
+
+        Parameters
+        ----------
+        mixture : GaussianMixture or BayesianGaussianMixture
+            Fitted.
+        **params
+            Constructor parameters.
+
+        Returns
+        -------
+        GMMScore
+        """
+        check_is_fitted(mixture, "covariances_")
+        kind = mixture.covariance_type
+        covariances = mixture.covariances_
+        if kind == "tied":
+            covariances = [np.asarray(covariances, dtype=np.float64)] * len(mixture.weights_)
+        params = {"covariance_type": kind, **params}
+        self = cls.from_parameters(mixture.weights_, mixture.means_, covariances, **params)
+        if hasattr(mixture, "feature_names_in_"):
+            self.feature_names_in_ = np.array(mixture.feature_names_in_)
+        return self
+
+    # ------------------------------------------------------------------ what a mixture adds
+
+    def responsibilities(self, X, sigma=0.0):
+        """Probability of each component given a row at a noise level.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            NaN where a value is missing.
+        sigma : float or array-like of shape (n_samples,)
+            Noise level; zero needs a mixture with a density.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+        """
+        X = self._rows_with_gaps(X)
+        levels = np.asarray(sigma, dtype=np.float64)
+
+        def one(model, X, index):
+            return model.responsibilities(X, levels[index] if levels.ndim else float(levels))
+
+        return self._by_pattern(
+            X, one, np.broadcast_to(self.weights_, (len(X), len(self.weights_)))
+        )
+
+    def predict(self, X):
+        """Most probable component of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of int of shape (n_samples,)
+        """
+        return self.responsibilities(X).argmax(axis=1)
+
+    def score_samples(self, X):
+        """Log-density of each row, in nats and in the units of ``X``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            NaN where a value is missing: then the log-density of what was observed.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        X = self._rows_with_gaps(X)
+        if not self.model_.has_density:
+            return super().score_samples(X)
+        return self._by_pattern(X, lambda model, X, _: model.log_prob(X, 0.0), np.zeros(len(X)))
+
+    def jacobian(self, X, sigma, *, of="score"):
+        """Jacobian of the score or the denoiser at each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        sigma : float or array-like of shape (n_samples,)
+            Noise level above zero.
+        of : {"score", "denoise"}
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features, n_features)
+        """
+        X = self._rows(X)
+        return model_jacobian(self.model_, X, self._levels(sigma, X), of=of)
+
+    def condition(self, values, *, noise=0.0):
+        """The exact law of the other columns when some are known, as a fitted estimator.
+
+        Parameters
+        ----------
+        values : mapping
+            From columns, by name or index, to their known values.
+        noise : float
+            Standard deviation of the error of the known values.
+
+        Returns
+        -------
+        GMMScore
+            On the remaining columns, in their order.
+
+        Raises
+        ------
+        ValueError
+            If a column is unknown or given twice, a value is not finite, nothing is left, or
+            the known columns have a singular covariance and ``noise`` is zero.
+        """
+        check_is_fitted(self)
+        indices = [self._column(column) for column in values]
+        if len(set(indices)) < len(indices):
+            raise ValueError("condition was given the same column by name and by index.")
+        model = self.model_.condition(dict(zip(indices, values.values(), strict=True)), noise=noise)
+        params = self.get_params(deep=False)
+        if not isinstance(params["init"], str):
+            params["init"] = "k-means++"
+        result = type(self)(**params)
+        result.n_features_in_ = model.n_features
+        result._stepwise = None
+        if hasattr(self, "feature_names_in_"):
+            kept = np.setdiff1d(np.arange(self.n_features_in_), indices)
+            result.feature_names_in_ = self.feature_names_in_[kept]
+        return result._set_mixture(model)
+
+    @property
+    def covariances_(self):
+        """Covariances of the components, in the shape of ``covariance_type``."""
+        check_is_fitted(self)
+        covariances = self.model_.covariances
+        if self.covariance_type == "tied":
+            return covariances[0].to_matrix()
+        if self.covariance_type == "diag" and all(c.axes is None for c in covariances):
+            return np.stack([c.variances for c in covariances])
+        if self.covariance_type == "spherical" and all(c.axes is None for c in covariances):
+            return np.array([c.variances[0] for c in covariances])
+        return np.stack([c.to_matrix() for c in covariances])
+
+    # ------------------------------------------------------------------ inner workings
+
+    def _check_parameters(self):
+        if isinstance(self.n_components, str):
+            lookup(self.n_components, dict.fromkeys(CRITERIA), "n_components", "an integer")
+        else:
+            check_count(self.n_components, "n_components")
+        lookup(self.covariance_type, FORMS, "covariance_type")
+        if isinstance(self.init, str):
+            lookup(self.init, dict.fromkeys(INITS), "init", "an array of means")
+        for name in ("reg_covar", "shrinkage"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) and value == "auto"):
+                check_number(value, name, least=0)
+        if self.rank is not None:
+            check_count(self.rank, "rank")
+        for name in ("n_init", "max_iter", "max_components"):
+            check_count(getattr(self, name), name)
+        check_number(self.tol, "tol", least=0)
+
+    def _form(self, d, floor, pull):
+        rank = min(DEFAULT_RANK, d - 1) if self.rank is None else self.rank
+        if self.covariance_type == "low_rank" and rank >= max(d, 2):
+            raise ValueError(
+                f"rank must be less than the number of columns, {d}; got {rank}: use "
+                "covariance_type='full'."
+            )
+        return FORMS[self.covariance_type](floor, pull, rank)
+
+    def _regularisation(self, d):
+        floor = DEFAULT_REGULARISATION if self.reg_covar == "auto" else float(self.reg_covar)
+        return floor, d / 2 if self.shrinkage == "auto" else float(self.shrinkage)
+
+    def _framed(self, X, weights):
+        """Units of the data and its standardised rows, in canonical order."""
+        per_column = FORMS[self.covariance_type].whitens_columns
+        frame = Frame(X, weights, per_column)
+        rows = frame.rows(X, weights)
+        k = self.n_components
+        if not isinstance(k, str) and len(rows.all_X) < k:
+            raise ValueError(
+                f"n_components={k} needs at least as many rows (of positive weight); "
+                f"got n_samples = {len(rows.all_X)}."
+            )
+        return frame, rows.subset(canonical_order(rows.imputed()))
+
+    def _fit_rows(self, frame, rows):
+        rng = as_generator(self.random_state)
+        d = frame.n_features
+        floor, pull = self._regularisation(d)
+        self._form(d, floor, pull)  # fails early on a wrong rank
+        init = self.init if isinstance(self.init, str) else self._means(frame)
+        k, selection = self.n_components, None
+        with _Progress(self.verbose) as progress:
+            options = {"tol": self.tol, "max_iter": self.max_iter, "progress": progress}
+            if isinstance(k, str):
+                k, floor, pull, selection = choose(
+                    k,
+                    lambda floor, pull: self._form(d, floor, pull),
+                    rows,
+                    self.max_components,
+                    rng,
+                    tune=(self.reg_covar == "auto", self.shrinkage == "auto"),
+                    defaults=(floor, pull),
+                    **options,
+                )
+            form = self._form(d, floor, pull)
+            if self.warm_start and hasattr(self, "model_"):
+                if self.model_.n_features != d or self.model_.n_components != k:
+                    raise ValueError(
+                        "warm_start needs the number of columns and components of the last fit."
+                    )
+                init = frame.mixture(self.model_, form)
+            run = _em.best_of(form, rows, k, init, self.n_init, rng, **options)
+        if not (run.converged or run.interrupted) and self.tol > 0:
+            warnings.warn(
+                f"EM did not converge in {self.max_iter} iterations: increase max_iter or tol.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        jacobian = frame.log_jacobian(rows)
+        self._set_mixture(frame.model(run.mixture, form))
+        self.reg_covar_, self.shrinkage_ = floor, pull
+        self.lower_bound_ = run.log_likelihood + jacobian
+        self.lower_bounds_ = [value + jacobian for value in run.history]
+        self.n_iter_, self.converged_ = run.n_iter, run.converged
+        self.__dict__.pop("selection_", None)
+        if selection is not None:
+            self.selection_ = selection
+        return run
+
+    def _set_mixture(self, model):
+        far_field = model.gaussian()
+        self._set_model(model, far_field, _column_variances(far_field.covariance))
+        self.weights_, self.means_ = model.weights, model.means
+        self.n_components_ = model.n_components
+        return self
+
+    def _means(self, frame):
+        if isinstance(self.n_components, str):
+            raise ValueError("init can be an array of means only with an integer n_components.")
+        means = np.asarray(self.init, dtype=np.float64)
+        shape = (self.n_components, frame.n_features)
+        if means.shape != shape or not np.isfinite(means).all():
+            raise ValueError(
+                f"init must be a name or finite means of shape {shape}; got shape {means.shape}."
+            )
+        return frame.inward(means)
+
+    def _column(self, column):
+        names = getattr(self, "feature_names_in_", None)
+        if isinstance(column, str):
+            if names is None or column not in names:
+                raise ValueError(f"there is no column {column!r}.")
+            return int(np.flatnonzero(names == column)[0])
+        if isinstance(column, (int, np.integer)) and 0 <= column < self.n_features_in_:
+            return int(column)
+        raise ValueError(
+            f"a column is a name or an index from 0 to {self.n_features_in_ - 1}; got {column!r}."
+        )
+
+    def _rows_with_gaps(self, X):
+        check_is_fitted(self)
+        return check_rows(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
+
+    def _by_pattern(self, X, function, blank):
+        """``function(model, rows, index)`` of the marginals that rows were observed in."""
+        missing = np.isnan(X)
+        if not missing.any():
+            return function(self.model_, X, slice(None))
+        result = np.array(blank, dtype=np.float64)
+        patterns, labels = np.unique(missing, axis=0, return_inverse=True)
+        for p, pattern in enumerate(patterns):
+            index, seen = np.flatnonzero(np.reshape(labels, -1) == p), np.flatnonzero(~pattern)
+            if len(seen):
+                model = self.model_ if len(seen) == X.shape[1] else self.model_.marginal(seen)
+                result[index] = function(model, X[np.ix_(index, seen)], index)
+        return result
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+class _Progress:
+    """A progress bar of EM iterations, or nothing."""
+
+    def __init__(self, verbose):
+        self.verbose, self.bar = verbose, None
+
+    def __enter__(self):
+        if self.verbose:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(desc="EM", unit="iteration")
+        return self
+
+    def __call__(self, log_likelihood):
+        if self.bar is not None:
+            self.bar.set_postfix(log_likelihood=f"{log_likelihood:.6g}", refresh=False)
+            self.bar.update()
+
+    def __exit__(self, *error):
+        if self.bar is not None:
+            self.bar.close()
