@@ -4,9 +4,9 @@ With :math:`\pi_i(x) \propto w_i \exp(-|x-y_i|^2/2\sigma^2)` these are
 :math:`\log \sum_i w_i e^{-|x-y_i|^2/2\sigma^2}` and the mean and covariance of
 :math:`y` under :math:`\pi(x)`, row by row.
 
-NumPy queries take the routes of :mod:`._kernel_tiles`, after :mod:`._kernel_tree` has
-said which points can matter where that leaves out enough of them. Torch queries stay on
-their device with their autograd graph.
+NumPy queries take the routes of ``_kernel_tiles``, after ``_kernel_tree`` has said which
+points can matter where that leaves out enough of them. Torch queries stay on their device
+with their autograd graph (``_kernel_torch``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import sklearn
 
 from skdiffusion.models._kernel_tiles import (
     Block,
@@ -23,8 +22,9 @@ from skdiffusion.models._kernel_tiles import (
     is_well_conditioned,
     kernel_moments,
 )
+from skdiffusion.models._kernel_torch import torch_moments
 from skdiffusion.models._kernel_tree import PointGroups, median_groups
-from skdiffusion.utils.arrays import Parameters, is_torch, like
+from skdiffusion.utils.arrays import Parameters, is_torch
 
 __all__ = ["KernelSums"]
 
@@ -38,88 +38,120 @@ LEFT_OUT = {np.float32: 3e-6, np.float64: 1e-11}
 
 
 class KernelSums:
-    """Gaussian kernel sums over points ``(n, d)`` with weights that sum to one."""
+    r"""Gaussian kernel sums over points ``(n, d)`` with weights that sum to one.
+
+    The variance of the kernel is a number, a column ``(m, 1)`` with one per query, a vector
+    ``(d,)`` with one per coordinate, or ``(m, d)``.
+    """
 
     def __init__(self, points: np.ndarray, weights: np.ndarray):
         kept = np.flatnonzero(weights > 0)
         self._position = np.full(len(points), -1, np.intp)
         self._position[kept] = np.arange(len(kept))
-        points, self._weights = points[kept], weights[kept]
+        self._prepare(points[kept], weights[kept])
+
+    def _prepare(self, points, weights):
         # centred, so that rounding is relative to the spread and not to the offset
-        self._centre = self._weights @ points
-        points = points - self._centre
-        self._block = self._new_block(points, self._weights)
+        self._centre = weights @ points
+        self._points, self._weights = points - self._centre, weights
         self._seen = Parameters(
-            centre=self._centre, points=points, log_weights=np.log(self._weights)
+            centre=self._centre, points=self._points, log_weights=np.log(weights)
         )
-        self._groups: PointGroups | None = None
+        self._routes = _Routes(self._points, weights)
+        self._scaled: tuple = (None, None)
 
     def __getstate__(self):
         # what can be rebuilt is not stored
-        return self._weights, self._position, self._centre, self._block.points
+        return self._points + self._centre, self._weights, self._position
 
     def __setstate__(self, state):
-        self._weights, self._position, self._centre, points = state
-        self._block = self._new_block(points, self._weights)
-        self._seen = Parameters(
-            centre=self._centre, points=points, log_weights=np.log(self._weights)
+        points, weights, self._position = state
+        self._prepare(points, weights)
+
+    def log_sum(self, x: Any, variance: Any, exclude: Any = None):
+        """Logarithm of the kernel sum, shape ``(m,)``."""
+        return self._moments(x, variance, "log_sum", exclude).log_sum
+
+    def mean_and_shift(self, x: Any, variance: Any, exclude: Any = None):
+        """Mean of the points under the kernel weights, and the same minus ``x``: ``(m, d)``."""
+        found = self._moments(x, variance, "mean", exclude)
+        return found.mean + self._seen.like(x).centre, found.shift
+
+    def covariance(self, x: Any, variance: Any, exclude: Any = None):
+        """Covariance of the points under the kernel weights, shape ``(m, d, d)``."""
+        return self._moments(x, variance, "covariance", exclude).second
+
+    def covariance_product(self, x: Any, variance: Any, v: Any, exclude: Any = None):
+        """Covariance times the rows of ``v``, shape ``(m, d)``."""
+        return self._moments(x, variance, "product", exclude, v).second
+
+    def _moments(self, x, variance, want, exclude, v=None):
+        hidden = None if exclude is None else np.where(exclude < 0, -1, self._position[exclude])
+        if is_torch(x):
+            return torch_moments(self._seen.like(x), x, variance, want, v, hidden)
+        rows = np.asarray(x, np.float64) - self._centre
+        v = None if v is None else np.asarray(v, np.float64)
+        per_row = [None if a is None else np.asarray(a) for a in (v, hidden)]
+        variance = np.asarray(variance, np.float64)
+        if variance.shape[-1:] in ((), (1,)):
+            variance = np.broadcast_to(variance, (len(x), 1))
+            # rows of similar level together, so that each tile has one route
+            kinds = np.floor(np.log2(variance[:, 0]))
+            part = self._isotropic
+        else:
+            variance = np.broadcast_to(variance, rows.shape)
+            kinds = variance
+            part = self._by_column
+        found = None
+        for index in _equal_rows(kinds):
+            moments = part(
+                rows[index],
+                variance[index],
+                want,
+                x.dtype.type,
+                *(_pick(a, index) for a in per_row),
+            )
+            found = moments if len(index) == len(x) else place(found, moments, index, len(x))
+        return KernelMoments(*(None if m is None else m.astype(x.dtype, copy=False) for m in found))
+
+    def _isotropic(self, x, variance, want, dtype, v, hidden):
+        return self._routes.moments(x, variance, want, dtype, v, hidden)
+
+    def _by_column(self, x, variance, want, dtype, v, hidden):
+        """One variance per coordinate: isotropic again where each is measured in its own."""
+        key, scale = variance[:1].tobytes(), np.sqrt(variance[0]) if len(x) else 1.0
+        if self._scaled[0] != key:
+            self._scaled = key, _Routes(self._points / scale, self._weights)
+        routes = self._scaled[1]
+        v = None if v is None else v * scale
+        log_sum, mean, shift, second = routes.moments(
+            x / scale, np.ones((len(x), 1)), want, dtype, v, hidden
         )
-        self._groups = None
+        if second is not None:
+            second = second * scale
+            second = second * scale[:, None] if want == "covariance" else second
+        return KernelMoments(
+            log_sum,
+            None if mean is None else mean * scale,
+            None if shift is None else shift * scale,
+            second,
+        )
+
+
+class _Routes:
+    """Points in fixed coordinates, whole and in groups of near ones."""
+
+    def __init__(self, points, weights):
+        self._weights = weights
+        self._block = self._new_block(points, weights)
+        self._groups: PointGroups | None = None
 
     @staticmethod
     def _new_block(points, weights):
         equal = (weights == weights[0]).all()
         return Block(points, float(np.log(weights[0])) if equal else np.log(weights))
 
-    def log_sum(self, x: Any, sigma: Any, exclude: Any = None):
-        """Logarithm of the kernel sum, shape ``(m,)``."""
-        return self._moments(x, sigma, "log_sum", exclude)[0]
-
-    def mean(self, x: Any, sigma: Any, exclude: Any = None):
-        """Mean of the points under the kernel weights, shape ``(m, d)``."""
-        return self._moments(x, sigma, "mean", exclude)[1] + self._seen.like(x).centre
-
-    def shift(self, x: Any, sigma: Any, exclude: Any = None):
-        """Mean of the points under the kernel weights minus ``x``, shape ``(m, d)``."""
-        return self._moments(x, sigma, "mean", exclude)[2]
-
-    def covariance(self, x: Any, sigma: Any, exclude: Any = None):
-        """Covariance of the points under the kernel weights, shape ``(m, d, d)``."""
-        return self._moments(x, sigma, "covariance", exclude)[3]
-
-    def covariance_product(self, x: Any, sigma: Any, v: Any, exclude: Any = None):
-        """Covariance times the rows of ``v``, shape ``(m, d)``."""
-        return self._moments(x, sigma, "product", exclude, v)[3]
-
-    def _moments(self, x, sigma, want, exclude, v=None):
-        hidden = None if exclude is None else np.where(exclude < 0, -1, self._position[exclude])
-        if is_torch(x):
-            return self._torch_moments(x, sigma, want, v, hidden)
-        rows = np.asarray(x, np.float64) - self._centre
-        sigma = np.broadcast_to(np.asarray(sigma, np.float64), (len(x), 1))
-        v = None if v is None else np.asarray(v, np.float64)
-        found = None
-        # rows of similar level together, so that each tile has one route
-        band = np.floor(2 * np.log2(sigma[:, 0]))
-        for value in np.unique(band) if len(x) else [0.0]:
-            index = np.flatnonzero(band == value)
-            part = self._numpy_moments(
-                rows[index],
-                sigma[index] ** 2,
-                want,
-                x.dtype.type,
-                None if v is None else v[index],
-                None if hidden is None else hidden[index],
-            )
-            if len(index) == len(x):
-                found = part
-                break
-            found = _place(found, part, index, len(x))
-        return [None if moment is None else moment.astype(x.dtype, copy=False) for moment in found]
-
-    # ------------------------------------------------------------------ NumPy
-
-    def _numpy_moments(self, x, variance, want, dtype, v, hidden):
+    def moments(self, x, variance, want, dtype, v, hidden):
         options = {"want": want, "dtype": dtype}
         if self._tree_may_help(len(x)):
             # second moments weigh far points with their squared distance
@@ -173,94 +205,29 @@ class KernelSums:
             )
             if part.mean is not None:
                 part.mean[...] += origin
-            found = _place(found, part, index, len(x))
+            found = place(found, part, index, len(x))
         return found
 
-    # ------------------------------------------------------------------ torch
 
-    def _torch_moments(self, x, sigma, want, v, hidden):
-        import torch
-
-        seen = self._seen.like(x)
-        n, d = seen.points.shape
-        x = x - seen.centre
-        sigma = like(sigma, x).expand(len(x), 1)
-        v = None if v is None else like(v, x)
-        anchored = self._cancels(x, sigma)
-        copies = 4 * d if anchored or want == "covariance" else 4
-        memory = sklearn.get_config()["working_memory"] * 2**20 / x.element_size()
-        tall = max(1, int(memory / (copies * n)))
-        parts = []
-        for start in range(0, max(len(x), 1), tall):
-            rows = slice(start, start + tall)
-            parts.append(
-                _torch_part(
-                    seen,
-                    x[rows],
-                    sigma[rows] ** 2,
-                    want,
-                    None if v is None else v[rows],
-                    None if hidden is None else torch.as_tensor(hidden[rows], device=x.device),
-                    anchored,
-                )
-            )
-        return [None if f[0] is None else torch.cat(f) for f in zip(*parts, strict=True)]
-
-    def _cancels(self, x, sigma):
-        """Whether the terms of the exponent are too large for their difference to be accurate."""
-        import torch
-
-        if x.device.type != "cpu" or not len(x):
-            return False  # looking would stall the device
-        try:
-            lowest = float(sigma.detach().min())
-        except RuntimeError:
-            return False  # inside torch.func.vmap values cannot be looked at
-        return (self._block.radius / lowest) ** 2 * torch.finfo(x.dtype).eps > (
-            1e-4 if x.dtype == torch.float32 else 1e-11
-        )
-
-
-def _torch_part(seen, x, variance, want, v, hidden, anchored):
-    import torch
-
-    points = seen.points
-    logits = (x @ points.T - 0.5 * (points**2).sum(dim=1)) / variance + seen.log_weights
-    if hidden is not None:
-        barred = hidden[:, None] == torch.arange(len(points), device=x.device)
-        logits = logits.masked_fill(barred, -torch.inf)
-    origin = torch.zeros_like(x)
-    if anchored:
-        # coordinates relative to the best point of each row, where nothing cancels
-        origin = points[logits.detach().argmax(dim=1)]
-        points = points - origin[:, None]
-        inner = (points * (x[:, None] - origin[:, None] - 0.5 * points)).sum(dim=2)
-        logits = inner / variance + seen.log_weights
-        if hidden is not None:
-            logits = logits.masked_fill(barred, -torch.inf)
-    lag = x - origin
-    log_sum = torch.logsumexp(logits, dim=1) - 0.5 * (lag**2).sum(dim=1) / variance[:, 0]
-    if want == "log_sum":
-        return KernelMoments(log_sum, None, None, None)
-    weights = torch.softmax(logits, dim=1)
-    average = "mn,mnd->md" if anchored else "mn,nd->md"
-    mean = torch.einsum(average, weights, points)
-    second = None
-    if want == "covariance":
-        away = (points if anchored else points[None]) - mean[:, None]
-        second = torch.einsum("mni,mnj->mij", weights[:, :, None] * away, away)
-    if want == "product":
-        along = torch.einsum("mnd,md->mn" if anchored else "nd,md->mn", points, v)
-        along = weights * (along - (weights * along).sum(dim=1, keepdim=True))
-        second = torch.einsum(average, along, points)
-    return KernelMoments(log_sum, origin + mean, mean - lag, second)
-
-
-def _place(found, part, index, length):
+def place(found, part, index, length):
     """Write the moments of some rows among those of all."""
     if found is None:
-        found = [None if m is None else np.empty((length, *m.shape[1:])) for m in part]
+        empty = (None if m is None else np.empty((length, *m.shape[1:])) for m in part)
+        found = KernelMoments(*empty)
     for target, values in zip(found, part, strict=True):
         if target is not None:
             target[index] = values
     return found
+
+
+def _pick(values, index):
+    return None if values is None else values[index]
+
+
+def _equal_rows(kinds):
+    """Indices of the rows of each kind; all of them, in order, where there is but one."""
+    if not len(kinds) or (kinds == kinds[0]).all():
+        return [np.arange(len(kinds))]
+    _, which = np.unique(kinds, axis=0, return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(which.ravel()))[:-1])

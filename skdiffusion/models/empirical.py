@@ -1,18 +1,19 @@
 r"""The empirical score model: the score of the data themselves, blurred.
 
-For points :math:`y_i` with weights :math:`w_i` the noised law is the kernel density
-:math:`p_\sigma = \sum_i w_i N(y_i, \sigma^2 I)`, and everything is a moment of one posterior,
+For points :math:`y_i` with weights :math:`w_i` and a kernel of covariance :math:`K` (zero for
+bare points, the squared bandwidth for a kernel density), with :math:`T = K + \sigma^2`, the
+noised law is :math:`p_\sigma = \sum_i w_i N(y_i, T)` and all else a moment of one posterior,
 
 .. math::
-    \pi_i(x) \propto w_i\, e^{-|x-y_i|^2/2\sigma^2}, \quad
-    D = \sum_i \pi_i y_i, \quad
-    C = \sum_i \pi_i (y_i - D)(y_i - D)^\top, \quad
-    \frac{\partial D}{\partial x} = \frac{C}{\sigma^2}, \quad
-    \nabla^2 \log p_\sigma = \frac{C}{\sigma^4} - \frac{I}{\sigma^2} .
+    \pi_i(x) \propto w_i\, e^{-(x-y_i)^\top T^{-1} (x-y_i)/2}, \quad
+    m = \sum_i \pi_i y_i, \quad C = \sum_i \pi_i (y_i - m)(y_i - m)^\top, \\
+    \nabla\log p_\sigma = T^{-1}(m - x), \quad
+    D = m + K T^{-1} (x - m), \quad
+    \nabla^2 \log p_\sigma = T^{-1} C\, T^{-1} - T^{-1} .
 
-It is the score that denoising score matching learns when nothing stops it, so its samples
-are the training points. Leaving a point's own term out of the sum (``exclude``) turns the
-training error into an estimate of the held-out one.
+Without a kernel it is the score that denoising score matching learns when nothing stops it:
+its samples are the training points. Leaving a row's own point out of the sum (``exclude``)
+turns the training error into an estimate of the held-out one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import numpy as np
 
 from skdiffusion.models._kernels import KernelSums
 from skdiffusion.models.base import BaseScoreModel
-from skdiffusion.utils.arrays import like, namespace, to_numpy
+from skdiffusion.models.covariance import SpectralCovariance
+from skdiffusion.utils.arrays import Parameters, functions, like, namespace, to_numpy
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["EmpiricalModel"]
@@ -42,6 +44,9 @@ class EmpiricalModel(BaseScoreModel):
     weights : array-like of shape (n_points,), optional
         Non-negative weights, normalised to sum to one; equal by default. A weight of
         two equals a repeated point, a weight of zero its absence.
+    kernel : float, array-like of shape (d,) or (d, d), or SpectralCovariance, optional
+        Covariance :math:`K` of the kernel around each point: one variance, the diagonal, or
+        the matrix. None by default: the law has no density, levels must be above zero.
     sigma_min : float
         Smallest noise level at which the model may be asked. Points that stand for a
         curve or a surface describe it only at levels well above their spacing.
@@ -51,6 +56,7 @@ class EmpiricalModel(BaseScoreModel):
     points : ndarray of shape (n_points, d)
     weights : ndarray of shape (n_points,)
         Normalised weights.
+    kernel : SpectralCovariance or None
 
     Raises
     ------
@@ -78,7 +84,9 @@ class EmpiricalModel(BaseScoreModel):
     has_sample = True
     is_conservative = True
 
-    def __init__(self, points: Any, weights: Any = None, sigma_min: float = 0.0):
+    def __init__(
+        self, points: Any, weights: Any = None, *, kernel: Any = None, sigma_min: float = 0.0
+    ):
         points = np.array(to_numpy(points), dtype=np.float64)
         if points.ndim != 2 or not points.size or not np.isfinite(points).all():
             raise ValueError(
@@ -101,7 +109,14 @@ class EmpiricalModel(BaseScoreModel):
         self.points, self.weights = points, weights
         self.sigma_range = (check_number(sigma_min, "sigma_min", least=0), math.inf)
         self.n_features = points.shape[1]
-        self._sums = KernelSums(points, weights)
+        self.kernel = (
+            None if kernel is None else SpectralCovariance.from_any(kernel, points.shape[1])
+        )
+        spread, axes = _spectrum(self.kernel)
+        self.has_density = bool(np.min(spread) > 0)
+        self._kernel = Parameters(spread=spread, axes=axes)
+        # in the axes of the kernel, where it is a product over coordinates
+        self._sums = KernelSums(points if axes is None else points @ axes, weights)
 
     # ------------------------------------------------------------------ leave-one-out
 
@@ -159,32 +174,100 @@ class EmpiricalModel(BaseScoreModel):
 
     # ------------------------------------------------------------------ the field
 
+    def _variance(self, x, sigma):
+        """Variance of kernel and noise together: a number, ``(n, 1)``, ``(d,)`` or ``(n, d)``."""
+        spread = self._kernel.spread
+        if not spread.ndim:
+            return float(spread) + sigma**2
+        return self._kernel.like(x).spread + sigma**2
+
+    def _inward(self, x):
+        axes = self._kernel.like(x).axes
+        return x if axes is None else x @ axes
+
+    def _outward(self, x):
+        axes = self._kernel.like(x).axes
+        return x if axes is None else x @ axes.T
+
+    def _turn(self, matrices, x):
+        axes = self._kernel.like(x).axes
+        return matrices if axes is None else axes @ matrices @ axes.T
+
     def _denoise(self, x, sigma, exclude=None):
-        return self._sums.mean(x, sigma, exclude)
+        variance = self._variance(x, sigma)
+        mean, shift = self._sums.mean_and_shift(self._inward(x), variance, exclude)
+        if self.kernel is not None:
+            mean = mean - (1 - sigma**2 / variance) * shift
+        return self._outward(mean)
 
     def _score(self, x, sigma, exclude=None):
-        return self._sums.shift(x, sigma, exclude) / sigma**2
+        variance = self._variance(x, sigma)
+        _, shift = self._sums.mean_and_shift(self._inward(x), variance, exclude)
+        return self._outward(shift / variance)
 
     def _log_prob(self, x, sigma, exclude=None):
-        log_sum = self._sums.log_sum(x, sigma, exclude)
-        xp = namespace(log_sum)
-        log_sigma = math.log(sigma) if isinstance(sigma, float) else xp.log(sigma)
-        log_sigma = log_sigma[..., 0] if np.ndim(log_sigma) else log_sigma
-        result = log_sum - self.n_features * (0.5 * LOG_2PI + log_sigma)
+        variance = self._variance(x, sigma)
+        log_sum = self._sums.log_sum(self._inward(x), variance, exclude)
+        log_det = functions(variance).log(variance)
+        if np.ndim(log_det) and log_det.shape[-1] > 1:
+            log_det = namespace(x).sum(log_det, axis=-1)
+        else:
+            log_det = self.n_features * (log_det[..., 0] if np.ndim(log_det) else log_det)
+        result = log_sum - 0.5 * (self.n_features * LOG_2PI + log_det)
         if exclude is None:
             return result
         kept = np.where(exclude < 0, 1.0, 1.0 - self.weights[exclude])
         return result - like(np.log(kept), x)
 
-    def _denoise_jacobian(self, x, sigma, exclude=None):
-        variance = sigma[..., None] ** 2 if np.ndim(sigma) else sigma**2
-        return self._sums.covariance(x, sigma, exclude) / variance
+    def _score_jacobian(self, x, sigma, exclude=None):
+        variance = self._variance(x, sigma)
+        row, column = _sides(variance)
+        covariance = self._sums.covariance(self._inward(x), variance, exclude)
+        return self._turn((covariance / column - self._identity(x)) / row, x)
 
-    def _denoise_jvp(self, x, sigma, v, exclude=None):
-        return self._sums.covariance_product(x, sigma, v, exclude) / sigma**2
+    def _denoise_jacobian(self, x, sigma, exclude=None):
+        variance = self._variance(x, sigma)
+        row, column = _sides(variance)
+        level = _sides(sigma)[0] ** 2
+        covariance = self._sums.covariance(self._inward(x), variance, exclude)
+        inner = level / row * (covariance / column)
+        if self.kernel is not None:
+            inner = inner + (1 - level / row) * self._identity(x)
+        return self._turn(inner, x)
 
     def _score_jvp(self, x, sigma, v, exclude=None):
-        return (self._denoise_jvp(x, sigma, v, exclude) - v) / sigma**2
+        variance = self._variance(x, sigma)
+        v = self._inward(v)
+        product = self._sums.covariance_product(self._inward(x), variance, v / variance, exclude)
+        return self._outward((product - v) / variance)
+
+    def _denoise_jvp(self, x, sigma, v, exclude=None):
+        variance = self._variance(x, sigma)
+        v = self._inward(v)
+        product = self._sums.covariance_product(self._inward(x), variance, v / variance, exclude)
+        weight = sigma**2 / variance
+        return self._outward(weight * product + (1 - weight) * v)
 
     def _draw(self, n_samples, rng):
-        return self.points[rng.choice(len(self.points), size=n_samples, p=self.weights)]
+        drawn = self.points[rng.choice(len(self.points), size=n_samples, p=self.weights)]
+        if self.kernel is None:
+            return drawn
+        return drawn + self.kernel.apply(np.sqrt, rng.standard_normal(drawn.shape))
+
+
+def _spectrum(kernel):
+    """Variances of the kernel and its axes; a single variance if it is isotropic."""
+    if kernel is None:
+        return 0.0, None
+    if kernel.smallest == kernel.largest:
+        return kernel.largest, None
+    if kernel.n_residual:
+        kernel = SpectralCovariance.from_matrix(kernel.to_matrix())
+    return kernel.variances, kernel.axes
+
+
+def _sides(values):
+    """``values`` per coordinate, shaped to scale the rows and the columns of Jacobians."""
+    if not np.ndim(values):
+        return values, values
+    return values[..., :, None], values[..., None, :]
