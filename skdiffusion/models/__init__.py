@@ -18,6 +18,7 @@ from skdiffusion.models.jacobian import divergence, jacobian, jvp, vjp
 from skdiffusion.models.mixture import MixtureModel
 from skdiffusion.models.sphere import SphereModel
 from skdiffusion.models.superposition import SuperpositionModel
+from skdiffusion.models.uniform import UniformModel
 
 __all__ = [
     "AffineModel",
@@ -35,6 +36,7 @@ __all__ = [
     "SuperpositionModel",
     "SwitchedModel",
     "TemperedModel",
+    "UniformModel",
     "as_score_model",
     "divergence",
     "jacobian",
