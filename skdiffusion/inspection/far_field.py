@@ -104,7 +104,7 @@ def far_field_report(
     1797 rows in 64 columns
       from sigma = 1.98 a Gaussian denoises within 1.0% of the best
       below sigma = 0.444 it cannot be the law of these rows
-      (leading standard deviation: 0.82)
+      (leading standard deviation: 0.836)
     """
     X = check_array(X, dtype=np.float64, ensure_min_samples=2)
     tolerance = check_number(tolerance, "tolerance", above=0)
