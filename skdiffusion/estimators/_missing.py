@@ -22,7 +22,7 @@ from skdiffusion.estimators._mixture_experts import (
     weighted_log_densities,
 )
 
-__all__ = ["IncompleteRows"]
+__all__ = ["IncompleteRows", "completed"]
 
 
 class IncompleteRows:
@@ -74,3 +74,39 @@ class IncompleteRows:
         for k, scatter in enumerate(scatters):
             form.add_scatter(statistics, k, scatter, mixture)
         return log_likelihood
+
+
+def completed(model, X) -> np.ndarray:
+    """Rows with missing values replaced by their expectation given the observed ones.
+
+    Parameters
+    ----------
+    model : MixtureModel
+        With a density.
+    X : ndarray of shape (n, d)
+        NaN where missing.
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+    """
+    X = np.array(X)
+    matrices = [covariance.to_matrix() for covariance in model.covariances]
+    patterns, labels = np.unique(np.isnan(X), axis=0, return_inverse=True)
+    for p, pattern in enumerate(patterns):
+        if not pattern.any():
+            continue
+        rows = np.flatnonzero(np.reshape(labels, -1) == p)
+        seen, missing = np.flatnonzero(~pattern), np.flatnonzero(pattern)
+        if not len(seen):
+            X[rows] = model.weights @ model.means
+            continue
+        observed = X[np.ix_(rows, seen)].astype(np.float64)
+        gamma = model.marginal(seen).responsibilities(observed)
+        expected = gamma @ model.means[:, missing]
+        for k, matrix in enumerate(matrices):
+            factor = cholesky(matrix[np.ix_(seen, seen)])
+            slopes = scipy.linalg.cho_solve((factor, True), matrix[np.ix_(seen, missing)])
+            expected += gamma[:, k, None] * ((observed - model.means[k, seen]) @ slopes)
+        X[np.ix_(rows, missing)] = expected
+    return X

@@ -139,7 +139,7 @@ class LowRankExpert:
         result = np.empty((len(X), self.shape[0]))
         for start in range(0, len(X), self.step):
             rows = X[start : start + self.step]
-            along = (rows.astype(self.dtype, copy=False) @ self.basis).reshape(-1, *self.shape)
+            along = (rows.astype(self.dtype, copy=False) @ self.basis).reshape(len(rows), *self.shape)
             along = along - self.offsets
             rows = rows.astype(np.float64, copy=False)
             squares = np.einsum("nd,nd->n", rows, rows)[:, None] - 2 * rows @ self.means

@@ -31,6 +31,7 @@ from skdiffusion.estimators._mixture_forms import (
     SphericalForm,
     TiedForm,
 )
+from skdiffusion.estimators._missing import completed
 from skdiffusion.estimators._seeding import canonical_order
 from skdiffusion.estimators._selection import choose
 from skdiffusion.estimators._stepwise import Stepwise
@@ -159,7 +160,7 @@ class GMMScore(BaseScoreEstimator):
     >>> est.sample(2, random_state=0).shape
     (2, 4)
     >>> est.responsibilities(X[:1], sigma=0.1).round(2)
-    array([[0., 0., 1.]])
+    array([[0., 1., 0.]])
     >>> given = est.condition({2: 1.5, 3: 0.2})  # the sepal of a flower with this petal
     >>> given.score_samples([[5.0, 3.4]]).shape
     (1,)
@@ -224,8 +225,7 @@ class GMMScore(BaseScoreEstimator):
         Raises
         ------
         ValueError
-            If ``X`` has fewer rows than components or no variance, a column has no value, or
-            a parameter is out of its range.
+            If ``X`` has no variance, a column has no value, or a parameter is out of its range.
 
         Warns
         -----
@@ -401,6 +401,26 @@ class GMMScore(BaseScoreEstimator):
             return super().score_samples(X)
         return self._by_pattern(X, lambda model, X, _: model.log_prob(X, 0.0), np.zeros(len(X)))
 
+    def transform(self, X):
+        """Latent code of each row: where the probability flow takes it; standard normal if right.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            NaN where a value is missing: it is completed by its expectation first.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        rows = check_rows(self, X, reset=False, ensure_all_finite="allow-nan")
+        if np.isnan(rows).any():
+            rows = completed(self.model_, rows)
+            # the container comes along, so that its column names are checked as usual
+            X = type(X)(rows, columns=X.columns) if hasattr(X, "columns") else rows
+        return super().transform(X)
+
     def jacobian(self, X, sigma, *, of="score"):
         """Jacobian of the score or the denoiser at each row.
 
@@ -506,12 +526,6 @@ class GMMScore(BaseScoreEstimator):
         per_column = FORMS[self.covariance_type].whitens_columns
         frame = Frame(X, weights, per_column)
         rows = frame.rows(X, weights)
-        k = self.n_components
-        if not isinstance(k, str) and len(rows.all_X) < k:
-            raise ValueError(
-                f"n_components={k} needs at least as many rows (of positive weight); "
-                f"got n_samples = {len(rows.all_X)}."
-            )
         return frame, rows.subset(canonical_order(rows.imputed()))
 
     def _fit_rows(self, frame, rows):
