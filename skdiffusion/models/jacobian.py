@@ -161,7 +161,7 @@ class _Route:
         if of not in ("score", "denoise"):
             raise ValueError(f"of must be 'score' or 'denoise'; got {of!r}.")
         self.x = as_points(x, model.n_features)
-        self.autograd = model.is_differentiable
+        self.autograd = model.is_differentiable or (model.is_differentiable is None and is_torch(x))
         if self.autograd and not is_torch(x):
             import torch
 
