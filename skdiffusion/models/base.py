@@ -59,9 +59,8 @@ class BaseScoreModel:
     has_log_prob, has_jacobian, has_sample, has_flow : bool
         Exact ``log_prob``, closed-form Jacobians, exact draws, exact
         probability-flow map and latent code.
-    is_differentiable : bool or None
-        Whether the autograd graph of a torch input reaches the output. ``None``: it may, but
-        NumPy points must not be turned into tensors to find out.
+    is_differentiable : bool
+        Whether the autograd graph of a torch input reaches the output.
     is_conservative : bool or None
         Whether the score is known to be a gradient; ``None`` is unknown.
     is_conditional : bool
@@ -86,9 +85,11 @@ class BaseScoreModel:
     has_jacobian = False
     has_sample = False
     has_flow = False
-    is_differentiable: bool | None = True
+    is_differentiable = True
     is_conservative: bool | None = None
     is_conditional = False
+    # whether NumPy points must stay NumPy: a foreign function may not know torch
+    _keeps_library = False
 
     # ------------------------------------------------------------------ the field
 

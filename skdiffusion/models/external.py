@@ -69,9 +69,13 @@ class CallableModel(BaseScoreModel):
         self.sigma_range = sigma_range
 
     @property
-    def is_differentiable(self) -> bool | None:
-        """Whether torch sees inside: not for NumPy functions, unknown without a backend."""
-        return {"torch": True, "numpy": False, None: None}[self.backend]
+    def is_differentiable(self) -> bool:
+        """Whether torch sees inside: not for NumPy functions."""
+        return self.backend != "numpy"
+
+    @property
+    def _keeps_library(self) -> bool:
+        return self.backend is None
 
     def _denoise(self, x, sigma):
         times = self.schedule.time_of(sigma)

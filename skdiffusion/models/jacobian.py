@@ -6,7 +6,8 @@ For a field :math:`F(x)` (the score or the denoiser at a level) these functions 
 
 from the first of three routes that applies: the model's closed form
 (``has_jacobian``); ``torch.func`` (``is_differentiable``; NumPy points make the
-trip through float64 tensors); central differences in float64,
+trip through float64 tensors, but not to a function of unknown library); central
+differences in float64,
 
 .. math:: J v \approx \frac{F(x + h v) - F(x - h v)}{2h}, \qquad \text{error } O(h^2).
 
@@ -161,7 +162,7 @@ class _Route:
         if of not in ("score", "denoise"):
             raise ValueError(f"of must be 'score' or 'denoise'; got {of!r}.")
         self.x = as_points(x, model.n_features)
-        self.autograd = model.is_differentiable or (model.is_differentiable is None and is_torch(x))
+        self.autograd = model.is_differentiable and (is_torch(x) or not model._keeps_library)
         if self.autograd and not is_torch(x):
             import torch
 

@@ -32,14 +32,10 @@ class Wrapper(BaseScoreModel):
     has_jacobian = property(lambda self: self._all("has_jacobian"))
     has_sample = property(lambda self: self._all("has_sample"))
     has_flow = property(lambda self: self._all("has_flow"))
+    is_differentiable = property(lambda self: self._all("is_differentiable"))
+    _keeps_library = property(lambda self: any(m._keeps_library for m in self._models))
     is_conditional = property(lambda self: any(m.is_conditional for m in self._models))
     noise_scale = property(lambda self: self._models[0].noise_scale)
-
-    @property
-    def is_differentiable(self):
-        """Whether autograd reaches through all models; ``None`` if for torch points only."""
-        flags = [model.is_differentiable for model in self._models]
-        return False if False in flags else None if None in flags else True
 
     @property
     def is_conservative(self):
