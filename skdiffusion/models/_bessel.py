@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.polynomial import polynomial as poly
 
-from skdiffusion.utils.arrays import Parameters, namespace
+from skdiffusion.utils.arrays import like, namespace
 
 __all__ = ["BesselRatio", "bessel_ratio"]
 
@@ -46,7 +46,7 @@ class BesselRatio(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _coefficients():
-    """Coefficients ``[j - 1, k]`` of ``q^k`` in ``e_j``, ``d_j = l_j - e_j``, and the integrals.
+    """Coefficients ``[k, j - 1]`` of ``q^k`` in ``e_j``, ``d_j = l_j - e_j``, and the integrals.
 
     ``c_j = (1 - q^2) e_j`` by comparing powers of ``rho`` in the equation of ``Y``;
     ``(1 - q^2) l_j`` are the coefficients of ``z Y'``; the integrals are those of
@@ -67,35 +67,32 @@ def _coefficients():
         primitive = poly.polyint(np.concatenate([np.zeros(j - 2), e[j - 1]]))
         integrals.append(poly.polysub([poly.polyval(1.0, primitive)], primitive))
     width = max(len(p) for family in (e, d, integrals) for p in family)
-    return Parameters(
-        **{
-            name: np.stack([np.pad(p, (0, width - len(p))) for p in family])
-            for name, family in (("e", e), ("d", d), ("integrals", integrals))
-        },
-        powers=np.arange(width),
-        terms=np.arange(N_TERMS),
-    )
+    tables = [np.stack([np.pad(p, (0, width - len(p))) for p in f]) for f in (e, d, integrals)]
+    return [table.T.copy() for table in tables]
 
 
 def _series(order, z, want):
     """What is wanted of the three numbers, at ``rho >= LARGE``; the last needs ``order > 0``."""
     xp = namespace(z)
-    known = _coefficients().like(z)
+    # small enough to be shown to the array library anew: a cache in the module would outlive
+    # torch's inference mode, whose tensors autograd refuses
+    e, d, integrals = (like(table, z) for table in _coefficients())
     rho = xp.sqrt(z**2 + order**2)
-    q_powers = (order / rho)[..., None] ** known.powers
-    rho_powers = (1 / rho)[..., None] ** known.terms
+    q_powers = (order / rho)[..., None] ** like(np.arange(len(e)), z)
+    terms = like(np.arange(N_TERMS), z)
+    rho_powers = (1 / rho)[..., None] ** terms
     quotient = slope = log_mean = None
     # 1/(rho + order) and its companion are the leading terms, free of cancellation
     if "quotient" in want:
-        corrections = xp.sum(rho_powers * (q_powers @ known.e.T), axis=-1)
+        corrections = xp.sum(rho_powers * (q_powers @ e), axis=-1)
         quotient = 1 / (rho + order) + corrections / rho**2
     if "slope" in want:
-        corrections = xp.sum(rho_powers * (q_powers @ known.d.T), axis=-1)
+        corrections = xp.sum(rho_powers * (q_powers @ d), axis=-1)
         slope = order / (rho * (rho + order)) + corrections / rho**2
     if "log_mean_exp" in want:
         log_mean = order**2 / (rho + z) - order - order * xp.log((order + rho) / (2 * order))
         log_mean = log_mean - 0.5 * xp.log(rho / order)
-        corrections = (q_powers @ known.integrals.T) * (1 / order) ** known.terms
+        corrections = (q_powers @ integrals) * (1 / order) ** terms
         log_mean = log_mean + xp.sum(corrections, axis=-1)
     return quotient, slope, log_mean
 

@@ -232,6 +232,15 @@ def test_torch_agrees_and_differentiates():
     np.testing.assert_allclose(single, model.score(x, 0.5), rtol=1e-4, atol=1e-4)
 
 
+def test_inference_mode_leaves_nothing_behind():
+    x = torch.ones(1, 3, dtype=torch.float64)
+    with torch.inference_mode():
+        SphereModel(3).log_prob(x, 0.5)
+    x.requires_grad_(True)
+    SphereModel(3).log_prob(x, 0.5).sum().backward()
+    np.testing.assert_allclose(x.grad, SphereModel(3).score(np.ones((1, 3)), 0.5), rtol=1e-12)
+
+
 def test_samples_lie_on_the_sphere_and_have_its_moments():
     m, n = 4, 20_000
     model = SphereModel(m, radius=2.0)
