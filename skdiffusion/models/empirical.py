@@ -27,9 +27,10 @@ from skdiffusion.models._kernels import KernelSums
 from skdiffusion.models.base import BaseScoreModel
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.utils.arrays import Parameters, functions, like, namespace, to_numpy
-from skdiffusion.utils.validation import check_number
+from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.validation import check_count, check_number
 
-__all__ = ["EmpiricalModel"]
+__all__ = ["BarycentricModel", "EmpiricalModel"]
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -271,3 +272,92 @@ def _sides(values):
     if not np.ndim(values):
         return values, values
     return values[..., :, None], values[..., None, :]
+
+
+class BarycentricModel(BaseScoreModel):
+    r"""A score averaged over perturbations of its input: closed-form and not memorising.
+
+    .. math:: \bar s(x, \sigma) = \frac1M \sum_m \nabla\log p_\sigma(x + s_\sigma e_m),
+              \qquad s_\sigma = s\,(c + \sigma),
+
+    with fixed standard normal :math:`e_m` in opposite pairs. Towards level zero each
+    perturbed input has its own nearest point, so that samples of an empirical model are
+    barycentres of :math:`M` neighbours. :math:`s_\sigma` is a perturbation of standard
+    deviation :math:`s` in the coordinates :math:`(1-t)\varepsilon + t x/c` of the paper. The
+    average is a gradient, but the laws of the levels are not noised versions of one law:
+    there is no ``log_prob``.
+
+    Parameters
+    ----------
+    model : EmpiricalModel
+        The model to average; any score model without labels will do.
+    smoothing : float
+        Standard deviation :math:`s` of the perturbations.
+    scale : float
+        Scale :math:`c` of the data.
+    n_perturbations : int
+        Number :math:`M`, even.
+    random_state : None, int, Generator or RandomState
+        Of the perturbations.
+
+    References
+    ----------
+    C. Scarvelis, H. Sáez de Ocáriz Borde and J. Solomon, "Closed-Form Diffusion Models",
+    TMLR 2025.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> points = EmpiricalModel([[-1.0], [1.0]])
+    >>> model = BarycentricModel(points, smoothing=0.5, n_perturbations=64, random_state=0)
+    >>> x = np.array([[0.1]])
+    >>> points.denoise(x, 0.05).round(2), model.denoise(x, 0.05).round(1)
+    (array([[1.]]), array([[0.2]]))
+    """
+
+    has_jacobian = True
+
+    def __init__(
+        self,
+        model: Any,
+        smoothing: float,
+        scale: float = 1.0,
+        n_perturbations: int = 16,
+        random_state: Any = None,
+    ):
+        self.model = model
+        self.n_features = model.n_features
+        self.sigma_range = model.sigma_range
+        self.is_conservative = model.is_conservative
+        self.is_differentiable = model.is_differentiable
+        self.smoothing = check_number(smoothing, "smoothing", least=0)
+        self.scale = check_number(scale, "scale", above=0)
+        if check_count(n_perturbations, "n_perturbations", 2) % 2:
+            raise ValueError(f"n_perturbations must be even; got {n_perturbations}.")
+        half = as_generator(random_state).standard_normal((n_perturbations // 2, self.n_features))
+        self._bank = Parameters(noise=np.concatenate([half, -half]))
+
+    def denoise(self, x: Any, sigma: Any, *, y: Any = None, exclude: Any = None):
+        """Denoiser; arguments as in :meth:`EmpiricalModel.score`."""
+        x, sigma, _ = self._prepare(x, sigma, y)
+        if exclude is None:
+            return self._denoise(x, sigma)
+        return self._denoise(x, sigma, exclude=self.model._check_exclude(exclude, x))
+
+    def _mean(self, hook, x, sigma, *more, **condition):
+        size = self.smoothing * (self.scale + sigma)
+        noise = self._bank.like(x).noise
+        total = sum(hook(x + size * e, sigma, *more, **condition) for e in noise)
+        return total / len(noise)
+
+    def _score(self, x, sigma, **condition):
+        return self._mean(self.model._score, x, sigma, **condition)
+
+    def _score_jacobian(self, x, sigma, **condition):
+        return self._mean(self.model._score_jacobian, x, sigma, **condition)
+
+    def _score_jvp(self, x, sigma, v, **condition):
+        return self._mean(self.model._score_jvp, x, sigma, v, **condition)
+
+    def _denoise_jvp(self, x, sigma, v, **condition):
+        return v + sigma**2 * self._score_jvp(x, sigma, v, **condition)
