@@ -148,8 +148,6 @@ class IndependentModel(Wrapper):
     """
 
     def __init__(self, models: Sequence[Any]):
-        if not models:
-            raise ValueError("models must hold at least one score model.")
         super().__init__(*models)
         ends = np.cumsum([model.n_features for model in models])
         self._slices = [
@@ -352,8 +350,6 @@ class ProductModel(Wrapper):
     has_log_prob = has_sample = has_flow = False
 
     def __init__(self, models: Sequence[Any], weights: Sequence[float] | None = None):
-        if not models:
-            raise ValueError("models must hold at least one score model.")
         super().__init__(*models)
         check_same_space(models)
         weights = [1.0] * len(models) if weights is None else [float(w) for w in weights]

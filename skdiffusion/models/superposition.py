@@ -61,8 +61,6 @@ class SuperpositionModel(Wrapper):
     has_flow = False
 
     def __init__(self, models: Sequence[Any], weights: Sequence[float] | None = None):
-        if not models:
-            raise ValueError("models must hold at least one score model.")
         super().__init__(*models)
         check_same_space(models)
         without = [type(model).__name__ for model in models if not model.has_log_prob]

@@ -21,6 +21,8 @@ class Wrapper(BaseScoreModel):
     """Takes over from one or several inner models what all of them can do."""
 
     def __init__(self, *models: BaseScoreModel):
+        if not models:
+            raise ValueError("models must hold at least one score model.")
         self._models = models
         self.n_features = models[0].n_features
 
