@@ -11,7 +11,7 @@ from skdiffusion.models.compose import (
     TemperedModel,
 )
 from skdiffusion.models.covariance import SpectralCovariance
-from skdiffusion.models.empirical import EmpiricalModel
+from skdiffusion.models.empirical import BarycentricModel, EmpiricalModel
 from skdiffusion.models.external import CallableModel, as_score_model
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.jacobian import divergence, jacobian, jvp, vjp
@@ -23,6 +23,7 @@ from skdiffusion.models.uniform import UniformModel
 __all__ = [
     "AffineModel",
     "AtTime",
+    "BarycentricModel",
     "BaseScoreModel",
     "CallableModel",
     "EmpiricalModel",
