@@ -24,6 +24,7 @@ class Frame:
     X : ndarray of shape (n, d)
         NaN where missing.
     weights : ndarray of shape (n,)
+        Positive.
     per_column : bool
         Whether each column has its own scale.
 
@@ -35,9 +36,6 @@ class Frame:
 
     def __init__(self, X, weights, per_column: bool):
         self.n_features = X.shape[1]
-        present = weights > 0
-        X = X if present.all() else X[present]
-        weights = weights[present]
         X = X.astype(np.float64, copy=False)
         seen = ~np.isnan(X)
         masses = weights @ seen
@@ -67,10 +65,7 @@ class Frame:
         return (X - self.shift) / self.scale
 
     def rows(self, X, weights) -> Rows:
-        """Standardised rows in the precision of ``X``, without those that tell nothing."""
-        kept = (weights > 0) & ~np.isnan(X).all(axis=1)
-        if not kept.all():
-            X, weights = X[kept], weights[kept]
+        """Standardised rows in the precision of ``X``."""
         return Rows(self.inward(X).astype(X.dtype, copy=False), weights)
 
     def log_jacobian(self, rows: Rows) -> float:

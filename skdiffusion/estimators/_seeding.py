@@ -2,16 +2,16 @@ r"""Where EM starts: seeds and partitions that see weights as repeated rows.
 
 k-means++ (Arthur & Vassilvitskii 2007) draws each new seed with probability proportional
 to :math:`w_i \min_j \|x_i - c_j\|^2`, best of a few tries. Draws invert the cumulative
-weights over rows in a *canonical order*, that of a fixed projection: the same uniform number
-then finds the same point whether a row is repeated or weighted, and however the rows are
-ordered. Fits inherit this: a weight of 2 is a repeated row, exactly, not just in law.
+weights over *distinct* rows in a *canonical order*, that of a fixed projection: the same
+uniform number then finds the same point whether a row is repeated or weighted, and however
+the rows are ordered. A weight of 2 is a repeated row, exactly, not just in law.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["canonical_key", "canonical_order", "nearest", "seeds"]
+__all__ = ["canonical_key", "distinct_rows", "nearest", "seeds"]
 
 CHUNK = 2**21
 
@@ -23,9 +23,39 @@ def canonical_key(X: np.ndarray) -> np.ndarray:
     return np.einsum("nd,d->n", X, direction, dtype=np.float64)
 
 
-def canonical_order(X: np.ndarray) -> np.ndarray:
-    """Indices that sort the rows by their keys."""
-    return np.argsort(canonical_key(X), kind="stable")
+def distinct_rows(X: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of positive weight in the order of their keys, equal ones merged.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+        NaN where missing; rows without any value are left out.
+    weights : ndarray of shape (n,)
+
+    Returns
+    -------
+    X : ndarray of shape (m, d)
+    weights : ndarray of shape (m,)
+    """
+    missing = np.isnan(X)
+    gaps = missing.any()
+    kept = weights > 0
+    if gaps:
+        kept &= ~missing.all(axis=1)
+    if not kept.all():
+        X, weights, missing = X[kept], weights[kept], missing[kept]
+    key = canonical_key(np.where(missing, 0.0, X) if gaps else X)
+    order = np.argsort(key, kind="stable")
+    X, weights, key = X[order], weights[order], key[order]
+    same = np.zeros(len(X), dtype=bool)
+    near = np.flatnonzero(key[1:] == key[:-1]) + 1
+    before, after = X[near - 1], X[near]
+    same[near] = ((before == after) | (np.isnan(before) & np.isnan(after))).all(axis=1)
+    if same.any():
+        first = np.flatnonzero(~same)
+        # integer weights add up exactly: as exact as the repetitions they stand for
+        X, weights = X[first], np.add.reduceat(weights, first)
+    return X, weights
 
 
 def seeds(X, weights, k: int, method: str, rng: np.random.Generator) -> np.ndarray:
@@ -37,7 +67,7 @@ def seeds(X, weights, k: int, method: str, rng: np.random.Generator) -> np.ndarr
     weights : ndarray of shape (n,)
         Positive.
     k : int
-    method : {"k-means++", "kmeans", "random"}
+    method : {"kmeans", "k-means++", "random"}
     rng : Generator
     """
     if method == "random":
@@ -93,7 +123,7 @@ def _squared_distances(X, centres):
     return result
 
 
-def _lloyd(X, weights, centres, max_iter=100):
+def _lloyd(X, weights, centres, max_iter=20):
     """Weighted k-means from these centres; an emptied cluster keeps its centre."""
     labels = None
     for _ in range(max_iter):

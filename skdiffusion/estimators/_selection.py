@@ -22,13 +22,15 @@ CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 65, 80, 100, 
 PATIENCE = 3
 MANY_ROWS = 5000
 N_FOLDS = 4
-PULLS = (0.1, 2.0)
+PULLS = (0.1, 1.0, 2.0)
 """Pseudo-rows tried, per column, besides the default of one half."""
 FLOORS = (1e-3, 1e-2, 5e-2)
 """Shares of the variance tried besides the default."""
 
 
-def choose(criterion: str, make_form, rows: Rows, most: int, rng, *, tune, defaults, **options):
+def choose(
+    criterion: str, make_form, rows: Rows, most: int, rng, *, init, tune, defaults, **options
+):
     """Number of components and regularisations of the best value of a criterion.
 
     Parameters
@@ -40,6 +42,8 @@ def choose(criterion: str, make_form, rows: Rows, most: int, rng, *, tune, defau
     most : int
         Largest number of components.
     rng : Generator
+    init : str
+        Method of seeding.
     tune : tuple of bool
         Whether the floor and the pull are to be chosen.
     defaults : tuple of float
@@ -54,7 +58,7 @@ def choose(criterion: str, make_form, rows: Rows, most: int, rng, *, tune, defau
     table : list of (k, floor, pull, value)
         All that was tried; larger values are better.
     """
-    evaluate = _Criterion(criterion, make_form, rows, rng, options)
+    evaluate = _Criterion(criterion, make_form, rows, rng, init, options)
     floor, pull = defaults
     d, n = rows.all_X.shape[1], len(rows.all_X)
     candidates = [k for k in CANDIDATES if k <= min(most, n)]
@@ -89,8 +93,9 @@ def _grow(evaluate, candidates, floor, pull):
 class _Criterion:
     """A value, larger is better, for a number of components and regularisations."""
 
-    def __init__(self, name, make_form, rows, rng, options):
-        self.name, self.make_form, self.rows, self.options = name, make_form, rows, options
+    def __init__(self, name, make_form, rows, rng, init, options):
+        self.name, self.make_form, self.rows = name, make_form, rows
+        self.init, self.options = init, options
         self.seeds = rng.integers(2**62, size=N_FOLDS)
         self.seen: dict = {}
         self.interrupted = False
@@ -127,7 +132,7 @@ class _Criterion:
 
     def _fit(self, form, rows, k, fold):
         rng = np.random.default_rng(self.seeds[fold])
-        run = best_of(form, rows, k, "k-means++", 1, rng, **self.options)
+        run = best_of(form, rows, k, self.init, 1, rng, **self.options)
         self.interrupted = self.interrupted or run.interrupted
         return run
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from skdiffusion.estimators._em import one_pass
+from skdiffusion.estimators._seeding import distinct_rows
 
 __all__ = ["Stepwise"]
 
@@ -43,9 +44,14 @@ class Stepwise:
         self.statistics = self._per_row(rows)[0]
         self.weight = rows.total
 
-    def update(self, X, weights) -> float:
-        """Move towards a batch; its mean log-likelihood before that, in units of the data."""
-        rows = self.frame.rows(X, weights)
+    def update(self, X, weights) -> float | None:
+        """Move towards a batch; its mean log-likelihood before that, in units of the data.
+
+        ``None`` if the batch has no value at all: nothing moves then.
+        """
+        rows = self.frame.rows(*distinct_rows(X, weights))
+        if not len(rows.all_X):
+            return None
         new, log_likelihood = self._per_row(rows)
         self.weight += rows.total
         step = (rows.total / self.weight) ** DECAY

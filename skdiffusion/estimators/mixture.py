@@ -25,14 +25,14 @@ from sklearn.utils.validation import check_is_fitted
 from skdiffusion.estimators import _em
 from skdiffusion.estimators._frame import Frame
 from skdiffusion.estimators._low_rank_form import LowRankForm
+from skdiffusion.estimators._missing import completed
 from skdiffusion.estimators._mixture_forms import (
     DiagonalForm,
     FullForm,
     SphericalForm,
     TiedForm,
 )
-from skdiffusion.estimators._missing import completed
-from skdiffusion.estimators._seeding import canonical_order
+from skdiffusion.estimators._seeding import distinct_rows
 from skdiffusion.estimators._selection import choose
 from skdiffusion.estimators._stepwise import Stepwise
 from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
@@ -51,7 +51,7 @@ FORMS = {
     "spherical": SphericalForm,
     "low_rank": LowRankForm,
 }
-INITS = ("k-means++", "kmeans", "random")
+INITS = ("kmeans", "k-means++", "random")
 CRITERIA = ("bic", "held_out")
 DEFAULT_REGULARISATION = 1e-6
 DEFAULT_RANK = 8
@@ -72,9 +72,9 @@ class GMMScore(BaseScoreEstimator):
     rank : int, optional
         Number of axes per component for ``"low_rank"``, fewer than columns; 8 by default, or
         all but one where there are fewer.
-    init : {"k-means++", "kmeans", "random"} or array-like of shape (n_components, n_features)
-        Seeds of the components, which start from the rows nearest to them: spread out,
-        spread out and refined, any rows, or these.
+    init : {"kmeans", "k-means++", "random"} or array-like of shape (n_components, n_features)
+        Seeds of the components, which start from the rows nearest to them: spread out and
+        refined, spread out, any rows, or these.
     reg_covar : "auto" or float
         Share of each column's variance added to the covariances: free of units. ``"auto"`` is
         1e-6, or chosen with ``n_components="held_out"``.
@@ -136,8 +136,8 @@ class GMMScore(BaseScoreEstimator):
 
     Notes
     -----
-    Rows are summed in a canonical order and seeds are drawn by weight, so a fit does not
-    depend on the order of the rows, and a weight of 2 equals a repeated row exactly.
+    Equal rows are merged and all are put in a canonical order first: a fit does not depend on
+    the order of the rows, and a weight of 2 equals a repeated row to the last digit.
     Rows with missing values (NaN) contribute what was observed of them. The products of EM
     are computed in the precision of ``X``: float32 rows fit in about half the time.
     ``low_rank`` and ``spherical`` depend on the relative units of the columns; the other
@@ -154,7 +154,7 @@ class GMMScore(BaseScoreEstimator):
     Examples
     --------
     >>> from sklearn.datasets import load_iris
-    >>> from skdiffusion.estimators.mixture import GMMScore
+    >>> from skdiffusion import GMMScore
     >>> X = load_iris().data
     >>> est = GMMScore(n_components=3, random_state=0).fit(X)
     >>> est.sample(2, random_state=0).shape
@@ -172,7 +172,7 @@ class GMMScore(BaseScoreEstimator):
         *,
         covariance_type="full",
         rank=None,
-        init="k-means++",
+        init="kmeans",
         reg_covar="auto",
         shrinkage="auto",
         n_init=1,
@@ -275,6 +275,8 @@ class GMMScore(BaseScoreEstimator):
             self._stepwise = Stepwise(frame, form, run.mixture, rows)
             return self
         log_likelihood = self._stepwise.update(X, weights)
+        if log_likelihood is None:
+            return self
         self.lower_bound_ = log_likelihood
         self.lower_bounds_.append(log_likelihood)
         self.n_iter_ += 1
@@ -466,7 +468,7 @@ class GMMScore(BaseScoreEstimator):
         model = self.model_.condition(dict(zip(indices, values.values(), strict=True)), noise=noise)
         params = self.get_params(deep=False)
         if not isinstance(params["init"], str):
-            params["init"] = "k-means++"
+            params["init"] = "kmeans"
         result = type(self)(**params)
         result.n_features_in_ = model.n_features
         result._stepwise = None
@@ -491,6 +493,7 @@ class GMMScore(BaseScoreEstimator):
     # ------------------------------------------------------------------ inner workings
 
     def _check_parameters(self):
+        super()._check_parameters()
         if isinstance(self.n_components, str):
             lookup(self.n_components, dict.fromkeys(CRITERIA), "n_components", "an integer")
         else:
@@ -522,11 +525,10 @@ class GMMScore(BaseScoreEstimator):
         return floor, d / 2 if self.shrinkage == "auto" else float(self.shrinkage)
 
     def _framed(self, X, weights):
-        """Units of the data and its standardised rows, in canonical order."""
-        per_column = FORMS[self.covariance_type].whitens_columns
-        frame = Frame(X, weights, per_column)
-        rows = frame.rows(X, weights)
-        return frame, rows.subset(canonical_order(rows.imputed()))
+        """Units of the data and its standardised distinct rows, in canonical order."""
+        X, weights = distinct_rows(X, weights)
+        frame = Frame(X, weights, FORMS[self.covariance_type].whitens_columns)
+        return frame, frame.rows(X, weights)
 
     def _fit_rows(self, frame, rows):
         rng = as_generator(self.random_state)
@@ -544,6 +546,7 @@ class GMMScore(BaseScoreEstimator):
                     rows,
                     self.max_components,
                     rng,
+                    init=init,
                     tune=(self.reg_covar == "auto", self.shrinkage == "auto"),
                     defaults=(floor, pull),
                     **options,
