@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(runs, repeats=5):
-    """Median seconds of each callable in a mapping, run in turns so that noise falls on all alike."""
+    """Median seconds of each callable, run in turns so that noise falls on all alike."""
     seconds = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():

@@ -15,7 +15,7 @@ from importlib import import_module
 from skdiffusion._version import __version__
 
 _HOMES = {
-    "skdiffusion.estimators": ["GaussianScore"],
+    "skdiffusion.estimators": ["EmpiricalScore", "GMMScore", "GaussianScore", "StackedScore"],
     "skdiffusion.models": ["as_score_model"],
     "skdiffusion.schedules": [
         "CosineSchedule",
@@ -27,7 +27,7 @@ _HOMES = {
     ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_SUBMODULES = ["datasets", "estimators", "models", "samplers", "schedules"]
+_SUBMODULES = ["datasets", "estimators", "inspection", "models", "samplers", "schedules"]
 
 __all__ = ["__version__", *sorted(_HOME_OF), *_SUBMODULES]
 

@@ -29,9 +29,11 @@ from skdiffusion.datasets._curves import (
 )
 from skdiffusion.datasets._normal import make_gaussian, make_gaussian_mixture
 from skdiffusion.datasets._spheres import make_concentric_circles, make_ring, make_sphere
+from skdiffusion.datasets.patches import load_image_patches
 
 __all__ = [
     "CurveModel",
+    "load_image_patches",
     "make_concentric_circles",
     "make_gaussian",
     "make_gaussian_mixture",

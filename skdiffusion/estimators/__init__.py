@@ -1,6 +1,9 @@
 """Score estimators: scikit-learn objects that learn a score model from rows."""
 
 from skdiffusion.estimators.base import BaseScoreEstimator
+from skdiffusion.estimators.empirical import EmpiricalScore
 from skdiffusion.estimators.gaussian import GaussianScore
+from skdiffusion.estimators.mixture import GMMScore
+from skdiffusion.estimators.stacked import StackedScore
 
-__all__ = ["BaseScoreEstimator", "GaussianScore"]
+__all__ = ["BaseScoreEstimator", "EmpiricalScore", "GMMScore", "GaussianScore", "StackedScore"]

@@ -17,6 +17,7 @@ from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.jacobian import divergence, jacobian, jvp, vjp
 from skdiffusion.models.mixture import MixtureModel
 from skdiffusion.models.sphere import SphereModel
+from skdiffusion.models.stacked import StackedModel
 from skdiffusion.models.superposition import SuperpositionModel
 from skdiffusion.models.uniform import UniformModel
 
@@ -34,6 +35,7 @@ __all__ = [
     "SmoothedModel",
     "SpectralCovariance",
     "SphereModel",
+    "StackedModel",
     "SuperpositionModel",
     "SwitchedModel",
     "TemperedModel",

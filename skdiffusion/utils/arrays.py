@@ -181,8 +181,12 @@ class Parameters:
     def like(self, x: Any) -> SimpleNamespace:
         """All parameters in the namespace, on the device and in the dtype of ``x``."""
         key = (is_torch(x), str(x.dtype), str(getattr(x, "device", "cpu")))
-        if key not in self._seen:
-            self._seen[key] = SimpleNamespace(
-                **{k: None if v is None else like(v, x) for k, v in self._host.items()}
-            )
-        return self._seen[key]
+        if key in self._seen:
+            return self._seen[key]
+        seen = SimpleNamespace(
+            **{k: None if v is None else like(v, x) for k, v in self._host.items()}
+        )
+        # tensors made in inference mode can never take part in a graph: not for keeping
+        if not any(is_torch(v) and v.is_inference() for v in vars(seen).values()):
+            self._seen[key] = seen
+        return seen

@@ -159,8 +159,10 @@ def _check_jacobian(model, x, level, rng):
         rounding = 1e-15 * np.abs(field(x, level)).max() / step
         _assert_close(product, difference, 1e-4 * size + 10 * rounding, f"jvp of {of} = derivative")
         matrices = jacobian(model, x, level, of=of)
+        # a denoiser's Jacobian is of order one, and rounded there where it vanishes
+        slack = 1e-7 * size + 1e-12 * np.abs(v).max() / (level**2 if of == "score" else 1)
         _assert_close(
-            np.einsum("nij,nj->ni", matrices, v), product, 1e-7 * size, f"jacobian of {of} times v"
+            np.einsum("nij,nj->ni", matrices, v), product, slack, f"jacobian of {of} times v"
         )
     if model.has_jacobian:
         matrices = jacobian(model, x, level)

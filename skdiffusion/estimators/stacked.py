@@ -1,0 +1,237 @@
+r"""StackedScore: several closed-form score models, weighted level by level.
+
+Which model denoises best depends on the noise level, and rows that were not fitted are a
+referee that needs no truth. With the candidates' out-of-fold errors
+:math:`e_j = D_j(x_0 + \sigma\varepsilon) - x_0`, the weights at each level minimise
+
+.. math:: \min_w\; w^\top G w, \quad G_{jk} = \textstyle\sum \langle e_j, e_k \rangle, \qquad
+          w_j \ge 0, \quad \sum_j w_j = 1,
+
+a non-negative least-squares problem: for any :math:`\rho > 0` the minimiser of
+:math:`w^\top G w + \rho^2 (\sum w - 1)^2` over :math:`w \ge 0` points in the same direction.
+The candidates are then fitted to all rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+from joblib import Parallel, delayed
+from sklearn.base import clone
+from sklearn.model_selection import check_cv
+from sklearn.utils.validation import has_fit_parameter
+
+from skdiffusion.estimators._moments import FullMoments
+from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
+from skdiffusion.estimators.empirical import EmpiricalScore
+from skdiffusion.estimators.gaussian import GaussianScore
+from skdiffusion.estimators.mixture import GMMScore
+from skdiffusion.models import GaussianModel, as_score_model
+from skdiffusion.models.stacked import StackedModel
+from skdiffusion.noising import noise_range
+from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.validation import check_count
+
+__all__ = ["StackedScore"]
+
+
+class StackedScore(BaseScoreEstimator):
+    r"""Convex combination of score models, chosen per noise level on held-out rows.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator), optional
+        The candidates. By default a Gaussian, a small and a large mixture, and the rows
+        themselves (the empirical law), which denoise well at high noise only.
+    cv : int or cross-validation splitter
+        How rows are held out; an int shuffles.
+    n_levels : int
+        Noise levels at which weights are found, uniform in the logarithm.
+    n_noise : int
+        Pairs of opposite noise draws per row and level.
+    schedule, sampler, sigma_min, sigma_max
+        As in :class:`GaussianScore`.
+    n_jobs : int, optional
+        Folds fitted in parallel.
+    random_state : None, int, Generator or RandomState
+        Folds and noise.
+
+    Attributes
+    ----------
+    model_ : StackedModel
+        The fitted score model. It has no exact density: ``score_samples`` follows the flow.
+    estimators_ : list of estimators
+        The candidates, fitted to all rows.
+    levels_ : ndarray of shape (n_levels,)
+    weights_ : ndarray of shape (n_levels, n_estimators)
+        A convex combination per level.
+    errors_ : ndarray of shape (n_levels, n_estimators)
+        Out-of-fold mean squared denoising error per column of each candidate.
+    stacked_errors_ : ndarray of shape (n_levels,)
+        The same of the combination (its few weights are fitted to these rows).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skdiffusion import GaussianScore, StackedScore
+    >>> X = load_iris().data
+    >>> est = StackedScore(
+    ...     [("full", GaussianScore()), ("diag", GaussianScore("diag"))], random_state=0
+    ... ).fit(X)
+    >>> est.weights_[0].round(1)  # at low noise correlations matter
+    array([1., 0.])
+    """
+
+    def __init__(
+        self,
+        estimators=None,
+        *,
+        cv=5,
+        n_levels=16,
+        n_noise=1,
+        schedule="edm",
+        sampler=None,
+        sigma_min=None,
+        sigma_max=None,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.estimators = estimators
+        self.cv = cv
+        self.n_levels = n_levels
+        self.n_noise = n_noise
+        self.schedule = schedule
+        self.sampler = sampler
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit the candidates and find their weights per noise level.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            For candidates and errors alike; every candidate must take weights.
+
+        Returns
+        -------
+        StackedScore
+        """
+        self._check_parameters()
+        check_count(self.n_levels, "n_levels", 2)
+        check_count(self.n_noise, "n_noise")
+        X = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
+        weights = check_weights(sample_weight, len(X))
+        moments = FullMoments(X.shape[1])
+        moments.update(X, weights)
+        variances = moments.column_variances()
+        if not variances.any():
+            raise ValueError("X has no variance: all of its rows are the same.")
+        scale, low, high = noise_range(variances, self.sigma_min, self.sigma_max)
+        rng = as_generator(self.random_state)
+        candidates = self._candidates(len(X), scale, rng)
+        for name, candidate in candidates:
+            if sample_weight is not None and not has_fit_parameter(candidate, "sample_weight"):
+                raise ValueError(f"the candidate {name!r} takes no sample_weight.")
+
+        # below a hundredth of the scale every denoiser returns x, beyond ten spreads the mean
+        levels = np.geomspace(
+            max(low, 0.01 * scale), min(high, 10 * np.sqrt(variances.sum())), self.n_levels
+        )
+        seeds = rng.integers(2**62, size=2)
+        folds = list(_splitter(self.cv, int(seeds[0] % 2**31), len(X)).split(X))
+        grams = Parallel(n_jobs=self.n_jobs)(
+            delayed(_fold_errors)(
+                candidates, X, weights, sample_weight is not None, fold, levels, self.n_noise, seed
+            )
+            for fold, seed in zip(folds, rng.integers(2**62, size=len(folds)), strict=True)
+        )
+        gram = np.sum(grams, axis=0)
+        shares = np.stack([_convex_weights(level_gram) for level_gram in gram])
+        fitted = [
+            _fitted(candidate, X, weights if sample_weight is not None else None)
+            for _, candidate in candidates
+        ]
+        model = StackedModel([as_score_model(est) for est in fitted], levels, shares)
+        far_field = GaussianModel(moments.mean, moments.covariance())
+        self._set_model(model, far_field, variances)
+        self.estimators_ = fitted
+        self.levels_ = levels
+        self.weights_ = shares
+        total = 2 * self.n_noise * weights.sum() * X.shape[1]
+        self.errors_ = gram.diagonal(axis1=1, axis2=2) / total
+        self.stacked_errors_ = np.einsum("lj,ljk,lk->l", shares, gram, shares) / total
+        return self
+
+    def _candidates(self, n, scale, rng):
+        if self.estimators is not None:
+            if not self.estimators:
+                raise ValueError("estimators must hold at least one (name, estimator) pair.")
+            candidates = [(name, clone(est)) for name, est in self.estimators]
+        else:
+            few, many = int(np.clip(n // 60, 1, 10)), int(np.clip(n // 25, 1, 50))
+            candidates = [
+                ("gaussian", GaussianScore("ledoit_wolf")),
+                ("few components", GMMScore(few)),
+                ("many components", GMMScore(many)),
+                # the rows themselves: a blur below all levels at which weights are found
+                ("rows", EmpiricalScore(0.001 * scale, scaling="none")),
+            ]
+        for _, candidate in candidates:
+            if candidate.get_params().get("random_state", 0) is None:
+                candidate.set_params(random_state=int(rng.integers(2**31)))
+        return candidates
+
+
+def _splitter(cv: Any, seed: int, n: int):
+    """Folds; an int shuffles, because tables are often sorted."""
+    if isinstance(cv, int):
+        from sklearn.model_selection import KFold
+
+        return KFold(min(check_count(cv, "cv", 2), n), shuffle=True, random_state=seed)
+    return check_cv(cv)
+
+
+def _fitted(candidate, X, weights):
+    options = {} if weights is None else {"sample_weight": weights}
+    return clone(candidate).fit(X, **options)
+
+
+def _fold_errors(candidates, X, weights, weighted, fold, levels, n_noise, seed):
+    """Gram matrices of the candidates' errors on the held-out rows, one per level."""
+    train, test = fold
+    models = [
+        as_score_model(_fitted(candidate, X[train], weights[train] if weighted else None))
+        for _, candidate in candidates
+    ]
+    rng = as_generator(int(seed))
+    clean = np.repeat(X[test], 2 * n_noise, axis=0)
+    row_weights = np.repeat(weights[test], 2 * n_noise)
+    grams = np.empty((len(levels), len(models), len(models)))
+    # Opposite pairs: at low noise errors are sigma eps + sigma^2 s, candidates differ in the
+    # second term alone, and its product with the first averages out over a pair. One draw for
+    # all levels: their curves then differ by the level alone.
+    noise = rng.standard_normal((len(test), n_noise, X.shape[1]))
+    noise = np.concatenate([noise, -noise], axis=1).reshape(clean.shape)
+    for k, level in enumerate(levels):
+        noised = clean + level * noise
+        errors = np.stack([model.denoise(noised, level) - clean for model in models])
+        grams[k] = np.einsum("jnd,knd,n->jk", errors, errors, row_weights, optimize=True)
+    return grams
+
+
+def _convex_weights(gram):
+    """Minimiser of ``w' gram w`` over the simplex."""
+    values, axes = np.linalg.eigh(gram / np.trace(gram))
+    root = np.sqrt(np.maximum(values, 0))[:, None] * axes.T
+    m = len(gram)
+    weights, _ = scipy.optimize.nnls(
+        np.vstack([root, np.ones(m)]), np.concatenate([np.zeros(m), [1.0]])
+    )
+    return weights / weights.sum()

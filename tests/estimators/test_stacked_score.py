@@ -1,0 +1,111 @@
+"""StackedScore: the weights are optimal, and held-out rows are denoised better for it."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, StackedScore
+from skdiffusion.datasets import make_gaussian, make_ring
+from skdiffusion.estimators.stacked import _convex_weights
+from skdiffusion.utils.estimator_checks import check_score_estimator
+
+CANDIDATES = [("full", GaussianScore()), ("mixture", GMMScore(3))]
+GAUSSIANS = [("full", GaussianScore()), ("diagonal", GaussianScore("diag"))]
+
+
+@pytest.mark.foreign_state
+@parametrize_with_checks([StackedScore(GAUSSIANS, cv=2, n_levels=3)])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def test_score_estimator_contract():
+    check_score_estimator(StackedScore(GAUSSIANS, cv=2, n_levels=4))
+
+
+def test_convex_weights_are_optimal(rng):
+    for _ in range(20):
+        errors = rng.standard_normal((4, 30)) * rng.uniform(0.3, 2, 4)[:, None]
+        gram = errors @ errors.T
+        weights = _convex_weights(gram)
+        assert (weights >= 0).all() and weights.sum() == pytest.approx(1)
+        value = weights @ gram @ weights
+        # first-order condition on the simplex: no direction to a vertex descends
+        slopes = 2 * (gram @ weights) - 2 * value
+        assert slopes.min() > -1e-9 * value
+        assert value <= gram.diagonal().min() * (1 + 1e-12)
+
+
+def test_the_true_family_takes_all_the_weight():
+    X, _ = make_gaussian(400, 3, random_state=0)
+    est = StackedScore(
+        [("true", GaussianScore()), ("far too few directions", GaussianScore("isotropic"))],
+        n_levels=6,
+        random_state=0,
+    ).fit(X)
+    assert (est.weights_[:3, 0] > 0.95).all()
+
+
+def test_each_level_prefers_who_is_right_there():
+    X, law = make_ring(600, noise=0.05, random_state=0)
+    est = StackedScore(
+        [("gaussian", GaussianScore()), ("rows", EmpiricalScore(0.06, scaling="none"))],
+        random_state=0,
+    ).fit(X)
+    near = est.levels_ < 0.1
+    assert (est.weights_[near, 1] > 0.7).all()
+    # against the truth, which the weights have not seen
+    rows, _ = make_ring(500, noise=0.05, random_state=1)
+    noised = rows + 0.3 * np.random.default_rng(0).standard_normal(rows.shape)
+    truth = law.denoise(noised, 0.3)
+    singles = [np.mean((e.denoise(noised, 0.3) - truth) ** 2) for e in est.estimators_]
+    assert np.mean((est.denoise(noised, 0.3) - truth) ** 2) < 1.05 * min(singles)
+
+
+def test_digits_are_denoised_better_than_by_any_candidate():
+    X = load_digits().data / 8 - 1
+    train, test = train_test_split(X, test_size=0.3, random_state=0)
+    est = StackedScore(
+        [
+            ("gaussian", GaussianScore("ledoit_wolf")),
+            ("mixture", GMMScore(10, random_state=0)),
+            ("rows", EmpiricalScore(0.001, scaling="none")),
+        ],
+        cv=2,
+        n_levels=8,
+        random_state=0,
+    ).fit(train)
+    noise = np.random.default_rng(1).standard_normal(test.shape)
+    for sigma in (0.35, 0.5, 0.75):
+        noised = test + sigma * noise
+        error = np.mean((est.denoise(noised, sigma) - test) ** 2)
+        singles = [np.mean((e.denoise(noised, sigma) - test) ** 2) for e in est.estimators_]
+        assert error < 0.97 * min(singles)
+
+
+def test_flow_density_of_a_stack_of_one_is_its_own(rng):
+    X = rng.standard_normal((100, 2)) @ [[1.0, 0.5], [0.0, 0.4]]
+    single = GaussianScore().fit(X)
+    est = StackedScore([("only", GaussianScore())], cv=2, n_levels=3).fit(X)
+    np.testing.assert_array_equal(est.weights_, 1)
+    # the flow starts at sigma_min, not zero: a millionth of the variances
+    np.testing.assert_allclose(est.score_samples(X), single.score_samples(X), atol=1e-3)
+
+
+def test_weights_of_rows_count(rng):
+    X = rng.standard_normal((60, 2))
+    ones = StackedScore(CANDIDATES, cv=2, random_state=0).fit(X, sample_weight=np.ones(60))
+    none = StackedScore(CANDIDATES, cv=2, random_state=0).fit(X)
+    np.testing.assert_allclose(ones.weights_, none.weights_, atol=1e-6)
+
+
+def test_bad_requests(rng):
+    X = rng.standard_normal((20, 2))
+    with pytest.raises(ValueError, match="at least one"):
+        StackedScore([]).fit(X)
+    with pytest.raises(ValueError, match="n_levels must be an integer of at least 2"):
+        StackedScore(n_levels=1).fit(X)
+    with pytest.raises(ValueError, match="X has no variance"):
+        StackedScore(CANDIDATES).fit(np.ones((9, 2)))
