@@ -26,7 +26,7 @@ from skdiffusion.estimators._seeding import nearest, seeds
 
 __all__ = ["Rows", "Run", "best_of", "expectation_maximisation", "one_pass"]
 
-BLOCK = 4096
+BLOCK = 2048
 NEGLIGIBLE = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 1e-7}
 
 

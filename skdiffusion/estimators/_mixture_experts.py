@@ -58,24 +58,25 @@ class TriangularExpert:
         for low in range(0, d, width):
             high = min(low + width, d)
             rows = inverses[:, low:high, :high]  # zero beyond these columns
-            offsets = np.einsum("kwh,kh->kw", rows, means[:, :high])
-            basis = np.ascontiguousarray(rows.reshape(-1, high), dtype=dtype)
-            self.blocks.append((basis, offsets.reshape(-1, 1).astype(dtype), high))
+            offsets = np.einsum("kwh,kh->kw", rows, means[:, :high]).reshape(-1, 1)
+            basis = np.hstack([-offsets, rows.reshape(-1, high)])
+            self.blocks.append(np.ascontiguousarray(basis, dtype=dtype))
         self.n_components = k
         self.step = max(BUFFER // (k * width), 64)
 
     def log_density(self, X):
         """Log-density of each row under each component, shape ``(n, k)``, float64."""
-        n, k = len(X), self.n_components
+        (n, d), k = X.shape, self.n_components
         result = np.empty((n, k))
+        with_one = np.ones((self.step, d + 1), dtype=X.dtype)  # its products subtract the means
         for start in range(0, n, self.step):
-            columns = X[start : start + self.step].T
-            quadratic = np.zeros((k, columns.shape[1]), dtype=X.dtype)
-            for basis, offsets, high in self.blocks:
+            rows = X[start : start + self.step]
+            with_one[: len(rows), 1:] = rows
+            columns = with_one[: len(rows)].T
+            quadratic = np.zeros((k, len(rows)), dtype=X.dtype)
+            for basis in self.blocks:
                 # rows of X along the last axis: sums of squares over the others are fast
-                white = basis @ columns[:high]
-                white -= offsets
-                white = white.reshape(k, -1, columns.shape[1])
+                white = (basis @ columns[: basis.shape[1]]).reshape(k, -1, len(rows))
                 quadratic += np.einsum("kwn,kwn->kn", white, white)
             result[start : start + self.step] = quadratic.T
         return self.constants - 0.5 * result
@@ -139,7 +140,9 @@ class LowRankExpert:
         result = np.empty((len(X), self.shape[0]))
         for start in range(0, len(X), self.step):
             rows = X[start : start + self.step]
-            along = (rows.astype(self.dtype, copy=False) @ self.basis).reshape(len(rows), *self.shape)
+            along = (rows.astype(self.dtype, copy=False) @ self.basis).reshape(
+                len(rows), *self.shape
+            )
             along = along - self.offsets
             rows = rows.astype(np.float64, copy=False)
             squares = np.einsum("nd,nd->n", rows, rows)[:, None] - 2 * rows @ self.means

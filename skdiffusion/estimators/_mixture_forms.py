@@ -43,6 +43,9 @@ __all__ = [
     "weighted_rows",
 ]
 
+DENSE = 0.5
+"""Share of rows that matter from which all rows are taken."""
+
 
 @dataclass
 class Mixture:
@@ -312,12 +315,18 @@ def weighted_rows(statistics, X, gamma):
     Counts and first moments are added on the way.
     """
     centres = statistics.centres.astype(X.dtype, copy=False)
+    buffer = None
     for k in range(gamma.shape[1]):
         rows = np.flatnonzero(gamma[:, k])
         if not len(rows):
             continue
-        weights = gamma[rows, k]
-        centred = X[rows] - centres[k]
+        weights = gamma[:, k]
+        if len(rows) > DENSE * len(X):  # gathering would cost more than it saves
+            buffer = np.empty(X.shape, X.dtype) if buffer is None else buffer
+            centred = np.subtract(X, centres[k], out=buffer)
+        else:
+            weights, centred = weights[rows], X[rows]
+            centred -= centres[k]
         statistics.count[k] += weights.sum()
         statistics.first[k] += weights.astype(X.dtype, copy=False) @ centred
         centred *= np.sqrt(weights).astype(X.dtype, copy=False)[:, None]
