@@ -5,10 +5,9 @@ repeats exactly. Everything is drawn by a :class:`numpy.random.Generator` on the
 host and then shown to the array library at work, so that NumPy and torch see
 the same numbers.
 
-Rademacher probes for trace estimates are *keyed by the row they belong to*:
-bit :math:`(p, j)` of row :math:`x_i` is a hash of :math:`(x_i, p, j, seed)`.
-A row then has the same probes alone and in any batch, and different rows have
-independent ones.
+Some noise is *keyed by the row it belongs to*: draw :math:`(p, j)` of row :math:`x_i` is a
+hash of :math:`(x_i, p, j, seed)`. A row then has the same noise alone and in any batch,
+a repeated row has that of its original, and different rows have independent noise.
 """
 
 from __future__ import annotations
@@ -16,10 +15,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from skdiffusion.utils.arrays import like, to_numpy
 
-__all__ = ["as_generator", "normal_like", "rademacher_like"]
+__all__ = ["as_generator", "normal_by_row", "normal_like", "rademacher_like", "row_keys"]
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def as_generator(random_state: Any = None) -> np.random.Generator:
@@ -62,18 +64,32 @@ def _mix(bits: np.ndarray) -> np.ndarray:
     return bits ^ (bits >> np.uint64(31))
 
 
+def row_keys(x: Any, seed: int = 0) -> np.ndarray:
+    """A 64-bit hash of each row of ``x`` and the seed: equal rows have equal keys."""
+    rows = np.ascontiguousarray(to_numpy(x), dtype=np.float64) + 0.0  # -0.0 is 0.0
+    with np.errstate(over="ignore"):
+        column_keys = _mix(GOLDEN * np.arange(1, rows.shape[1] + 1, dtype=np.uint64))
+        keys = _mix(rows.view(np.uint64) ^ column_keys).sum(axis=1, dtype=np.uint64)
+        return _mix(keys + GOLDEN * np.uint64(seed + 1))
+
+
+def _bits_by_row(x, n_draws, seed):
+    """Random bits of shape ``(n_draws, n, d)`` that depend on each row and the seed alone."""
+    keys, d = row_keys(x, seed), np.shape(x)[1]
+    with np.errstate(over="ignore"):
+        column_keys = _mix(GOLDEN * np.arange(1, d + 1, dtype=np.uint64))
+        draw_keys = _mix(GOLDEN * np.arange(1, n_draws + 1, dtype=np.uint64) + np.uint64(seed))
+        return _mix(
+            draw_keys[:, None, None] + _mix(keys)[None, :, None] + column_keys[None, None, :]
+        )
+
+
 def rademacher_like(x: Any, n_probes: int, seed: int = 0):
     """Signs of shape ``(n_probes, n, d)`` that depend on each row of ``x`` and the seed alone."""
-    rows = np.ascontiguousarray(to_numpy(x), dtype=np.float64) + 0.0  # -0.0 is 0.0
-    n, d = rows.shape
-    golden = np.uint64(0x9E3779B97F4A7C15)
-    with np.errstate(over="ignore"):
-        column_keys = _mix(golden * np.arange(1, d + 1, dtype=np.uint64))
-        row_keys = _mix(rows.view(np.uint64) ^ column_keys).sum(axis=1, dtype=np.uint64)
-        row_keys = _mix(row_keys + golden * np.uint64(seed + 1))
-        probe_keys = _mix(golden * np.arange(1, n_probes + 1, dtype=np.uint64) + np.uint64(seed))
-        bits = _mix(
-            probe_keys[:, None, None] + _mix(row_keys)[None, :, None] + column_keys[None, None, :]
-        )
-    signs = np.where(bits >> np.uint64(63), 1.0, -1.0)
-    return like(signs.reshape(n_probes, n, d), x)
+    return like(np.where(_bits_by_row(x, n_probes, seed) >> np.uint64(63), 1.0, -1.0), x)
+
+
+def normal_by_row(x: np.ndarray, n_draws: int, seed: int = 0) -> np.ndarray:
+    """Standard normals of shape ``(n_draws, n, d)`` that depend on each row and the seed alone."""
+    uniform = (_bits_by_row(x, n_draws, seed) >> np.uint64(11)) * 2.0**-53 + 2.0**-54
+    return ndtri(uniform)

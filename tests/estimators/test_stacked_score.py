@@ -39,10 +39,11 @@ def test_convex_weights_are_optimal(rng):
 
 
 def test_the_true_family_takes_all_the_weight():
-    X, _ = make_gaussian(400, 3, random_state=0)
+    X, _ = make_gaussian(400, 3, spectrum=[9.0, 1.0, 0.1], random_state=0)
     est = StackedScore(
         [("true", GaussianScore()), ("far too few directions", GaussianScore("isotropic"))],
         n_levels=6,
+        n_noise=8,
         random_state=0,
     ).fit(X)
     assert (est.weights_[:3, 0] > 0.95).all()
@@ -109,3 +110,12 @@ def test_bad_requests(rng):
         StackedScore(n_levels=1).fit(X)
     with pytest.raises(ValueError, match="X has no variance"):
         StackedScore(CANDIDATES).fit(np.ones((9, 2)))
+
+
+def test_a_weight_is_a_repetition(rng):
+    X = rng.standard_normal((50, 2)) @ [[1.0, 0.8], [0.0, 0.5]]
+    weights = np.arange(50) % 3
+    weighted = StackedScore(GAUSSIANS, random_state=0).fit(X, sample_weight=weights)
+    repeated = StackedScore(GAUSSIANS, random_state=0).fit(np.repeat(X, weights, axis=0))
+    np.testing.assert_allclose(weighted.weights_, repeated.weights_, atol=1e-6)
+    np.testing.assert_allclose(weighted.errors_, repeated.errors_, rtol=1e-10)

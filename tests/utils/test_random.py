@@ -1,0 +1,46 @@
+"""Noise that belongs to rows, and generators that touch nothing global."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from skdiffusion.utils.random import as_generator, normal_by_row, rademacher_like
+
+
+@pytest.mark.parametrize("draw", [normal_by_row, rademacher_like])
+def test_noise_belongs_to_the_row(draw, rng):
+    X = rng.standard_normal((6, 3))
+    whole = draw(X, 4, seed=5)
+    np.testing.assert_array_equal(draw(X[2:3], 4, seed=5), whole[:, 2:3])
+    np.testing.assert_array_equal(draw(X[::-1].copy(), 4, seed=5), whole[:, ::-1])
+    np.testing.assert_array_equal(draw(np.repeat(X, 2, axis=0), 4, seed=5), whole.repeat(2, axis=1))
+    assert not np.array_equal(draw(X, 4, seed=6), whole)
+
+
+def test_row_noise_is_normal_and_independent(rng):
+    z = normal_by_row(rng.standard_normal((4000, 2)), 3, seed=1)
+    assert scipy.stats.kstest(z.ravel(), "norm").pvalue > 1e-3
+    flat = z.transpose(1, 0, 2).reshape(4000, -1)
+    # correlations of independent draws have standard deviation 1/sqrt(4000)
+    off = np.corrcoef(flat.T) - np.eye(6)
+    assert np.abs(off).max() < 5 / 4000**0.5
+    signs = rademacher_like(rng.standard_normal((4000, 2)), 3, seed=1)
+    assert abs(signs.mean()) < 5 / signs.size**0.5
+
+
+def test_zero_has_one_sign():
+    np.testing.assert_array_equal(
+        rademacher_like(np.array([[0.0, 1.0]]), 8), rademacher_like(np.array([[-0.0, 1.0]]), 8)
+    )
+
+
+def test_generators():
+    assert as_generator(3).random() == as_generator(3).random()
+    assert as_generator().random() != as_generator().random()
+    generator = np.random.default_rng(0)
+    assert as_generator(generator) is generator
+    state = np.random.RandomState(0)  # noqa: NPY002
+    assert as_generator(state).random() != as_generator(state).random()
+    for bad in ("seed", 1.5, True, -1):
+        with pytest.raises(ValueError, match="random_state must be"):
+            as_generator(bad)
