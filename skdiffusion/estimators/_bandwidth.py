@@ -32,6 +32,7 @@ PAIRS = 2**24
 """Pairs of rows that a likelihood looks at; of more, evenly spaced rows of the sorted table."""
 SHAPE_ROWS = 1000
 """Rows from which the shape is chosen, evenly spaced."""
+SORTED_BY = 8
 FOLDS = 5
 MIXED = (0.3, 0.1, 0.03, 0.01, 0.0)
 """Values of ``gamma`` below 1 that are tried."""
@@ -42,7 +43,10 @@ SINGULAR = 1e-6
 
 
 def merge_rows(X: np.ndarray, weights: np.ndarray):
-    """Distinct rows in lexicographic order of their bytes, their total weights, and who is who.
+    """Distinct rows in lexicographic order, their total weights, and who is who.
+
+    The order depends neither on the order of ``X`` nor on the units of its columns, so what is
+    done with evenly spaced rows does not either.
 
     Returns
     -------
@@ -56,9 +60,14 @@ def merge_rows(X: np.ndarray, weights: np.ndarray):
     rows = np.ascontiguousarray(X[kept]) + 0.0  # -0.0 is 0.0
     keys = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    # by the leading columns; the order of the bytes decides between rows equal in these
+    order = np.lexsort(rows[first, :SORTED_BY].T[::-1])
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    which = place[which.ravel()]
     index = np.full(len(X), -1)
-    index[kept] = which.ravel()
-    return rows[first], np.bincount(which.ravel(), weights[kept]), index
+    index[kept] = which
+    return rows[first[order]], np.bincount(which, weights[kept]), index
 
 
 class KernelShape(NamedTuple):

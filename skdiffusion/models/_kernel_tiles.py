@@ -98,17 +98,18 @@ class Block:
 
     def features(self, dtype, want) -> np.ndarray:
         """What the kernel weights average: ones, the points, their products by pairs."""
-        kind = {"log_sum": 0, "covariance": 2}.get(want, 1)
+        kind = "mean" if want == "product" else want
         if (dtype, kind) not in self._features:
-            parts = [np.ones((len(self.points), 1)), self.points, *self._pairs(kind == 2)]
-            features = np.hstack(parts[: kind + 1]).astype(dtype)
-            self._features[dtype, kind] = features
+            parts = [np.ones((len(self.points), 1))]
+            if kind != "log_sum":
+                parts.append(self.points)
+            if kind == "diagonal":
+                parts.append(self.points**2)
+            if kind == "covariance":
+                i, j = np.triu_indices(self.points.shape[1])
+                parts.append(self.points[:, i] * self.points[:, j])
+            self._features[dtype, kind] = np.hstack(parts).astype(dtype)
         return self._features[dtype, kind]
-
-    def _pairs(self, wanted):
-        if wanted:
-            i, j = np.triu_indices(self.points.shape[1])
-            yield self.points[:, i] * self.points[:, j]
 
     def size(self, x, variance) -> np.ndarray:
         """Size of the terms of ``L`` in each row: what its rounding is relative to."""
@@ -145,8 +146,8 @@ def kernel_moments(block, x, variance, want, *, dtype=np.float64, v=None, hidden
     x : ndarray of shape (m, d)
         In float64, in the coordinates of the block.
     variance : ndarray of shape (m, 1)
-    want : {"log_sum", "mean", "covariance", "product"}
-        How much to compute.
+    want : {"log_sum", "mean", "covariance", "diagonal", "product"}
+        How much to compute: the last three are the second moments.
     dtype : {numpy.float32, numpy.float64}
         Accuracy to aim for; second moments are always float64.
     v : ndarray of shape (m, d), optional
@@ -158,7 +159,7 @@ def kernel_moments(block, x, variance, want, *, dtype=np.float64, v=None, hidden
     -------
     KernelMoments
     """
-    if want in ("covariance", "product"):
+    if want not in ("log_sum", "mean"):
         dtype = np.float64
     d = block.points.shape[1]
     size = block.size(x, variance)
@@ -253,6 +254,8 @@ def _stream(block, x, variance, size, want, v, hidden, dtype):
     second = None
     if want == "product":
         second = (along_sums[:, 1:] - along_sums[:, :1] * mean) / total
+    if want == "diagonal":
+        second = np.maximum(sums[:, d + 1 :] / total - mean**2, 0)
     if want == "covariance":
         i, j = np.triu_indices(d)
         second = np.empty((len(x), d, d))
@@ -376,6 +379,8 @@ def _anchored(block, x, variance, want, v, best, row, column):
         offset -= mean[row]
         along = weight * np.einsum("ij,ij->i", offset, v[row])
         second = np.add.reduceat(along[:, None] * offset, starts)
+    if want == "diagonal":
+        second = np.add.reduceat(weight[:, None] * (offset - mean[row]) ** 2, starts)
     if want == "covariance":
         offset = (offset - mean[row]) * np.sqrt(weight)[:, None]
         second = np.stack([part.T @ part for part in np.split(offset, starts[1:])])

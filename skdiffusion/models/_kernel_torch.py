@@ -99,6 +99,8 @@ def _part(seen, x, precision, want, v, hidden, anchored):
     if want == "covariance":
         away = (points if anchored else points[None]) - mean[:, None]
         second = torch.einsum("mni,mnj->mij", weights[:, :, None] * away, away)
+    if want == "diagonal":
+        second = torch.einsum(average, weights, points**2) - mean**2
     if want == "product":
         along = torch.einsum("mnd,md->mn" if anchored else "nd,md->mn", points, v)
         along = weights * (along - (weights * along).sum(dim=1, keepdim=True))

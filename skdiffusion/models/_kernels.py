@@ -48,25 +48,15 @@ class KernelSums:
         kept = np.flatnonzero(weights > 0)
         self._position = np.full(len(points), -1, np.intp)
         self._position[kept] = np.arange(len(kept))
-        self._prepare(points[kept], weights[kept])
-
-    def _prepare(self, points, weights):
+        self._weights = weights[kept]
         # centred, so that rounding is relative to the spread and not to the offset
-        self._centre = weights @ points
-        self._points, self._weights = points - self._centre, weights
+        self._centre = self._weights @ points[kept]
+        self._points = points[kept] - self._centre
         self._seen = Parameters(
-            centre=self._centre, points=self._points, log_weights=np.log(weights)
+            centre=self._centre, points=self._points, log_weights=np.log(self._weights)
         )
-        self._routes = _Routes(self._points, weights)
+        self._routes = _Routes(self._points, self._weights)
         self._scaled: tuple = (None, None)
-
-    def __getstate__(self):
-        # what can be rebuilt is not stored
-        return self._points + self._centre, self._weights, self._position
-
-    def __setstate__(self, state):
-        points, weights, self._position = state
-        self._prepare(points, weights)
 
     def log_sum(self, x: Any, variance: Any, exclude: Any = None):
         """Logarithm of the kernel sum, shape ``(m,)``."""
@@ -80,6 +70,10 @@ class KernelSums:
     def covariance(self, x: Any, variance: Any, exclude: Any = None):
         """Covariance of the points under the kernel weights, shape ``(m, d, d)``."""
         return self._moments(x, variance, "covariance", exclude).second
+
+    def diagonal(self, x: Any, variance: Any, exclude: Any = None):
+        """Diagonal of the covariance, shape ``(m, d)``."""
+        return self._moments(x, variance, "diagonal", exclude).second
 
     def covariance_product(self, x: Any, variance: Any, v: Any, exclude: Any = None):
         """Covariance times the rows of ``v``, shape ``(m, d)``."""
@@ -128,7 +122,7 @@ class KernelSums:
             x / scale, np.ones((len(x), 1)), want, dtype, v, hidden
         )
         if second is not None:
-            second = second * scale
+            second = second * (scale**2 if want == "diagonal" else scale)
             second = second * scale[:, None] if want == "covariance" else second
         return KernelMoments(
             log_sum,

@@ -116,8 +116,22 @@ class EmpiricalModel(BaseScoreModel):
         spread, axes = _spectrum(self.kernel)
         self.has_density = bool(np.min(spread) > 0)
         self._kernel = Parameters(spread=spread, axes=axes)
+        self._sums = self._new_sums()
+
+    def _new_sums(self):
         # in the axes of the kernel, where it is a product over coordinates
-        self._sums = KernelSums(points if axes is None else points @ axes, weights)
+        axes = self._kernel.axes
+        return KernelSums(self.points if axes is None else self.points @ axes, self.weights)
+
+    def __getstate__(self):
+        # what can be computed anew is not stored
+        return {key: value for key, value in self.__dict__.items() if key != "_sums"}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        for array in (self.points, self.weights):
+            array.setflags(write=False)
+        self._sums = self._new_sums()
 
     # ------------------------------------------------------------------ leave-one-out
 
@@ -249,6 +263,15 @@ class EmpiricalModel(BaseScoreModel):
         weight = sigma**2 / variance
         return self._outward(weight * product + (1 - weight) * v)
 
+    def _score_divergence(self, x, sigma, exclude=None):
+        variance = self._variance(x, sigma)
+        diagonal = self._sums.diagonal(self._inward(x), variance, exclude)
+        return namespace(x).sum((diagonal / variance - 1) / variance, axis=-1)
+
+    def _denoise_divergence(self, x, sigma, exclude=None):
+        divergence = self._score_divergence(x, sigma, exclude)
+        return self.n_features + (sigma[..., 0] if np.ndim(sigma) else sigma) ** 2 * divergence
+
     def _draw(self, n_samples, rng):
         drawn = self.points[rng.choice(len(self.points), size=n_samples, p=self.weights)]
         if self.kernel is None:
@@ -358,6 +381,13 @@ class BarycentricModel(BaseScoreModel):
 
     def _score_jvp(self, x, sigma, v, **condition):
         return self._mean(self.model._score_jvp, x, sigma, v, **condition)
+
+    def _score_divergence(self, x, sigma, **condition):
+        return self._mean(self.model._score_divergence, x, sigma, **condition)
+
+    def _denoise_divergence(self, x, sigma, **condition):
+        divergence = self._score_divergence(x, sigma, **condition)
+        return self.n_features + (sigma[..., 0] if np.ndim(sigma) else sigma) ** 2 * divergence
 
     def _denoise_jvp(self, x, sigma, v, **condition):
         return v + sigma**2 * self._score_jvp(x, sigma, v, **condition)
