@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from sklearn.utils.extmath import randomized_svd
 
 from skdiffusion.estimators._mixture_experts import LowRankExpert
 from skdiffusion.estimators._mixture_forms import FullForm, weighted_rows
@@ -30,7 +29,7 @@ __all__ = ["LowRankForm"]
 
 MATRIX_UP_TO = 256
 """Number of columns up to which the axes come from whole scatter matrices."""
-START_ROWS = 2000
+START_ROWS = 400
 """Rows per component from which the first axes are found in many columns."""
 
 
@@ -54,13 +53,8 @@ class LowRankForm(FullForm):
         for j in range(k):
             rows = np.flatnonzero(labels == j)
             rows = rows[:: max(len(rows) // START_ROWS, 1)]
-            sample = np.zeros((max(len(rows), r), d))
-            sample[: len(rows)] = X[rows] - centres[j]
-            sample *= 1 / math.sqrt(max(len(rows), 1))
-            # rows too few for all axes: the missing ones start as any direction
-            _, lengths, across = randomized_svd(sample, r, n_iter=4, random_state=0)
-            axes[j] = np.linalg.qr(across.T)[0]
-            variances[j] = lengths**2
+            sample = (X[rows] - centres[j]) / math.sqrt(max(len(rows), 1))
+            variances[j], axes[j] = _leading(sample.astype(np.float64, copy=False), r)
         # every axis starts above the rest: one that does not could never leave it
         rest = np.maximum(variances.min(axis=1) / 2, 1e-3 * total)
         mixture.spread = (np.maximum(variances, 1.1 * rest[:, None]), axes, rest)
@@ -155,3 +149,15 @@ class LowRankForm(FullForm):
     def _n_spread(self, k, d):
         r = self.rank
         return k * (d * r - r * (r - 1) // 2 + 1)
+
+
+def _leading(rows, r):
+    """Squared lengths and directions of the ``r`` longest principal axes of some rows."""
+    lengths, across = np.linalg.eigh(rows @ rows.T)
+    lengths, across = lengths[::-1][:r], across[:, ::-1][:, :r]
+    found = int(np.sum(lengths > 1e-10 * lengths.max(initial=0)))
+    axes = rows.T @ (across[:, :found] / np.sqrt(lengths[:found]))
+    if found < r:  # rows too few for all axes: the others start anywhere
+        rest = np.random.default_rng(0).standard_normal((rows.shape[1], r - found))
+        axes = np.linalg.qr(np.hstack([axes, rest]))[0]
+    return np.r_[lengths[:found], np.zeros(r - found)], axes

@@ -104,7 +104,7 @@ def _plus_plus(X, weights, k, rng):
     for j in range(1, k):
         uniforms = rng.random(tries)
         masses = weights * closest
-        # all rows sit on a seed already: any row will do
+        # where all rows sit on a seed already, any row will do
         candidates = _draw(masses if masses.sum() > 0 else weights, uniforms)
         distances = np.minimum(_squared_distances(X, X[candidates]), closest[:, None])
         best = int(np.argmin(weights @ distances))
@@ -113,14 +113,9 @@ def _plus_plus(X, weights, k, rng):
 
 
 def _squared_distances(X, centres):
-    result = np.empty((len(X), len(centres)))
-    step = max(CHUNK // X.shape[1], 1)
-    for start in range(0, len(X), step):
-        rows = X[start : start + step].astype(np.float64, copy=False)
-        for j, centre in enumerate(centres):
-            difference = rows - centre
-            result[start : start + step, j] = np.einsum("nd,nd->n", difference, difference)
-    return result
+    centres = centres.astype(X.dtype)
+    own = np.einsum("nd,nd->n", X, X)[:, None]
+    return np.maximum(own + np.einsum("kd,kd->k", centres, centres) - 2 * (X @ centres.T), 0)
 
 
 def _lloyd(X, weights, centres, max_iter=20):
