@@ -12,7 +12,9 @@ components at once: :class:`SpectralStack` by one product with all the axes side
 :class:`DiagonalStack` by at most one common rotation (diagonal and tied covariances).
 
 The residual :math:`e_k` is formed, not inferred from :math:`\|x-m_k\|^2 - \|c_k\|^2`: the
-difference of squares is lost to rounding where :math:`s_k + \sigma^2` is small.
+difference of squares is lost to rounding where :math:`s_k + \sigma^2` is small. Squares are
+expanded only for diagonals whose centres are not far apart in units of their widths, where
+all components then cost two small products.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models.covariance import SpectralCovariance
-from skdiffusion.utils.arrays import Parameters, like, namespace
+from skdiffusion.utils.arrays import Parameters, is_torch, like, namespace
 
-__all__ = ["DiagonalStack", "SpectralStack", "stack_components"]
+__all__ = ["DiagonalStack", "SpectralStack", "squared_norms", "stack_components"]
+
+EXPANDS_UP_TO = 2000.0
+"""Squared distance of the centres, in widths, up to which squares may be expanded."""
 
 
 def stack_components(centres: np.ndarray, covariances: list[SpectralCovariance]):
@@ -89,38 +94,68 @@ class DiagonalStack:
         self.width = offsets.size  # numbers per row in the coordinates of all components
         self.span = self.n_features  # and in the axes that make up a matrix
 
-    def coordinates(self, x):
-        """Coordinates ``(c, e)`` of each row in each component: ``(n, k, d)`` and ``None``."""
-        return self._turned(x)[:, None, :] - self._seen.like(x).offsets, None
+    def locate(self, x, level):
+        """Where rows lie, for ``pull`` and ``vectors``; and ``(x-m)' (C + level)^-1 (x-m)``."""
+        xp, seen = namespace(x), self._seen.like(x)
+        turned = self._turned(x)
+        if self._expands(level):
+            precision = 1 / (seen.variances + level)
+            squares = (turned * turned) @ precision.T
+            cross = turned @ (seen.offsets * precision).T
+            quadratic = squares - 2 * cross + xp.sum(seen.offsets**2 * precision, axis=-1)
+            return (turned, None), quadratic
+        c = turned[:, None, :] - seen.offsets
+        white = c / xp.sqrt(seen.variances + level)
+        return (turned, c), squared_norms(white)
 
-    def directions(self, v):
-        """Coordinates of vectors rather than points: without the centres."""
-        return self._turned(v)[:, None, :], None
+    def pull(self, where, weights, function):
+        """Weighted sum over components of ``f(C) (x - m)``, shape ``(n, d)``."""
+        xp, (turned, c) = namespace(weights), where
+        seen = self._seen.like(weights)
+        gain = function(seen.variances)
+        if c is None:
+            return self._returned(turned * (weights @ gain) - weights @ (gain * seen.offsets))
+        return self._returned(xp.sum(weights[:, :, None] * gain * c, axis=1))
 
-    def gains(self, function, x):
-        """A function of the variances on and off the axes."""
-        return function(self._seen.like(x).variances), None
+    def vectors(self, where, function):
+        """The vectors ``f(C) (x - m)`` of all components, shape ``(n, k, d)``."""
+        turned, c = where
+        seen = self._seen.like(turned)
+        c = turned[:, None, :] - seen.offsets if c is None else c
+        return self._returned(function(seen.variances) * c)
 
-    def total(self, values, rest):
-        """Sum over all directions of values on the axes (and off them), per component."""
-        return namespace(values).sum(values, axis=-1)
+    def apply(self, weights, function, v):
+        """Weighted sum over components of ``f(C) v``, shape ``(n, d)``."""
+        gain = function(self._seen.like(v).variances)
+        return self._returned(
+            namespace(v).sum(weights[:, :, None] * gain, axis=1) * self._turned(v)
+        )
 
-    def combine(self, c, e):
-        """Sum over components of the vectors with coordinates ``(c, e)``: shape ``(n, d)``."""
-        return self._returned(namespace(c).sum(c, axis=1))
+    def trace(self, function, x):
+        """Trace of ``f(C)`` of each component: ``(k,)``, or ``(n, k)`` if levels are by row."""
+        return namespace(x).sum(function(self._seen.like(x).variances), axis=-1)
 
-    def vectors(self, c, e):
-        """The vectors with coordinates ``(c, e)``: shape ``(n, k, d)``."""
-        return self._returned(c)
-
-    def matrices(self, weights, gain, rest):
-        """Weighted sums of the matrices with these gains: shape ``(n, d, d)``."""
-        xp = namespace(weights)
-        diagonal = xp.sum(weights[:, :, None] * gain, axis=1)
-        rotation = self._seen.like(weights).rotation
-        if rotation is None:
+    def matrices(self, weights, function):
+        """Weighted sums over components of the matrices ``f(C)``: shape ``(n, d, d)``."""
+        xp, seen = namespace(weights), self._seen.like(weights)
+        diagonal = xp.sum(weights[:, :, None] * function(seen.variances), axis=1)
+        if seen.rotation is None:
             return diagonal[:, :, None] * like(np.eye(self.n_features), weights)
-        return xp.matmul(rotation[None] * diagonal[:, None, :], rotation.T[None])
+        return xp.matmul(seen.rotation[None] * diagonal[:, None, :], seen.rotation.T[None])
+
+    def _expands(self, level):
+        """Whether expanded squares lose no more than three digits to cancellation.
+
+        What cancels is the square of a centre in units of the component's width: a far
+        point makes the whole result large with it.
+        """
+        if not isinstance(level, float):
+            return False
+        widths = self._seen.variances + level
+        return (
+            bool((widths > 0).all())
+            and float((self._seen.offsets**2 / widths).sum(axis=1).max()) < EXPANDS_UP_TO
+        )
 
     def _turned(self, x):
         rotation = self._seen.like(x).rotation
@@ -159,67 +194,91 @@ class SpectralStack:
         self.width = k * (r + 2 * d * self.has_rest)
         self.span = k * r
 
-    def coordinates(self, x):
-        """Coordinates ``(c, e)`` of each row: ``(n, k, r)`` and ``(n, k, d)`` or ``None``."""
-        seen = self._seen.like(x)
-        c = self._along(x) - seen.offsets
-        return c, self._rest(x[:, None, :] - seen.centres, c) if self.has_rest else None
+    def locate(self, x, level):
+        """Where rows lie, for ``pull`` and ``vectors``; and ``(x-m)' (C + level)^-1 (x-m)``."""
+        xp, seen = namespace(x), self._seen.like(x)
+        root = 1 / xp.sqrt(seen.variances + level)
+        if self.has_rest:
+            c = self._along(x, seen.basis) - seen.offsets
+            e = x[:, None, :] - seen.centres - self._embedded(c)
+            rest = 1 / xp.sqrt(seen.residuals[:, None] + level)
+            quadratic = squared_norms(c * root) + squared_norms(e * rest)
+            return (c, e, None), quadratic
+        if root.ndim == 2:  # one level: white coordinates straight from the product
+            c = self._along(x, seen.basis * xp.reshape(root, (1, -1))) - seen.offsets * root
+            return (c, None, 1 / root), squared_norms(c)
+        c = self._along(x, seen.basis) - seen.offsets
+        return (c, None, None), squared_norms(c * root)
 
-    def directions(self, v):
-        """Coordinates of vectors rather than points: without the centres."""
-        c = self._along(v)
-        return c, self._rest(v[:, None, :], c) if self.has_rest else None
+    def pull(self, where, weights, function):
+        """Weighted sum over components of ``f(C) (x - m)``, shape ``(n, d)``."""
+        xp, (c, e, width) = namespace(weights), where
+        gain, rest = self._gains(function, weights)
+        gain = gain if width is None else gain * width
+        weights = weights[:, :, None]
+        if gain.ndim == 2:
+            along = self._flat(weights * c) @ (self._seen.like(c).basis * self._flat(gain[None])).T
+        else:
+            along = self._flat(weights * gain * c) @ self._seen.like(c).basis.T
+        return along if e is None else along + xp.sum(weights * rest * e, axis=1)
 
-    def gains(self, function, x):
-        """A function of the variances on and off the axes."""
-        seen = self._seen.like(x)
-        rest = function(seen.residuals[:, None]) if self.has_rest else None
-        return function(seen.variances), rest
+    def vectors(self, where, function):
+        """The vectors ``f(C) (x - m)`` of all components, shape ``(n, k, d)``."""
+        c, e, width = where
+        gain, rest = self._gains(function, c)
+        along = self._embedded((gain if width is None else gain * width) * c)
+        return along if e is None else along + rest * e
 
-    def total(self, values, rest):
-        """Sum over all directions of values on the axes (and off them), per component."""
-        total = namespace(values).sum(values, axis=-1)
-        if rest is None:
-            return total
-        return total + (self.n_features - self.rank) * rest[..., 0]
+    def apply(self, weights, function, v):
+        """Weighted sum over components of ``f(C) v``, shape ``(n, d)``."""
+        c = self._along(v, self._seen.like(v).basis)
+        e = v[:, None, :] - self._embedded(c) if self.has_rest else None
+        return self.pull((c, e, None), weights, function)
 
-    def combine(self, c, e):
-        """Sum over components of the vectors with coordinates ``(c, e)``: shape ``(n, d)``."""
-        xp = namespace(c)
-        flat = xp.reshape(c, (c.shape[0], self.n_components * self.rank))
-        along = flat @ self._seen.like(c).basis.T
-        return along if e is None else along + xp.sum(e, axis=1)
+    def trace(self, function, x):
+        """Trace of ``f(C)`` of each component: ``(k,)``, or ``(n, k)`` if levels are by row."""
+        gain, rest = self._gains(function, x)
+        total = namespace(x).sum(gain, axis=-1)
+        return total if rest is None else total + (self.n_features - self.rank) * rest[..., 0]
 
-    def vectors(self, c, e):
-        """The vectors with coordinates ``(c, e)``: shape ``(n, k, d)``."""
-        along = self._embedded(c)
-        return along if e is None else along + e
-
-    def matrices(self, weights, gain, rest):
-        """Weighted sums of the matrices with these gains: shape ``(n, d, d)``."""
+    def matrices(self, weights, function):
+        """Weighted sums over components of the matrices ``f(C)``: shape ``(n, d, d)``."""
         xp, seen = namespace(weights), self._seen.like(weights)
         n, d = weights.shape[0], self.n_features
-        identity = like(np.eye(d), weights)
+        gain, rest = self._gains(function, weights)
         excess = gain if rest is None else gain - rest
         if gain.ndim == 2:  # the same for all rows: one matrix per component
             each = xp.matmul(seen.axes * excess[:, None, :], xp.matrix_transpose(seen.axes))
             result = xp.reshape(weights @ xp.reshape(each, (-1, d * d)), (n, d, d))
         else:
-            flat = xp.reshape(weights[:, :, None] * excess, (n, 1, -1))
+            flat = self._flat(weights[:, :, None] * excess)[:, None, :]
             result = xp.matmul(seen.basis[None] * flat, seen.basis.T[None])
         if rest is None:
             return result
-        return result + xp.sum(weights * rest[..., 0], axis=-1)[:, None, None] * identity
+        isotropic = xp.sum(weights * rest[..., 0], axis=-1)[:, None, None]
+        return result + isotropic * like(np.eye(d), weights)
 
-    def _along(self, x):
-        c = x @ self._seen.like(x).basis
+    def _gains(self, function, x):
+        seen = self._seen.like(x)
+        rest = function(seen.residuals[:, None]) if self.has_rest else None
+        return function(seen.variances), rest
+
+    def _along(self, x, basis):
+        c = x @ basis
         return namespace(c).reshape(c, (x.shape[0], self.n_components, self.rank))
 
-    def _rest(self, v, c):
-        return v - self._embedded(c)
+    def _flat(self, c):
+        return namespace(c).reshape(c, (c.shape[0], self.n_components * self.rank))
 
     def _embedded(self, c):
         xp = namespace(c)
         axes = xp.matrix_transpose(self._seen.like(c).axes)
         by_component = xp.matmul(xp.permute_dims(c, (1, 0, 2)), axes)
         return xp.permute_dims(by_component, (1, 0, 2))
+
+
+def squared_norms(vectors):
+    """Squared lengths along the last axis of ``(n, k, r)`` arrays."""
+    if is_torch(vectors):
+        return (vectors * vectors).sum(-1)
+    return np.einsum("nkr,nkr->nk", vectors, vectors)  # one pass, no temporary

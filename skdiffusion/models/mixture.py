@@ -30,7 +30,7 @@ import numpy as np
 import sklearn
 
 from skdiffusion.models.base import BaseScoreModel
-from skdiffusion.models.components import stack_components
+from skdiffusion.models.components import squared_norms, stack_components
 from skdiffusion.models.conditional import (
     conditional_gaussian,
     marginal_covariance,
@@ -38,13 +38,14 @@ from skdiffusion.models.conditional import (
 )
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.models.gaussian import GaussianModel
+from skdiffusion.models.log_weights import log_sum_exp, softmax
 from skdiffusion.utils.arrays import Parameters, is_torch, namespace, to_numpy
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["MixtureModel"]
 
 LOG_2PI = math.log(2 * math.pi)
-BLOCK = 2**21
+BLOCK = 2**20
 """Numbers per temporary on the host: small enough to stay in a cache, large enough for BLAS."""
 
 
@@ -282,81 +283,67 @@ class MixtureModel(BaseScoreModel):
     # ------------------------------------------------------------------ one block of rows
 
     def _expert(self, x, sigma):
-        """White coordinates in every component, their gains, and the weighted log-densities."""
-        level = _variance_of(sigma)
-        c, e = self._stack.coordinates(x - self._seen.like(x).centre)
-        root, rest = self._stack.gains(_root_precision(level), x)
-        c = c * root
-        quadratic = _squared_norms(c)
-        if e is not None:
-            e = e * rest
-            quadratic = quadratic + _squared_norms(e)
-        log_det = self._stack.total(*self._stack.gains(_log_variance(level), x))
+        """Where rows lie in the components, and their weighted log-densities ``(n, k)``."""
+        level, seen = _variance_of(sigma), self._seen.like(x)
+        where, quadratic = self._stack.locate(x - seen.centre, level)
+        log_det = self._stack.trace(_log_variance(level), x)
         log_density = -0.5 * (quadratic + log_det + self.n_features * LOG_2PI)
-        return c, e, root, rest, self._seen.like(x).log_weights + log_density
+        return where, seen.log_weights + log_density
 
     def _deviations(self, x, sigma):
         """Responsibilities, and scores of the components about the mixture's."""
-        c, e, root, rest, logits = self._expert(x, sigma)
-        gamma = _softmax(logits)
-        scores = self._stack.vectors(-root * c, None if e is None else -rest * e)
+        where, logits = self._expert(x, sigma)
+        gamma = softmax(logits)
+        scores = -self._stack.vectors(where, _precision(_variance_of(sigma)))
         mean = namespace(x).sum(gamma[:, :, None] * scores, axis=1)
         return gamma, scores - mean[:, None, :]
 
-    def _combined(self, gamma, gain, rest, c, e):
-        """Responsibility-weighted sum of functions of the covariances at coordinates."""
-        gamma = gamma[:, :, None]
-        return self._stack.combine(gamma * gain * c, None if e is None else gamma * rest * e)
-
     def _log_prob_block(self, x, sigma):
-        return _log_sum_exp(self._expert(x, sigma)[-1])[:, 0]
+        return log_sum_exp(self._expert(x, sigma)[1])[:, 0]
 
     def _responsibilities_block(self, x, sigma):
-        return _softmax(self._expert(x, sigma)[-1])
+        return softmax(self._expert(x, sigma)[1])
 
     def _score_block(self, x, sigma):
-        c, e, root, rest, logits = self._expert(x, sigma)
-        return -self._combined(_softmax(logits), root, rest, c, e)
+        where, logits = self._expert(x, sigma)
+        return -self._stack.pull(where, softmax(logits), _precision(_variance_of(sigma)))
 
     def _denoise_block(self, x, sigma):
-        c, e, _, _, logits = self._expert(x, sigma)
-        gamma, seen = _softmax(logits), self._seen.like(x)
-        gain, rest = self._stack.gains(_root_shrinkage(_variance_of(sigma)), x)
-        centre = seen.centre + gamma @ seen.centred_means
-        return centre + self._combined(gamma, gain, rest, c, e)
+        where, logits = self._expert(x, sigma)
+        gamma, seen = softmax(logits), self._seen.like(x)
+        spread = self._stack.pull(where, gamma, _shrinkage(_variance_of(sigma)))
+        return seen.centre + gamma @ seen.centred_means + spread
 
     def _score_jacobian_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)
-        precision = self._stack.gains(_precision(_variance_of(sigma)), x)
-        return _scatter(gamma, deviations) - self._stack.matrices(gamma, *precision)
+        within = self._stack.matrices(gamma, _precision(_variance_of(sigma)))
+        return _scatter(gamma, deviations) - within
 
     def _denoise_jacobian_block(self, x, sigma):
         level = _variance_of(sigma)
         gamma, deviations = self._deviations(x, sigma)
-        within = self._stack.matrices(gamma, *self._stack.gains(_shrinkage(level), x))
+        within = self._stack.matrices(gamma, _shrinkage(level))
         return within + level * _scatter(gamma, deviations)
 
     def _score_jvp_block(self, x, sigma, v):
         gamma, deviations = self._deviations(x, sigma)
-        precision, rest = self._stack.gains(_precision(_variance_of(sigma)), x)
-        within = self._combined(gamma, precision, rest, *self._stack.directions(v))
+        within = self._stack.apply(gamma, _precision(_variance_of(sigma)), v)
         return _scatter_product(gamma, deviations, v) - within
 
     def _denoise_jvp_block(self, x, sigma, v):
         gamma, deviations = self._deviations(x, sigma)
-        gain, rest = self._stack.gains(_shrinkage(_variance_of(sigma)), x)
-        within = self._combined(gamma, gain, rest, *self._stack.directions(v))
+        within = self._stack.apply(gamma, _shrinkage(_variance_of(sigma)), v)
         return within + sigma**2 * _scatter_product(gamma, deviations, v)
 
     def _score_divergence_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)
-        traces = self._stack.total(*self._stack.gains(_precision(_variance_of(sigma)), x))
-        return namespace(x).sum(gamma * (_squared_norms(deviations) - traces), axis=-1)
+        traces = self._stack.trace(_precision(_variance_of(sigma)), x)
+        return namespace(x).sum(gamma * (squared_norms(deviations) - traces), axis=-1)
 
     def _denoise_divergence_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)
-        traces = self._stack.total(*self._stack.gains(_shrinkage(_variance_of(sigma)), x))
-        return namespace(x).sum(gamma * (sigma**2 * _squared_norms(deviations) + traces), axis=-1)
+        traces = self._stack.trace(_shrinkage(_variance_of(sigma)), x)
+        return namespace(x).sum(gamma * (sigma**2 * squared_norms(deviations) + traces), axis=-1)
 
     # ------------------------------------------------------------------ inner workings
 
@@ -414,17 +401,8 @@ def _precision(level):
     return lambda variance: 1 / (variance + level)
 
 
-def _root_precision(level):
-    return lambda variance: 1 / namespace(variance).sqrt(variance + level)
-
-
 def _shrinkage(level):
     return lambda variance: variance / (variance + level)
-
-
-def _root_shrinkage(level):
-    """The factor that takes a white coordinate to its part of the denoiser."""
-    return lambda variance: variance / namespace(variance).sqrt(variance + level)
 
 
 def _log_variance(level):
@@ -433,12 +411,6 @@ def _log_variance(level):
 
 def _standard_deviation(sigma):
     return lambda variance: np.sqrt(variance + sigma**2)
-
-
-def _squared_norms(vectors):
-    if is_torch(vectors):
-        return (vectors * vectors).sum(-1)
-    return np.einsum("nkr,nkr->nk", vectors, vectors)  # one pass, no temporary
 
 
 def _scatter(gamma, deviations):
@@ -451,23 +423,3 @@ def _scatter_product(gamma, deviations, v):
     xp = namespace(gamma)
     along = xp.sum(deviations * v[:, None, :], axis=-1)
     return xp.sum((gamma * along)[:, :, None] * deviations, axis=1)
-
-
-def _highest(logits):
-    """Row maxima; constants to autograd, since they cancel."""
-    highest = namespace(logits).max(logits, axis=1, keepdims=True)
-    return highest.detach() if is_torch(highest) else highest
-
-
-def _log_sum_exp(logits):
-    xp, highest = namespace(logits), _highest(logits)
-    return highest + xp.log(xp.sum(xp.exp(logits - highest), axis=1, keepdims=True))
-
-
-def _softmax(logits):
-    xp = namespace(logits)
-    lower = logits - _highest(logits)
-    # below this the weights are denormal numbers: no effect but a hundredfold cost
-    floor = 0.9 * math.log(xp.finfo(logits.dtype).smallest_normal)
-    weights = xp.where(lower < floor, xp.zeros_like(lower), xp.exp(lower))
-    return weights / xp.sum(weights, axis=1, keepdims=True)
