@@ -24,10 +24,33 @@ from skdiffusion.estimators._mixture_experts import normalised, weighted_log_den
 from skdiffusion.estimators._mixture_forms import Mixture, Statistics
 from skdiffusion.estimators._seeding import nearest, seeds
 
-__all__ = ["Rows", "Run", "best_of", "expectation_maximisation", "one_pass"]
+__all__ = ["Progress", "Rows", "Run", "best_of", "expectation_maximisation", "one_pass"]
 
 BLOCK = 2048
 NEGLIGIBLE = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 1e-7}
+
+
+class Progress:
+    """A progress bar of EM iterations, or nothing."""
+
+    def __init__(self, verbose):
+        self.verbose, self.bar = verbose, None
+
+    def __enter__(self):
+        if self.verbose:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(desc="EM", unit="iteration")
+        return self
+
+    def __call__(self, log_likelihood):
+        if self.bar is not None:
+            self.bar.set_postfix(log_likelihood=f"{log_likelihood:.6g}", refresh=False)
+            self.bar.update()
+
+    def __exit__(self, *error):
+        if self.bar is not None:
+            self.bar.close()
 
 
 class Rows:
