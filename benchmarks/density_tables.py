@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from skdiffusion import EmpiricalScore, GMMScore
 from skdiffusion.datasets import load_image_patches
 
-MAX_ROWS = 3000
+MAX_ROWS = 2000
 K = [1, 2, 3, 5, 8, 12, 20, 30]
 DROPPED = {  # identifiers, coded dates, gross entry errors
     "king": [0, 1],
@@ -47,7 +47,7 @@ def shipped():
     yield "diabetes", load_diabetes(scaled=False).data
     yield "breast_cancer", load_breast_cancer().data
     yield "digits (PCA 16)", PCA(16, random_state=0).fit_transform(load_digits().data)
-    patches = load_image_patches(3000, size=4, remove_mean=True, random_state=0)
+    patches = load_image_patches(2000, size=4, remove_mean=True, random_state=0)
     yield "image patches 4 x 4", patches
 
 

@@ -70,6 +70,9 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         self.far_field_ = far_field
         self.scale_, self.sigma_min_, self.sigma_max_ = levels
 
+    _density_dtype: Any = np.float64
+    """Precision of exact densities; a tuple lets float32 rows stay float32."""
+
     # ------------------------------------------------------------------ samples
 
     def sample(
@@ -175,8 +178,9 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         -------
         ndarray of shape (n_samples,)
         """
-        X = self._rows(X, dtype=np.float64)
+        X = self._rows(X, dtype=self._density_dtype)
         if not self.model_.has_log_prob:
+            X = X.astype(np.float64, copy=False)
             return flow_log_prob(self.model_, X, self._flow_levels(), self.far_field_)
         if not self.model_.has_density:
             raise ValueError(

@@ -154,6 +154,9 @@ class EmpiricalScore(BaseScoreEstimator):
         self.sigma_max = sigma_max
         self.random_state = random_state
 
+    # sums of kernels lose little in float32 (1e-5 nats) and gain a factor of two in time
+    _density_dtype = (np.float64, np.float32)
+
     # ------------------------------------------------------------------ fitting
 
     def fit(self, X, y=None, sample_weight=None):
