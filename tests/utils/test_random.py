@@ -39,7 +39,7 @@ def test_generators():
     assert as_generator().random() != as_generator().random()
     generator = np.random.default_rng(0)
     assert as_generator(generator) is generator
-    state = np.random.RandomState(0)  # noqa: NPY002
+    state = np.random.RandomState(0)
     assert as_generator(state).random() != as_generator(state).random()
     for bad in ("seed", 1.5, True, -1):
         with pytest.raises(ValueError, match="random_state must be"):
