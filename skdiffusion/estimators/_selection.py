@@ -22,8 +22,8 @@ CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 65, 80, 100, 
 PATIENCE = 3
 MANY_ROWS = 5000
 N_FOLDS = 4
-PULLS = (0.1, 1.0, 2.0)
-"""Pseudo-rows tried, per column, besides the default of one half."""
+PULLS = (0.1, 0.5, 2.0)
+"""Pseudo-rows tried, per column, besides the default of one."""
 FLOORS = (1e-3, 1e-2, 5e-2)
 """Shares of the variance tried besides the default."""
 

@@ -78,7 +78,7 @@ class GMMScore(MixtureAnswers):
         1e-6, or chosen with ``n_components="held_out"``.
     shrinkage : "auto" or float
         Pseudo-rows of the pooled covariance in every component; 0 is maximum likelihood.
-        ``"auto"`` is half the number of columns, or chosen with ``n_components="held_out"``.
+        ``"auto"`` is the number of columns, or chosen with ``n_components="held_out"``.
     n_init : int
         Number of starts; the best likelihood wins.
     tol : float
@@ -377,7 +377,7 @@ class GMMScore(MixtureAnswers):
 
     def _regularisation(self, d):
         floor = DEFAULT_REGULARISATION if self.reg_covar == "auto" else float(self.reg_covar)
-        return floor, d / 2 if self.shrinkage == "auto" else float(self.shrinkage)
+        return floor, float(d) if self.shrinkage == "auto" else float(self.shrinkage)
 
     def _framed(self, X, weights):
         """Units of the data and its standardised distinct rows, in canonical order."""
