@@ -5,7 +5,8 @@ With :math:`\pi_i(x) \propto w_i \exp(-|x-y_i|^2/2\sigma^2)` these are
 :math:`y` under :math:`\pi(x)`, row by row.
 
 NumPy queries take the routes of ``_kernel_tiles``, after ``_kernel_tree`` has said which
-points can matter where that leaves out enough of them. Torch queries stay on their device
+points can matter where that leaves out enough of them; many queries of one level in one or
+two dimensions are expanded (``_kernel_expansion``). Torch queries stay on their device
 with their autograd graph (``_kernel_torch``).
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from skdiffusion.models._kernel_expansion import Expansion
 from skdiffusion.models._kernel_tiles import (
     Block,
     KernelMoments,
@@ -32,6 +34,8 @@ TREE_UP_TO = 16
 """Dimension up to which boxes around groups of points can be expected to help."""
 TREE_PAIRS = 2**22
 """Number of pairs from which building the groups is worth it."""
+EXPANSION_ROWS = 512
+"""Number of queries of one level from which making the expansion is worth it."""
 GROUP_OF_QUERIES = 48
 LEFT_OUT = {np.float32: 3e-6, np.float64: 1e-11}
 """Share of a kernel sum that far points may carry in and still be left out."""
@@ -139,6 +143,7 @@ class _Routes:
         self._weights = weights
         self._block = self._new_block(points, weights)
         self._groups: PointGroups | None = None
+        self._expansion: tuple = (None, None)
 
     @staticmethod
     def _new_block(points, weights):
@@ -147,6 +152,12 @@ class _Routes:
 
     def moments(self, x, variance, want, dtype, v, hidden):
         options = {"want": want, "dtype": dtype}
+        if self._expansion_may_help(x, variance, want, dtype):
+            return self._by_expansion(x, variance, hidden, options)
+        return self._exact(x, variance, v, hidden, options)
+
+    def _exact(self, x, variance, v, hidden, options):
+        want, dtype = options["want"], options["dtype"]
         if self._tree_may_help(len(x)):
             # second moments weigh far points with their squared distance
             share = LEFT_OUT[dtype] if want in ("log_sum", "mean") else 1e-14
@@ -154,6 +165,36 @@ class _Routes:
             if found is not None:
                 return found
         return kernel_moments(self._block, x, variance, v=v, hidden=hidden, **options)
+
+    def _expansion_may_help(self, x, variance, want, dtype):
+        points = self._block.points
+        if want not in ("log_sum", "mean") or not len(x) or np.ptp(variance) > 0:
+            return False
+        if self._expansion[0] == (variance[0, 0], dtype):
+            return len(x) >= 8
+        many = len(x) >= EXPANSION_ROWS and len(points) * len(x) >= TREE_PAIRS
+        return many and Expansion.affordable(points, np.sqrt(variance[0, 0]), dtype)
+
+    def _by_expansion(self, x, variance, hidden, options):
+        """By the expansion, and exactly where its error would be too large for the sum."""
+        key = variance[0, 0], options["dtype"]
+        if self._expansion[0] != key:
+            made = Expansion(self._block.points, self._weights, np.sqrt(key[0]), key[1])
+            self._expansion = key, made
+        sums, accurate = self._expansion[1].sums(x, hidden, of_points=options["want"] == "mean")
+        found = None
+        rows = np.flatnonzero(accurate)
+        if len(rows):
+            total = sums[rows]
+            mean = total[:, 1:] / total[:, :1] if options["want"] == "mean" else None
+            shift = None if mean is None else mean - x[rows]
+            part = KernelMoments(np.log(total[:, 0]), mean, shift, None)
+            if len(rows) == len(x):
+                return part
+            found = place(None, part, rows, len(x))
+        rest = np.flatnonzero(~accurate)
+        part = self._exact(x[rest], variance[rest], None, _pick(hidden, rest), options)
+        return place(found, part, rest, len(x))
 
     def _tree_may_help(self, n_queries):
         n, d = self._block.points.shape

@@ -63,6 +63,14 @@ def test_log_density_is_the_kernel_density_of_scikit_learn():
             np.testing.assert_allclose(found, peer.score_samples(test), rtol=1e-12, atol=1e-10)
 
 
+def test_float32_rows_are_served_in_float32():
+    est = EmpiricalScore().fit(IRIS)
+    rows = IRIS.astype(np.float32)
+    found = est.score_samples(rows)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, est.score_samples(rows.astype(float)), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("rule", ["scott", "silverman"])
 def test_rules_of_thumb_in_one_dimension(rule, rng):
     X = rng.standard_normal((200, 1)) * 3 + 1

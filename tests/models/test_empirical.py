@@ -15,6 +15,7 @@ from skdiffusion.models import (
     EmpiricalModel,
     GaussianModel,
     MixtureModel,
+    _kernel_expansion,
     _kernel_tiles,
     _kernel_tree,
     _kernels,
@@ -283,9 +284,11 @@ def test_every_route_gives_the_same(d, rng, monkeypatch):
 
     for sigma in (0.02, 0.2, 1.0):
         results = []
-        for route in ("whole", "groups", "shortlist", "small tiles"):
+        for route in ("whole", "groups", "expansion", "shortlist", "small tiles"):
             with monkeypatch.context() as patch:
-                patch.setattr(_kernels, "TREE_PAIRS", 1 if route == "groups" else 2**60)
+                patch.setattr(_kernels, "EXPANSION_ROWS", 1 if route == "expansion" else 2**60)
+                many = 1 if route in ("groups", "expansion") else 2**60
+                patch.setattr(_kernels, "TREE_PAIRS", many)
                 if route == "shortlist":
                     patch.setattr(_kernel_tiles, "WELL_CONDITIONED", {np.float64: 0.0})
                 if route == "small tiles":
@@ -313,6 +316,30 @@ def test_groups_leave_out_no_more_than_they_promise(rng):
             lost = np.where(keep[:, groups.group_of], 0, kernel).sum(1) / kernel.sum(1)
             assert (lost <= share).all()
             assert sigma > 0.1 or keep.mean() < 0.2
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_expansion_is_as_accurate_as_it_says(d, rng):
+    points, weights = rng.standard_normal((3000, d)), rng.uniform(0.1, 1, 3000)
+    weights /= weights.sum()
+    x = np.vstack([rng.standard_normal((60, d)), 6 * rng.standard_normal((20, d)), points[:40]])
+    hidden = np.append(np.full(80, -1), np.arange(40))
+    for sigma in (0.08, 0.2, 1.0, 30.0):
+        kernel = weights * np.exp(-((x[:, None] - points) ** 2).sum(-1) / (2 * sigma**2))
+        kernel[np.arange(80, 120), np.arange(40)] = 0
+        truth = np.column_stack([kernel.sum(1), kernel @ points])
+        for dtype in (np.float32, np.float64):
+            assert _kernel_expansion.Expansion.affordable(points, sigma, dtype)
+            expansion = _kernel_expansion.Expansion(points, weights, sigma, dtype)
+            sums, accurate = expansion.sums(x, hidden)
+            error = np.abs(sums - truth)
+            assert error[:, 0].max() <= _kernel_expansion.ERROR[dtype]
+            # the sums of the points are errors of the same size times the largest of them
+            promised = 5 * _kernel_expansion.PROMISED[dtype] * truth[:, :1]
+            assert (error <= promised)[accurate].all()
+            assert sigma < 0.2 or accurate[:60].mean() > 0.8
+            alone = expansion.sums(x, hidden, of_points=False)[0]
+            np.testing.assert_array_equal(alone[:, 0], sums[:, 0])
 
 
 def test_levels_by_row_equal_levels_alone(rng):
