@@ -11,7 +11,7 @@ demo: $(STAMP)            ## fit real data, sample, leave a picture in output/
 	$(PY) examples/plot_gaussian_score.py --save output
 
 test: $(STAMP)            ## the whole test suite
-	$(PY) -m pytest -n 2
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
 
 lint: $(STAMP)            ## style and formatting
 	$(PY) -m ruff check .
