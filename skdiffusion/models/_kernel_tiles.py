@@ -191,9 +191,11 @@ def _few_matter(block, x, variance, size, hidden, dtype):
     if n < 256 or size.max(initial=0.0) < NEGLIGIBLE:
         return False
     rows = slice(None, None, -(-len(x) // PROBE[0]))
-    columns = block.columns(np.float64 if dtype == np.float64 else np.float32)
-    some = columns[:: -(-n // PROBE[1])]
-    logits = block.rows(x[rows], variance[rows], columns.dtype) @ some.T
+    some = slice(None, None, -(-n // PROBE[1]))
+    logits = x[rows] @ block.points[some].T - block.half_squares[some]
+    logits /= variance[rows]
+    if block.is_weighted:
+        logits += block.log_weights[some]
     if hidden is not None:
         # the own point would hide how flat the rest is: the largest value is not counted
         logits[np.arange(len(logits)), logits.argmax(axis=1)] = -np.inf
