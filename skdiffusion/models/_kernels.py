@@ -12,10 +12,13 @@ with their autograd graph (``_kernel_torch``).
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from skdiffusion.models._kernel_expansion import Expansion
 from skdiffusion.models._kernel_tiles import (
@@ -34,6 +37,8 @@ TREE_UP_TO = 16
 """Dimension up to which boxes around groups of points can be expected to help."""
 TREE_PAIRS = 2**22
 """Number of pairs from which building the groups is worth it."""
+WIDE = 128
+"""Dimension from which matrix products are left as many threads as they are given."""
 EXPANSION_ROWS = 512
 """Number of queries of one level from which making the expansion is worth it."""
 GROUP_OF_QUERIES = 48
@@ -101,15 +106,11 @@ class KernelSums:
             kinds = variance
             part = self._by_column
         found = None
-        for index in _equal_rows(kinds):
-            moments = part(
-                rows[index],
-                variance[index],
-                want,
-                x.dtype.type,
-                *(_pick(a, index) for a in per_row),
-            )
-            found = moments if len(index) == len(x) else place(found, moments, index, len(x))
+        with _narrow_products(rows.shape[1]):
+            for index in _equal_rows(kinds):
+                task = rows[index], variance[index], want, x.dtype.type
+                moments = part(*task, *(_pick(values, index) for values in per_row))
+                found = moments if len(index) == len(x) else place(found, moments, index, len(x))
         return KernelMoments(*(None if m is None else m.astype(x.dtype, copy=False) for m in found))
 
     def _isotropic(self, x, variance, want, dtype, v, hidden):
@@ -242,6 +243,20 @@ class _Routes:
                 part.mean[...] += origin
             found = place(found, part, index, len(x))
         return found
+
+
+@functools.cache
+def _thread_pools():
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _narrow_products(d):
+    """One thread for products of few columns.
+
+    They are bound by memory, and threads that wait for each other within each small tile
+    are ten times slower than one where other processes want the processor too.
+    """
+    return _thread_pools().limit(limits=1) if d < WIDE else contextlib.nullcontext()
 
 
 def place(found, part, index, length):
