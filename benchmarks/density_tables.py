@@ -83,7 +83,7 @@ def searches():
     mixture = {"n_components": K, "covariance_type": ["full", "diag"]}
     yield (
         "GMMScore",
-        GridSearchCV(GMMScore(random_state=0), {**mixture, "shrinkage": [1.0, "auto"]}, cv=cv),
+        GridSearchCV(GMMScore(random_state=0), {**mixture, "shrinkage": [0.0, "auto"]}, cv=cv),
     )
     yield "EmpiricalScore", GridSearchCV(EmpiricalScore(), {"bandwidth": ["loo"]}, cv=cv)
     yield (
