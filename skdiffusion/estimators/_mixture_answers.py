@@ -17,8 +17,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._missing import completed
 from skdiffusion.estimators.base import BaseScoreEstimator, check_rows
-from skdiffusion.estimators.gaussian import _column_variances
-from skdiffusion.models import jacobian as model_jacobian
 
 __all__ = ["MixtureAnswers"]
 
@@ -100,23 +98,6 @@ class MixtureAnswers(BaseScoreEstimator):
             X = type(X)(rows, columns=X.columns) if hasattr(X, "columns") else rows
         return super().transform(X)
 
-    def jacobian(self, X, sigma, *, of="score"):
-        """Jacobian of the score or the denoiser at each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        sigma : float or array-like of shape (n_samples,)
-            Noise level above zero.
-        of : {"score", "denoise"}
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features, n_features)
-        """
-        X = self._rows(X)
-        return model_jacobian(self.model_, X, self._levels(sigma, X), of=of)
-
     def condition(self, values, *, noise=0.0):
         """The exact law of the other columns when some are known, as a fitted estimator.
 
@@ -171,7 +152,7 @@ class MixtureAnswers(BaseScoreEstimator):
 
     def _set_mixture(self, model):
         far_field = model.gaussian()
-        self._set_model(model, far_field, _column_variances(far_field.covariance))
+        self._set_model(model, far_field, far_field.covariance.diagonal)
         self.weights_, self.means_ = model.weights, model.means
         self.n_components_ = model.n_components
         return self

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import GaussianModel
+from skdiffusion.models import jacobian as model_jacobian
 from skdiffusion.noising import noise_range
 from skdiffusion.samplers import RK4Sampler, check_sampler, run_sampler
 from skdiffusion.schedules import check_schedule
@@ -257,6 +258,23 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         r"""Expected noise :math:`E[\varepsilon \mid x]`; arguments as in :meth:`denoise`."""
         X = self._rows(X)
         return self.model_.predict_noise(X, self._levels(sigma, X))
+
+    def jacobian(self, X: Any, sigma: Any, *, of: str = "score") -> np.ndarray:
+        """Jacobian of the Stein score or the denoiser at each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        sigma : float or array-like of shape (n_samples,)
+            Noise level above zero, in the units of ``X``.
+        of : {"score", "denoise"}
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features, n_features)
+        """
+        X = self._rows(X)
+        return model_jacobian(self.model_, X, self._levels(sigma, X), of=of)
 
     def at_time(self, schedule: Any = None):
         """The ``(x_t, t)`` view of the fitted model in a schedule's coordinates.

@@ -31,7 +31,6 @@ from skdiffusion.estimators._bandwidth import (
 from skdiffusion.estimators._moments import DiagonalMoments, FullMoments
 from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
 from skdiffusion.models import BarycentricModel, EmpiricalModel, GaussianModel, SpectralCovariance
-from skdiffusion.models import jacobian as model_jacobian
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["EmpiricalScore"]
@@ -364,19 +363,3 @@ class EmpiricalScore(BaseScoreEstimator):
         check_is_fitted(self)
         model = self.model_.model if self.smoothing else self.model_
         return model.kernel.to_matrix()
-
-    def jacobian(self, X, sigma, *, of="score"):
-        """Jacobian of the score or the denoiser at each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        sigma : float or array-like of shape (n_samples,)
-        of : {"score", "denoise"}
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features, n_features)
-        """
-        X = self._rows(X)
-        return model_jacobian(self.model_, X, self._levels(sigma, X), of=of)

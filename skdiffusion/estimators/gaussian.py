@@ -26,7 +26,6 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skdiffusion.estimators._moments import DiagonalMoments, FactorMoments, FullMoments
 from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
 from skdiffusion.models import GaussianModel, SpectralCovariance
-from skdiffusion.models import jacobian as model_jacobian
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
@@ -335,7 +334,7 @@ class GaussianScore(BaseScoreEstimator):
         variances = covariance.variances
         order = np.argsort(variances, kind="stable")[::-1]
         axes = np.eye(len(mean))[order] if axes is None else axes.T[order]
-        self._set_model(model, model, _column_variances(covariance))
+        self._set_model(model, model, covariance.diagonal)
         self.mean_ = model.mean
         self.components_ = axes
         self.explained_variance_ = variances[order]
@@ -418,23 +417,6 @@ class GaussianScore(BaseScoreEstimator):
         check_is_fitted(self)
         return self.model_.covariance.to_matrix()
 
-    def jacobian(self, X, sigma, *, of="score"):
-        """Jacobian of the score or the denoiser at each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        sigma : float or array-like of shape (n_samples,)
-            Noise level above zero.
-        of : {"score", "denoise"}
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features, n_features)
-        """
-        X = self._rows(X)
-        return model_jacobian(self.model_, X, self._levels(sigma, X), of=of)
-
     def flow(self, X, sigma_from, sigma_to):
         """Exact probability-flow map of rows from one noise level to another.
 
@@ -478,15 +460,6 @@ def _is_singular(correlation, floor):
     except np.linalg.LinAlgError:
         return True
     return bool(pivots.min() < floor)
-
-
-def _column_variances(covariance):
-    """Diagonal of the covariance, without forming the matrix."""
-    if covariance.axes is None:
-        return covariance.variances
-    squared = covariance.axes**2
-    rest = np.maximum(1 - squared.sum(axis=1), 0) if covariance.n_residual else 0
-    return squared @ covariance.variances + covariance.residual * rest
 
 
 def _rank_by_bic(variances, total, d, n):

@@ -170,6 +170,15 @@ class SpectralCovariance:
         """Trace: total variance."""
         return float(self.variances.sum()) + self.n_residual * self.residual
 
+    @property
+    def diagonal(self) -> np.ndarray:
+        """Variance of each coordinate, shape ``(d,)``, without forming the matrix."""
+        if self.axes is None:
+            return self.variances
+        squared = self.axes**2
+        rest = np.maximum(1 - squared.sum(axis=1), 0) if self.n_residual else 0
+        return squared @ self.variances + self.residual * rest
+
     # ------------------------------------------------------------------ functions of it
 
     def apply(self, gain: Callable, v: Any):
