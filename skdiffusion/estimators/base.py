@@ -135,6 +135,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             start,
             np.append(levels, 0.0),
             y=y,
+            far_field=self.far_field_,
             random_state=rng,
             verbose=bool(getattr(self, "verbose", False)),
             return_trajectory=return_trajectory,

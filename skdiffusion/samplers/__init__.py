@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from skdiffusion.samplers.base import BaseSampler, run_sampler
+from skdiffusion.samplers.base import BaseSampler, hyperparameters
+from skdiffusion.samplers.driver import run_sampler
 from skdiffusion.samplers.ode import EulerSampler, FlowSampler, HeunSampler, RK4Sampler
+from skdiffusion.samplers.teleport import Teleport, TeleportReport, teleport_report
 from skdiffusion.utils.validation import lookup
 
 __all__ = [
@@ -13,8 +15,12 @@ __all__ = [
     "FlowSampler",
     "HeunSampler",
     "RK4Sampler",
+    "Teleport",
+    "TeleportReport",
     "check_sampler",
+    "hyperparameters",
     "run_sampler",
+    "teleport_report",
 ]
 
 SAMPLERS = {
@@ -26,18 +32,19 @@ SAMPLERS = {
 
 
 def check_sampler(sampler: Any) -> BaseSampler:
-    """A sampler from its short name or from itself.
+    """A sampler from its short name or from itself, with its hyper-parameters checked.
 
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown or a hyper-parameter is out of its range.
 
     Examples
     --------
     >>> check_sampler("heun")
     HeunSampler()
     """
-    if isinstance(sampler, BaseSampler):
-        return sampler
-    return lookup(sampler, SAMPLERS, "sampler", "a sampler instance")()
+    if not isinstance(sampler, BaseSampler):
+        sampler = lookup(sampler, SAMPLERS, "sampler", "a sampler instance")()
+    sampler.check()
+    return sampler
