@@ -31,6 +31,7 @@ from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["BaseScoreEstimator", "check_rows", "check_weights"]
 
+DEFAULT_SAMPLER = "heun"
 DEFAULT_STEPS = 32
 FLOW_STEPS = 128
 """Runge-Kutta steps, uniform in the logarithm of the level, where the flow has no closed form."""
@@ -125,24 +126,28 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         if asked is None and n_steps is None and not return_trajectory and self.model_.has_sample:
             return in_container(self.model_.sample(n_samples, random_state=rng), self)
 
-        if asked is None:
-            asked = "flow" if self.model_.has_flow else "heun"
-        levels = self.noise_levels(n_steps)
-        start = self.far_field_.sample(n_samples, levels[0], random_state=rng)
-        result = run_sampler(
-            check_sampler(asked),
-            self.model_,
-            start,
-            np.append(levels, 0.0),
-            y=y,
-            far_field=self.far_field_,
-            random_state=rng,
-            verbose=bool(getattr(self, "verbose", False)),
-            return_trajectory=return_trajectory,
+        codes = rng.standard_normal((n_samples, self.n_features_in_))
+        result = self._generate(
+            codes, asked, n_steps, y=y, random_state=rng, return_trajectory=return_trajectory
         )
         if not return_trajectory:
             return in_container(result, self)
         return in_container(result[0], self), result[1]
+
+    def _generate(self, codes, sampler, n_steps, **options):
+        """Rows from standard normal codes of the far field, by a sampler."""
+        if sampler is None:
+            sampler = "flow" if self.model_.has_flow else DEFAULT_SAMPLER
+        levels = self.noise_levels(n_steps)
+        return run_sampler(
+            check_sampler(sampler),
+            self.model_,
+            self.far_field_.from_latent(codes, levels[0]),
+            np.append(levels, 0.0),
+            far_field=self.far_field_,
+            verbose=bool(getattr(self, "verbose", False)),
+            **options,
+        )
 
     def noise_levels(self, n_steps: int | None = None) -> np.ndarray:
         """Decreasing noise levels of a sampler, in the units of ``X``, without the final zero.

@@ -5,6 +5,7 @@ from typing import Any
 from skdiffusion.samplers.base import BaseSampler, hyperparameters
 from skdiffusion.samplers.driver import run_sampler
 from skdiffusion.samplers.ode import EulerSampler, FlowSampler, HeunSampler, RK4Sampler
+from skdiffusion.samplers.search import best_of_n, search_codes
 from skdiffusion.samplers.teleport import Teleport, TeleportReport, teleport_report
 from skdiffusion.utils.validation import lookup
 
@@ -17,9 +18,11 @@ __all__ = [
     "RK4Sampler",
     "Teleport",
     "TeleportReport",
+    "best_of_n",
     "check_sampler",
     "hyperparameters",
     "run_sampler",
+    "search_codes",
     "teleport_report",
 ]
 
