@@ -41,6 +41,7 @@ from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.log_weights import log_sum_exp, softmax
 from skdiffusion.utils.arrays import Parameters, is_torch, namespace, to_numpy
+from skdiffusion.utils.blocks import map_blocks
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["MixtureModel"]
@@ -357,11 +358,15 @@ class MixtureModel(BaseScoreModel):
         size, n = max(int(limit), 1), x.shape[0]
         if n <= size:
             return function(x, sigma, *rows)
-        parts = []
-        for start in range(0, n, size):
-            block = slice(start, start + size)
+
+        def part(block):
             level = sigma[block] if np.ndim(sigma) else sigma
-            parts.append(function(x[block], level, *(v[block] for v in rows)))
+            return function(x[block], level, *(v[block] for v in rows))
+
+        if is_torch(x):
+            parts = [part(slice(start, start + size)) for start in range(0, n, size)]
+        else:
+            parts = map_blocks(part, n, size)
         return namespace(x).concat(parts, axis=0)
 
     def _columns(self, columns):
