@@ -86,6 +86,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         n_steps: int | None = None,
         random_state: Any = None,
         return_trajectory: bool = False,
+        callback: Any = None,
+        verbose: bool | None = None,
     ):
         """Draw new rows.
 
@@ -95,8 +97,9 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         y : array-like of shape (n_samples,), optional
             Labels, where the model is conditional.
         sampler : str or BaseSampler, optional
-            How to integrate the flow: ``"euler"``, ``"heun"``, ``"rk4"``, ``"flow"`` or an
-            instance. By default an exact draw where the model has one.
+            How to get from noise to data: a short name (``skdiffusion.samplers.SAMPLERS``)
+            or an instance, such as ``HeunSampler(teleport="auto")``. By default an exact draw
+            where the model has one.
         n_steps : int, optional
             Number of noise levels of the sampler (default 32). Asking for it, or for a
             trajectory, asks for a sampler: the closed-form flow where there is one.
@@ -104,18 +107,31 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             ``None`` is fresh entropy at every call; a seed repeats exactly.
         return_trajectory : bool
             Whether to return the rows at every noise level too.
+        callback : callable, optional
+            Called as ``callback(step, level, x)`` after every step of a sampler.
+        verbose : bool, optional
+            Whether to show the progress of a sampler; by default as the estimator's own
+            ``verbose``, if it has one.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
             A DataFrame under ``set_output``.
         trajectory : ndarray of shape (n_levels, n_samples, n_features)
-            Only if asked for: from noise to data, at ``noise_levels(n_steps)`` and then zero.
+            Only if asked for: from noise to data, at ``noise_levels(n_steps)`` and then zero;
+            a teleporting sampler starts at the level of its hand-over.
 
         Raises
         ------
         ValueError
             If an argument is out of its range, or labels are given to an unconditional model.
+        FloatingPointError
+            If a step produced values that are not finite.
+
+        Warns
+        -----
+        UserWarning
+            If a sampler was interrupted: the rows that are finished are returned.
         """
         check_is_fitted(self)
         n_samples = check_count(n_samples, "n_samples")
@@ -128,7 +144,14 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
 
         codes = rng.standard_normal((n_samples, self.n_features_in_))
         result = self._generate(
-            codes, asked, n_steps, y=y, random_state=rng, return_trajectory=return_trajectory
+            codes,
+            asked,
+            n_steps,
+            y=y,
+            random_state=rng,
+            return_trajectory=return_trajectory,
+            callback=callback,
+            verbose=bool(getattr(self, "verbose", False) if verbose is None else verbose),
         )
         if not return_trajectory:
             return in_container(result, self)
@@ -145,7 +168,6 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             self.far_field_.from_latent(codes, levels[0]),
             np.append(levels, 0.0),
             far_field=self.far_field_,
-            verbose=bool(getattr(self, "verbose", False)),
             **options,
         )
 
