@@ -1,28 +1,36 @@
 """Samplers: stateless steps through noise levels, driven by one loop."""
 
+from functools import partial
 from typing import Any
 
 from skdiffusion.samplers.base import BaseSampler, hyperparameters
 from skdiffusion.samplers.driver import run_sampler
+from skdiffusion.samplers.multistep import AdamsSampler, DPMSolverSampler, UniPCSampler
 from skdiffusion.samplers.ode import EulerSampler, FlowSampler, HeunSampler, RK4Sampler
 from skdiffusion.samplers.search import best_of_n, search_codes
+from skdiffusion.samplers.spectrum import SpectralClock, spectral_levels
 from skdiffusion.samplers.teleport import Teleport, TeleportReport, teleport_report
 from skdiffusion.utils.validation import lookup
 
 __all__ = [
     "SAMPLERS",
+    "AdamsSampler",
     "BaseSampler",
+    "DPMSolverSampler",
     "EulerSampler",
     "FlowSampler",
     "HeunSampler",
     "RK4Sampler",
+    "SpectralClock",
     "Teleport",
     "TeleportReport",
+    "UniPCSampler",
     "best_of_n",
     "check_sampler",
     "hyperparameters",
     "run_sampler",
     "search_codes",
+    "spectral_levels",
     "teleport_report",
 ]
 
@@ -31,6 +39,11 @@ SAMPLERS = {
     "heun": HeunSampler,
     "rk4": RK4Sampler,
     "flow": FlowSampler,
+    "adams": AdamsSampler,
+    "unipc": UniPCSampler,
+    "dpmpp_2m": DPMSolverSampler,
+    "dpmpp_3m": partial(DPMSolverSampler, order=3),
+    "dpmpp_2m_sde": partial(DPMSolverSampler, stochastic=True),
 }
 
 
