@@ -6,8 +6,9 @@ The chain lives on pairs of a point and one of the levels :math:`s_1, \dots, s_K
 
 It alternates a Gibbs move of the level, :math:`P(k \mid x) \propto p_{s_k}(x)`, with moves of the
 point at that level, which leave :math:`p_{s_k}` invariant. At high levels modes merge, at low
-ones the law is sharp: a chain that visits both crosses between modes. Then each point goes from
-its own level to zero in few steps.
+ones the law is sharp: a chain that visits both crosses between modes. It starts near its law, by
+a coarse run of another sampler down to a level drawn for each point, mends what that run got
+wrong, and each point goes on from its own level to zero in few steps.
 
 Where the model has no density, its ratios come from the score. By the heat equation
 :math:`\partial p/\partial s^2 = \tfrac12 \Delta p`, with noise of standard deviation
@@ -21,7 +22,8 @@ Where the model has no density, its ratios come from the score. By the heat equa
 integrated over :math:`\log s` by a spline through the levels.
 
 A level is known from a point to about one part in :math:`\sqrt{2d}`, so the level makes a random
-walk of that step in :math:`\log s`: the chain suits some ten or twenty columns, or a narrow range.
+walk of that step in :math:`\log s`: a chain that is to forget its start altogether needs few
+columns or a narrow range of levels.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from skdiffusion.samplers.base import BaseSampler, BoundModel, hyperparameters
+from skdiffusion.samplers.base import BaseSampler, BoundModel, hyperparameters, march
 from skdiffusion.samplers.langevin import LangevinSampler, MALASampler
 from skdiffusion.samplers.predictor_corrector import inner_sampler
 from skdiffusion.utils.arrays import like, namespace, to_numpy
@@ -44,10 +46,10 @@ __all__ = ["DMCMCSampler", "denoising_chain", "level_log_probs"]
 class DMCMCSampler(BaseSampler):
     """Denoising MCMC: a chain over points and noise levels, then a short reverse run.
 
-    The positive levels given, but for the lowest, are the states of the chain, equally likely;
-    they must reach from where modes merge to near the data. The reverse run ends by the lowest
-    and zero. The starting points may belong to any of the levels: the first move finds out which.
-    The chain runs before the march and shows no progress.
+    The levels between the first and the lowest positive one are the states of the chain, equally
+    likely. Each row first goes from the first level to a state drawn at random, in ``n_steps``
+    steps; then the chain moves it; then it goes down by the lowest level to zero, in ``n_steps``
+    steps. The first two parts show no progress.
 
     Parameters
     ----------
@@ -57,9 +59,9 @@ class DMCMCSampler(BaseSampler):
         What moves points at a level: a sampler that steps from a level to itself. By default
         ``"mala"`` with one move where the model knows its density, else ``"langevin"``.
     sampler : str or BaseSampler
-        What goes down from each row's level.
+        What goes down to each row's level and from it.
     n_steps : int
-        Number of its steps, the one to zero included; spaced as the levels given.
+        Number of its steps, spaced as the levels given.
 
     Notes
     -----
@@ -104,15 +106,20 @@ class DMCMCSampler(BaseSampler):
         grid = [level for level in levels if not (isinstance(level, float) and level == 0)]
         if not all(isinstance(level, float) for level in grid):
             raise ValueError("DMCMCSampler needs the same noise levels for all rows.")
-        if len(grid) < 3 or min(-np.diff(grid)) <= 0:
-            raise ValueError("DMCMCSampler needs at least three positive levels, falling.")
-        mover = self._mover(model)
+        if len(grid) < 4 or min(-np.diff(grid)) <= 0:
+            raise ValueError("DMCMCSampler needs at least four positive levels, falling.")
+        sampler, mover = inner_sampler(self.sampler), self._mover(model)
         mover.prepare(model, x, levels, noise)
-        x, index = denoising_chain(model, x, grid[:-1], mover, self.n_moves, noise)
-        to_zero = levels[len(grid) :]
-        path = _respaced(grid, index, self.n_steps + 1 - len(to_zero))
-        path = [like(level[:, None], x) for level in path] + to_zero
-        return inner_sampler(self.sampler).prepare(model, x, path, noise)
+        n, states, to_zero = len(grid) - 2, grid[1:-1], levels[len(grid) :]
+
+        start = 1 + np.minimum(to_numpy(noise.uniform(x))[:, 0] * n, n - 1).astype(int)
+        path = [like(s, x) for s in _between(grid, 0 * start, start, self.n_steps)]
+        x, path = sampler.prepare(model, x, path, noise)
+        x = march(sampler, model, x, path, noise)
+        x, index = denoising_chain(model, x, states, mover, self.n_moves, noise)
+        end = np.full_like(start, len(grid) - 1)
+        path = [like(s, x) for s in _between(grid, 1 + index, end, self.n_steps - len(to_zero))]
+        return sampler.prepare(model, x, path + to_zero, noise)
 
     def step(self, model, x, level, next_level, state, noise):  # noqa: D102
         return inner_sampler(self.sampler).step(model, x, level, next_level, state, noise)
@@ -193,9 +200,11 @@ def _draw(log_probs, uniform):
     return np.minimum(below.sum(axis=1), log_probs.shape[1] - 1)
 
 
-def _respaced(levels, index, n_levels):
-    """Levels from each row's own to the last, spaced as the grid: shape ``(n_levels, n)``."""
-    last = len(levels) - 1
-    share = np.linspace(0, 1, n_levels)[:, None]
-    positions = index + (last - index) * share
-    return np.exp(np.interp(positions, np.arange(last + 1), np.log(levels)))
+def _between(levels, first, last, n_steps):
+    """Levels from one position in the grid to another, for each row: columns, spaced as the grid.
+
+    No step at all leaves the first alone.
+    """
+    share = np.linspace(0, 1, n_steps + 1)[:, None]
+    positions = first + (last - first) * share
+    return np.exp(np.interp(positions, np.arange(len(levels)), np.log(levels)))[..., None]

@@ -140,13 +140,15 @@ def test_the_reverse_run_may_end_above_zero():
 
 def test_what_the_chain_cannot_use_is_refused_in_words():
     x = np.ones((2, 2))
-    for levels in ([1.0, 0.5, 0.0], [1.0, 1.0, 0.5, 0.0]):
-        with pytest.raises(ValueError, match="at least three positive levels, falling"):
+    for levels in ([2.0, 1.0, 0.5, 0.0], [2.0, 1.0, 1.0, 0.5, 0.0]):
+        with pytest.raises(ValueError, match="at least four positive levels, falling"):
             run_sampler(DMCMCSampler(), MIXTURE, x, levels)
     with pytest.raises(ValueError, match="the same noise levels for all rows"):
-        run_sampler(DMCMCSampler(), MIXTURE, x, np.array([[3.0, 2.0], [2.0, 1.0], [1.0, 0.5]]))
+        run_sampler(
+            DMCMCSampler(), MIXTURE, x, np.array([[3.0, 2.0], [2.0, 1.0], [1.0, 0.5], [0.5, 0.1]])
+        )
     with pytest.raises(ValueError, match="MALASampler needs a model with an exact log-density"):
-        run_sampler(DMCMCSampler(mover="mala"), Blind(MIXTURE), x, [3.0, 2.0, 1.0, 0.0])
+        run_sampler(DMCMCSampler(mover="mala"), Blind(MIXTURE), x, [3.0, 2.0, 1.0, 0.5, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -160,4 +162,4 @@ def test_what_the_chain_cannot_use_is_refused_in_words():
 )
 def test_wrong_hyperparameters_are_named(sampler, message):
     with pytest.raises(ValueError, match=message):
-        run_sampler(sampler, MIXTURE, np.ones((1, 2)), [3.0, 2.0, 1.0, 0.0])
+        run_sampler(sampler, MIXTURE, np.ones((1, 2)), [3.0, 2.0, 1.0, 0.5, 0.0])
