@@ -65,6 +65,10 @@ class DMCMCSampler(BaseSampler):
 
     Notes
     -----
+    Every row is a chain of its own and gives one sample, so that this costs more than its reverse
+    run alone: it is for laws that a run from the first level does not find. The chain mends the
+    run that starts it, not the one that ends it: ``n_steps`` must do for that.
+
     A move of the level costs a log-density at all levels, or for a model without one a divergence
     at all levels (``d`` evaluations each if it has no closed-form Jacobian; beyond 128 columns an
     estimate from random probes, and the law of the levels is then approximate).
@@ -91,7 +95,7 @@ class DMCMCSampler(BaseSampler):
     n_moves: int = 50
     mover: Any = None
     sampler: Any = "heun"
-    n_steps: int = 8
+    n_steps: int = 16
 
     stochastic = True
 

@@ -41,8 +41,8 @@ def solve(model, x, levels=(HIGH, LOW), sampler=None, **parameters):
 @pytest.fixture(scope="module")
 def paths():
     x = NARROW.sample(100, HIGH, random_state=0)
-    # a fourth-order rule, in four times the steps that reach 1e-9
-    return x, run_sampler(RK4Sampler(), NARROW, x, np.geomspace(HIGH, LOW, 2001))
+    # a fourth-order rule, in twice the steps that reach 1e-9
+    return x, run_sampler(RK4Sampler(), NARROW, x, np.geomspace(HIGH, LOW, 1001))
 
 
 def test_the_pair_is_consistent():

@@ -136,7 +136,7 @@ class ByLabel(BaseScoreModel):
 def test_every_row_follows_its_label(name):
     other = MixtureModel([0.5, 0.5], [[5.0, 0.0], [9.0, 0.5]], [0.2, 0.4])
     x, y = MIXTURE.sample(30, 10.0, random_state=0), np.arange(30) % 2
-    both = run(name, ByLabel(MIXTURE, other), x, y=y, chunk_size=7)
+    both = run(name, ByLabel(MIXTURE, other), x, y=y, chunk_size=16)
     for label, model in enumerate((MIXTURE, other)):
         alone = run(name, model, x)
         np.testing.assert_allclose(both[y == label], alone[y == label], atol=1e-10)

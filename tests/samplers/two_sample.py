@@ -9,8 +9,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from skdiffusion.samplers.base import BoundModel
 
 N_ERRORS = 3.0
-"""Standard errors allowed. Seeds are fixed: some forty such checks had one chance in ten to fail
-at the first choice of seeds, and none later."""
+"""Standard errors allowed. Seeds are fixed: the twenty or so such checks of the samplers had one
+chance in twenty to fail when they were written, and none since."""
 
 
 def accuracy(a, b, n_neighbors=50):
