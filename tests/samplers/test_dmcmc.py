@@ -157,16 +157,17 @@ def test_numpy_torch_and_the_closed_form_agree_without_a_density():
     found = level_log_probs(tensors, torch.tensor(x), levels)
     np.testing.assert_allclose(found, level_log_probs(bound(Normal()), x, levels), atol=1e-10)
 
-    levels = np.geomspace(4.0, 0.1, 12)
+    levels = np.geomspace(4.0, 0.1, 48)
     variances = 1 + levels**2
     exact = -1.5 * np.log(variances) - 0.5 * (x**2).sum(1)[:, None] / variances
     ours = level_log_probs(bound(Normal()), x, levels.tolist())
-    # the error of the spline, for a density whose slope is a sigmoid of the logarithm
-    np.testing.assert_allclose(ours - ours[:, :1], exact - exact[:, :1], atol=5e-3)
+    # a cubic spline of step 0.08: an error of 1e-4 or so of logarithms of some tens
+    np.testing.assert_allclose(ours - ours[:, :1], exact - exact[:, :1], atol=1e-3)
 
     sampler = DMCMCSampler(n_moves=10)
-    here = run_sampler(sampler, Normal(), x, [*levels, 0.0], random_state=0)
-    there = run_sampler(sampler, Normal(), torch.tensor(x), [*levels, 0.0], random_state=0)
+    levels = [*levels[::4], 0.0]
+    here = run_sampler(sampler, Normal(), x, levels, random_state=0)
+    there = run_sampler(sampler, Normal(), torch.tensor(x), levels, random_state=0)
     assert not there.requires_grad  # no graph over the chain
     np.testing.assert_allclose(there.numpy(), here, atol=1e-10)
 
