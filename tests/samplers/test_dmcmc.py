@@ -152,7 +152,7 @@ def test_numpy_torch_and_the_closed_form_agree_without_a_density():
             factor = weight if isinstance(x, torch.Tensor) else 1.0
             return factor * x / (1 + sigma**2)
 
-    x, levels = GaussianModel(np.zeros(3), 1.0).sample(30, 4.0, random_state=0), [4.0, 2.0, 1.0]
+    x, levels = GaussianModel(np.zeros(3), 1.0).sample(10, 4.0, random_state=0), [4.0, 2.0, 1.0]
     tensors = BoundModel(Normal(), torch.float64)
     found = level_log_probs(tensors, torch.tensor(x), levels)
     np.testing.assert_allclose(found, level_log_probs(bound(Normal()), x, levels), atol=1e-10)
@@ -164,7 +164,7 @@ def test_numpy_torch_and_the_closed_form_agree_without_a_density():
     # a cubic spline of step 0.08: an error of 1e-4 or so of logarithms of some tens
     np.testing.assert_allclose(ours - ours[:, :1], exact - exact[:, :1], atol=1e-3)
 
-    sampler = DMCMCSampler(n_moves=10)
+    sampler = DMCMCSampler(n_moves=4)
     levels = [*levels[::4], 0.0]
     here = run_sampler(sampler, Normal(), x, levels, random_state=0)
     there = run_sampler(sampler, Normal(), torch.tensor(x), levels, random_state=0)
