@@ -1,12 +1,22 @@
 """Samplers: stateless steps through noise levels, driven by one loop."""
 
-from functools import partial
 from typing import Any
 
+from skdiffusion.samplers.adaptive import AdaptiveSampler
 from skdiffusion.samplers.base import BaseSampler, hyperparameters
+from skdiffusion.samplers.dmcmc import DMCMCSampler
 from skdiffusion.samplers.driver import run_sampler
-from skdiffusion.samplers.multistep import AdamsSampler, DPMSolverSampler, UniPCSampler
+from skdiffusion.samplers.langevin import LangevinSampler, MALASampler
+from skdiffusion.samplers.multistep import (
+    AdamsSampler,
+    DPMSolver3Sampler,
+    DPMSolverSampler,
+    SDEDPMSolverSampler,
+    UniPCSampler,
+)
 from skdiffusion.samplers.ode import EulerSampler, FlowSampler, HeunSampler, RK4Sampler
+from skdiffusion.samplers.predictor_corrector import PredictorCorrectorSampler
+from skdiffusion.samplers.sde import DDPMSampler, EDMSampler, EulerMaruyamaSampler
 from skdiffusion.samplers.search import best_of_n, search_codes
 from skdiffusion.samplers.spectrum import SpectralClock, spectral_levels
 from skdiffusion.samplers.teleport import Teleport, TeleportReport, teleport_report
@@ -15,12 +25,22 @@ from skdiffusion.utils.validation import lookup
 __all__ = [
     "SAMPLERS",
     "AdamsSampler",
+    "AdaptiveSampler",
     "BaseSampler",
+    "DDPMSampler",
+    "DMCMCSampler",
+    "DPMSolver3Sampler",
     "DPMSolverSampler",
+    "EDMSampler",
+    "EulerMaruyamaSampler",
     "EulerSampler",
     "FlowSampler",
     "HeunSampler",
+    "LangevinSampler",
+    "MALASampler",
+    "PredictorCorrectorSampler",
     "RK4Sampler",
+    "SDEDPMSolverSampler",
     "SpectralClock",
     "Teleport",
     "TeleportReport",
@@ -42,8 +62,16 @@ SAMPLERS = {
     "adams": AdamsSampler,
     "unipc": UniPCSampler,
     "dpmpp_2m": DPMSolverSampler,
-    "dpmpp_3m": partial(DPMSolverSampler, order=3),
-    "dpmpp_2m_sde": partial(DPMSolverSampler, stochastic=True),
+    "dpmpp_3m": DPMSolver3Sampler,
+    "dpmpp_2m_sde": SDEDPMSolverSampler,
+    "adaptive": AdaptiveSampler,
+    "ddpm": DDPMSampler,
+    "euler_maruyama": EulerMaruyamaSampler,
+    "edm": EDMSampler,
+    "langevin": LangevinSampler,
+    "mala": MALASampler,
+    "predictor_corrector": PredictorCorrectorSampler,
+    "dmcmc": DMCMCSampler,
 }
 
 

@@ -23,9 +23,18 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skdiffusion.utils.arrays import is_torch, namespace
+from skdiffusion.models.jacobian import divergence
+from skdiffusion.utils.arrays import is_torch, namespace, to_numpy
 
-__all__ = ["BaseSampler", "BoundModel", "hyperparameters", "march", "named", "working_dtype"]
+__all__ = [
+    "BaseSampler",
+    "BoundModel",
+    "hyperparameters",
+    "march",
+    "named",
+    "without_graph",
+    "working_dtype",
+]
 
 
 def hyperparameters(cls: type) -> type:
@@ -127,6 +136,22 @@ class BoundModel:
         """Closed-form flow, where the model has one."""
         return self._ask("flow", x, level, next_level)
 
+    def divergence(self, x, level):
+        """Trace of the denoiser's Jacobian at points of a level."""
+        xp = namespace(x)
+        trace = divergence(
+            self.model, xp.astype(x, self.dtype), level, of="denoise", **self._condition
+        )
+        return xp.astype(trace, x.dtype)
+
+    def rows(self, index: Any) -> BoundModel:
+        """The model of some of the rows only, by an array of their positions."""
+        if not self._condition:
+            return self
+        y = self._condition["y"]
+        y = y[index if is_torch(y) else to_numpy(index)]
+        return BoundModel(self.model, self.dtype, y, self.far_field)
+
     def _ask(self, name, x, *levels, **condition):
         xp, dtype = namespace(x), x.dtype
         if dtype == self.dtype:
@@ -159,7 +184,7 @@ def march(sampler: BaseSampler, model: BoundModel, x: Any, levels: list, noise: 
         If a step produced a value that is not finite; it names the step and the level.
     """
     state, n_steps = None, len(levels) - 1
-    with _without_graph(x):
+    with without_graph(x):
         for k, (level, next_level) in enumerate(itertools.pairwise(levels)):
             x, state = sampler.step(model, x, level, next_level, state, noise)
             if not bool(namespace(x).all(namespace(x).isfinite(x))):
@@ -179,7 +204,7 @@ def named(level: Any) -> str:
     return f"{float(level.min()):g}..{float(level.max()):g}"
 
 
-def _without_graph(x):
+def without_graph(x):
     """No autograd graph for torch points that do not ask for one: it would grow by every step."""
     if is_torch(x) and not x.requires_grad:
         import torch

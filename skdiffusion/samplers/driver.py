@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from skdiffusion.samplers.base import BaseSampler, BoundModel, march, named, working_dtype
+from skdiffusion.samplers.base import (
+    BaseSampler,
+    BoundModel,
+    march,
+    named,
+    without_graph,
+    working_dtype,
+)
 from skdiffusion.samplers.teleport import plan_jump
 from skdiffusion.utils.arrays import as_points, like, namespace, to_numpy
 from skdiffusion.utils.random import as_generator
@@ -125,7 +132,8 @@ def run_sampler(
                 if jump is not None:
                     point = jump(point, noise)
                 path = [_of_rows(level, rows, point) for level in levels]
-                point, path = sampler.prepare(bound, point, path, noise)
+                with without_graph(point):
+                    point, path = sampler.prepare(bound, point, path, noise)
                 watch.begin(path[0], point)
                 march(sampler, bound, point, path, noise, watch)
             except KeyboardInterrupt:

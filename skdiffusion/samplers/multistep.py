@@ -13,7 +13,7 @@ No schedule enters: data-prediction solvers of all schedules are the same in noi
 ============== ===================== ======================= ==================================
 sampler        clock                 corrector               is
 ============== ===================== ======================= ==================================
-``"adams"``    of the spectrum       ``order`` nodes         the default for its accuracy
+``"adams"``    of the spectrum       ``order`` nodes         the most accurate of them
 ``"unipc"``    :math:`\log\sigma`    ``order`` + 1 nodes     UniPC (Zhao et al. 2023)
 ``"dpmpp_3m"`` :math:`\log\sigma`    none                    DPM-Solver++(3M), DEIS
 ``"dpmpp_2m"`` :math:`\log\sigma`    none                    DPM-Solver++(2M) (Lu et al. 2022)
@@ -35,7 +35,14 @@ from skdiffusion.samplers.spectrum import SpectralClock
 from skdiffusion.utils.arrays import functions, like, namespace
 from skdiffusion.utils.validation import check_count
 
-__all__ = ["AdamsSampler", "DPMSolverSampler", "UniPCSampler", "interpolation_weights"]
+__all__ = [
+    "AdamsSampler",
+    "DPMSolver3Sampler",
+    "DPMSolverSampler",
+    "SDEDPMSolverSampler",
+    "UniPCSampler",
+    "interpolation_weights",
+]
 
 NODES, MASSES = np.polynomial.legendre.leggauss(16)
 """Gauss-Legendre rule on (-1, 1): integrands are a cubic in a clock, smooth over a step."""
@@ -51,13 +58,7 @@ class History(NamedTuple):
 
 @hyperparameters
 class _ExponentialAdams(BaseSampler):
-    """Predict with ``order`` denoised points, correct with ``corrector`` of them."""
-
-    order: int = 3
-
-    def check(self):
-        """Raise ``ValueError`` for an order that is not 1, 2 or 3."""
-        _check_order(self.order, (1, 2, 3))
+    """Predict with ``order`` denoised points, correct with a number of them."""
 
     def _clock(self, model):
         """The variable that denoised points are polynomials in."""
@@ -104,6 +105,12 @@ class AdamsSampler(_ExponentialAdams):
     teleport : False, "auto", float or Teleport
         As for every sampler.
 
+    References
+    ----------
+    M. Hochbruck and A. Ostermann, "Exponential integrators", Acta Numerica 2010, for exponential
+    Adams methods; Q. Zhang and Y. Chen, "Fast Sampling of Diffusion Models with Exponential
+    Integrator", ICLR 2023, for diffusion.
+
     Examples
     --------
     >>> import numpy as np
@@ -116,6 +123,12 @@ class AdamsSampler(_ExponentialAdams):
     >>> bool(np.abs(there - model.flow(x, 20.0, 0.0)).max() < 2e-3)
     True
     """
+
+    order: int = 3
+
+    def check(self):
+        """Raise ``ValueError`` for an order that is not 1, 2 or 3."""
+        _check_order(self.order)
 
     def _clock(self, model):
         far_field = model.far_field
@@ -151,30 +164,22 @@ class UniPCSampler(_ExponentialAdams):
     for Fast Sampling of Diffusion Models", NeurIPS 2023.
     """
 
+    order: int = 3
+
+    def check(self):
+        """Raise ``ValueError`` for an order that is not 1, 2 or 3."""
+        _check_order(self.order)
+
     def _corrector_nodes(self):
         return self.order + 1
 
 
 @hyperparameters
-class DPMSolverSampler(_ExponentialAdams):
-    r"""DPM-Solver++, multistep: second or third order, and its stochastic form.
-
-    The second-order step is, with :math:`h = \log(s/s')` and :math:`h_-` that of the step before,
-
-    .. math:: x' = \tfrac{s'}{s} x + (1 - e^{-h}) \tilde D, \qquad
-              \tilde D = D + \tfrac{h}{2 h_-} (D - D_-),
-
-    and for the stochastic differential equation
-
-    .. math:: x' = \tfrac{s'}{s} e^{-h} x + (1 - e^{-2h}) \tilde D + s' \sqrt{1 - e^{-2h}}\, z.
-
-    Third order is the exact integral of the parabola through three denoised points.
+class DPMSolver3Sampler(_ExponentialAdams):
+    """DPM-Solver++(3M): the parabola through three denoised points in the log-level, integrated.
 
     Parameters
     ----------
-    order : {1, 2, 3}
-    stochastic : bool
-        Whether to solve the stochastic differential equation; of order 1 or 2 in the drift.
     teleport : False, "auto", float or Teleport
         As for every sampler.
 
@@ -184,31 +189,74 @@ class DPMSolverSampler(_ExponentialAdams):
     Sampling of Diffusion Probabilistic Models", 2022.
     """
 
-    order: int = 2
-    stochastic: bool = False
+    order = 3
 
-    def check(self):
-        """Raise ``ValueError`` for an order that there is none of."""
-        _check_order(self.order, (1, 2) if self.stochastic else (1, 2, 3))
+
+@hyperparameters
+class DPMSolverSampler(BaseSampler):
+    r"""DPM-Solver++(2M): second order, one evaluation of the model per step.
+
+    With :math:`h = \log(s/s')` and :math:`h_-` that of the step before,
+
+    .. math:: x' = \tfrac{s'}{s} x + (1 - e^{-h}) \tilde D, \qquad
+              \tilde D = D + \tfrac{h}{2 h_-} (D - D_-).
+
+    Parameters
+    ----------
+    teleport : False, "auto", float or Teleport
+        As for every sampler.
+
+    References
+    ----------
+    C. Lu, Y. Zhou, F. Bao, J. Chen, C. Li and J. Zhu, "DPM-Solver++: Fast Solver for Guided
+    Sampling of Diffusion Probabilistic Models", 2022.
+    """
+
+    order = 2
 
     def step(self, model, x, level, next_level, state, noise):  # noqa: D102
-        if self.order == 3:
-            return super().step(model, x, level, next_level, state, noise)
         denoised = model.denoise(x, level)
         if is_zero(next_level):
             return denoised, None
-        level_log = functions(level).log
         ahead = denoised
-        if self.order == 2 and state is not None:
+        if state is not None:
             before, last = state
-            share = 0.5 * level_log(level / next_level) / level_log(before / level)
-            ahead = denoised + share * (denoised - last)
-        if not self.stochastic:
-            return euler(x, ahead, level, next_level), (level, denoised)
+            log = functions(level).log
+            ahead = denoised + 0.5 * log(level / next_level) / log(before / level) * (
+                denoised - last
+            )
+        return self._advance(x, ahead, level, next_level, noise), (level, denoised)
+
+    def _advance(self, x, denoised, level, next_level, noise):
+        return euler(x, denoised, level, next_level)
+
+
+@hyperparameters
+class SDEDPMSolverSampler(DPMSolverSampler):
+    r"""SDE-DPM-Solver++(2M): the same for the reverse stochastic differential equation.
+
+    .. math:: x' = \tfrac{s'}{s} e^{-h} x + (1 - e^{-2h}) \tilde D + s' \sqrt{1 - e^{-2h}}\, z,
+              \qquad z \sim N(0, I),
+
+    exact for a constant denoiser.
+
+    Parameters
+    ----------
+    teleport : False, "auto", float or Teleport
+        As for every sampler.
+
+    References
+    ----------
+    C. Lu, Y. Zhou, F. Bao, J. Chen, C. Li and J. Zhu, "DPM-Solver++: Fast Solver for Guided
+    Sampling of Diffusion Probabilistic Models", 2022.
+    """
+
+    stochastic = True
+
+    def _advance(self, x, denoised, level, next_level, noise):
         kept = (next_level / level) ** 2
         spread = next_level * functions(kept).sqrt(1 - kept)
-        x = kept * x + (1 - kept) * ahead + spread * noise.normal(x)
-        return x, (level, denoised)
+        return kept * x + (1 - kept) * denoised + spread * noise.normal(x)
 
 
 def interpolation_weights(clock: Any, known: list, level: Any, next_level: Any) -> list:
@@ -266,6 +314,6 @@ def _logarithm(level):
     return namespace(level).log(level)
 
 
-def _check_order(order, accepted):
-    if check_count(order, "order") not in accepted:
-        raise ValueError(f"order must be one of {accepted}; got {order!r}.")
+def _check_order(order):
+    if check_count(order, "order") > 3:
+        raise ValueError(f"order must be 1, 2 or 3; got {order!r}.")
