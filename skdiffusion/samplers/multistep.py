@@ -44,41 +44,38 @@ __all__ = [
     "interpolation_weights",
 ]
 
-NODES, MASSES = np.polynomial.legendre.leggauss(16)
+NODES, MASSES = np.polynomial.legendre.leggauss(12)
 """Gauss-Legendre rule on (-1, 1): integrands are a cubic in a clock, smooth over a step."""
 
 
 class History(NamedTuple):
-    """What a multistep solver remembers: where the last step began, and what was denoised."""
+    """What a multistep solver remembers: its clock, what was denoised, where a step began."""
 
-    x: Any
+    clock: Any
     levels: list
     denoised: list
+    x: Any = None
 
 
 @hyperparameters
 class _ExponentialAdams(BaseSampler):
     """Predict with ``order`` denoised points, correct with a number of them."""
 
-    def _clock(self, model):
-        """The variable that denoised points are polynomials in."""
-        return _logarithm
+    def _begin(self, model, x, level):
+        """The clock, and what is known before the first evaluation."""
+        return History(_logarithm, [], [])
 
     def _corrector_nodes(self):
         """How many denoised points correct a step, the new one included; zero for none."""
         return 0
-
-    def _history(self, model, x, level):
-        """What is known before the first evaluation."""
-        return History(None, [], [])
 
     def step(self, model, x, level, next_level, state, noise):
         """One evaluation of the model: it corrects the last step and predicts the next."""
         denoised = model.denoise(x, level)
         if is_zero(next_level):
             return denoised, None
-        clock, n_nodes = self._clock(model), self._corrector_nodes()
-        before = self._history(model, x, level) if state is None else state
+        before, n_nodes = state or self._begin(model, x, level), self._corrector_nodes()
+        clock = before.clock
         levels, points = [*before.levels, level], [*before.denoised, denoised]
         if n_nodes and state is not None:
             last = before.levels[-1]
@@ -86,7 +83,7 @@ class _ExponentialAdams(BaseSampler):
         kept = -max(self.order, n_nodes - 1)
         levels, points = levels[kept:], points[kept:]
         ahead = _advance(clock, x, levels[-self.order :], points[-self.order :], level, next_level)
-        return ahead, History(x, levels, points)
+        return ahead, History(clock, levels, points, x)
 
 
 @hyperparameters
@@ -130,18 +127,17 @@ class AdamsSampler(_ExponentialAdams):
         """Raise ``ValueError`` for an order that is not 1, 2 or 3."""
         _check_order(self.order)
 
-    def _clock(self, model):
-        far_field = model.far_field
-        return _logarithm if far_field is None else SpectralClock(far_field.covariance)
+    def _begin(self, model, x, level):
+        if model.far_field is None:
+            return super()._begin(model, x, level)
+        clock = SpectralClock(model.far_field.covariance)
+        if model.is_labelled:
+            return History(clock, [], [])
+        mean = 0 * x + like(model.far_field.mean, x)
+        return History(clock, [level * float("inf")], [mean])
 
     def _corrector_nodes(self):
         return self.order
-
-    def _history(self, model, x, level):
-        if model.far_field is None or model.is_labelled:
-            return super()._history(model, x, level)
-        mean = 0 * x + like(model.far_field.mean, x)
-        return History(None, [level * float("inf")], [mean])
 
 
 @hyperparameters
@@ -289,7 +285,8 @@ def interpolation_weights(clock: Any, known: list, level: Any, next_level: Any) 
     first = next_level / level
     q = first + (1 - first) * like(0.5 * (1 + NODES), level)
     mass = (1 - first) * like(0.5 * MASSES, level)
-    at, nodes = clock(next_level / q), [clock(s) for s in known]
+    at, nodes = clock(next_level / q), clock(xp.concat(known, axis=-1))
+    nodes = [nodes[..., k : k + 1] for k in range(len(known))]
     weights = []
     for i, node in enumerate(nodes):
         basis = mass

@@ -43,8 +43,9 @@ TABLE = 1000
 """Points of the table in which the number of levels is inverted."""
 MERGED = 0.05
 """Axes whose standard deviations differ by less than this factor count as one."""
-TAIL = 2 / 3
-"""The exponent :math:`e` of a method of second order: what higher ones are at large steps."""
+TAIL = 0.75
+"""The exponent :math:`e`, between one, of first order, which all methods are in few steps, and
+two thirds, of second order."""
 STRETCH = 1.5
 """Of the clock's radii. For Gaussians of broad spectrum the error of a multistep method is flat
 between 1.25 and 2 and rises steeply below 1: a clock had better be too wide than too narrow."""
@@ -104,7 +105,7 @@ def spectral_levels(covariance: Any, n_steps: int, sigma_min: float, sigma_max: 
     >>> import numpy as np
     >>> from skdiffusion.models.covariance import SpectralCovariance
     >>> spectral_levels(SpectralCovariance(np.ones(1)), 5, 0.002, 20.0).round(2)
-    array([20.  ,  3.49,  1.24,  0.48,  0.14])
+    array([20.  ,  3.43,  1.28,  0.52,  0.16])
     """
     n_steps = check_count(n_steps, "n_steps")
     radii, weights = _radii(covariance)
