@@ -118,7 +118,6 @@ class BoundModel:
         self.dtype = dtype
         self.far_field = far_field
         self._condition = {} if y is None else {"y": y}
-        self.is_labelled = y is not None
 
     def denoise(self, x, level):
         """Denoiser at points of a level."""

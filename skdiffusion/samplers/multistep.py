@@ -61,8 +61,8 @@ class History(NamedTuple):
 class _ExponentialAdams(BaseSampler):
     """Predict with ``order`` denoised points, correct with a number of them."""
 
-    def _begin(self, model, x, level):
-        """The clock, and what is known before the first evaluation."""
+    def _begin(self, model, x, level, denoised):
+        """The clock, and what is known of higher levels at the first."""
         return History(_logarithm, [], [])
 
     def _corrector_nodes(self):
@@ -74,8 +74,8 @@ class _ExponentialAdams(BaseSampler):
         denoised = model.denoise(x, level)
         if is_zero(next_level):
             return denoised, None
-        before, n_nodes = state or self._begin(model, x, level), self._corrector_nodes()
-        clock = before.clock
+        before = self._begin(model, x, level, denoised) if state is None else state
+        clock, n_nodes = before.clock, self._corrector_nodes()
         levels, points = [*before.levels, level], [*before.denoised, denoised]
         if n_nodes and state is not None:
             last = before.levels[-1]
@@ -92,8 +92,10 @@ class AdamsSampler(_ExponentialAdams):
 
     In the :class:`~skdiffusion.samplers.SpectralClock` denoised points are nearly polynomial over
     the whole range; in the logarithm of the level they are an S. The clock has an end,
-    at infinite noise, where the denoised point is the mean: a first node without evaluation
-    (unless there are labels, whose means differ). Without a far field the clock is the logarithm.
+    at infinite noise, where the denoised point is the mean of the law. The first step takes it
+    as a node: the mean is what is denoised less what the far field sees of the point, so a model
+    whose mean is its own (labels, guidance, a network's bias) keeps it. Without a far field
+    the clock is the logarithm.
 
     Parameters
     ----------
@@ -127,14 +129,13 @@ class AdamsSampler(_ExponentialAdams):
         """Raise ``ValueError`` for an order that is not 1, 2 or 3."""
         _check_order(self.order)
 
-    def _begin(self, model, x, level):
-        if model.far_field is None:
-            return super()._begin(model, x, level)
-        clock = SpectralClock(model.far_field.covariance)
-        if model.is_labelled:
-            return History(clock, [], [])
-        mean = 0 * x + like(model.far_field.mean, x)
-        return History(clock, [level * float("inf")], [mean])
+    def _begin(self, model, x, level, denoised):
+        far_field = model.far_field
+        if far_field is None:
+            return super()._begin(model, x, level, denoised)
+        clock = SpectralClock(far_field.covariance)
+        felt = far_field.denoise(x, level) - like(far_field.mean, x)
+        return History(clock, [level * float("inf")], [denoised - felt])
 
     def _corrector_nodes(self):
         return self.order
