@@ -7,19 +7,30 @@ from skdiffusion.samplers.base import BaseSampler, hyperparameters
 from skdiffusion.samplers.dmcmc import DMCMCSampler
 from skdiffusion.samplers.driver import run_sampler
 from skdiffusion.samplers.langevin import LangevinSampler, MALASampler
+from skdiffusion.samplers.multistep import (
+    AdamsSampler,
+    DPMSolver3Sampler,
+    DPMSolverSampler,
+    SDEDPMSolverSampler,
+    UniPCSampler,
+)
 from skdiffusion.samplers.ode import EulerSampler, FlowSampler, HeunSampler, RK4Sampler
 from skdiffusion.samplers.predictor_corrector import PredictorCorrectorSampler
 from skdiffusion.samplers.sde import DDPMSampler, EDMSampler, EulerMaruyamaSampler
 from skdiffusion.samplers.search import best_of_n, search_codes
+from skdiffusion.samplers.spectrum import SpectralClock, spectral_levels
 from skdiffusion.samplers.teleport import Teleport, TeleportReport, teleport_report
 from skdiffusion.utils.validation import lookup
 
 __all__ = [
     "SAMPLERS",
+    "AdamsSampler",
     "AdaptiveSampler",
     "BaseSampler",
     "DDPMSampler",
     "DMCMCSampler",
+    "DPMSolver3Sampler",
+    "DPMSolverSampler",
     "EDMSampler",
     "EulerMaruyamaSampler",
     "EulerSampler",
@@ -29,13 +40,17 @@ __all__ = [
     "MALASampler",
     "PredictorCorrectorSampler",
     "RK4Sampler",
+    "SDEDPMSolverSampler",
+    "SpectralClock",
     "Teleport",
     "TeleportReport",
+    "UniPCSampler",
     "best_of_n",
     "check_sampler",
     "hyperparameters",
     "run_sampler",
     "search_codes",
+    "spectral_levels",
     "teleport_report",
 ]
 
@@ -44,6 +59,11 @@ SAMPLERS = {
     "heun": HeunSampler,
     "rk4": RK4Sampler,
     "flow": FlowSampler,
+    "adams": AdamsSampler,
+    "unipc": UniPCSampler,
+    "dpmpp_2m": DPMSolverSampler,
+    "dpmpp_3m": DPMSolver3Sampler,
+    "dpmpp_2m_sde": SDEDPMSolverSampler,
     "adaptive": AdaptiveSampler,
     "ddpm": DDPMSampler,
     "euler_maruyama": EulerMaruyamaSampler,

@@ -109,12 +109,16 @@ class BoundModel:
         Floating dtype the model is asked in.
     y : array of shape (n,), optional
         Labels of the rows.
+    far_field : GaussianModel, optional
+        The law that the noised law tends to, where the caller knows it.
     """
 
-    def __init__(self, model: Any, dtype: Any, y: Any = None):
+    def __init__(self, model: Any, dtype: Any, y: Any = None, far_field: Any = None):
         self.model = model
         self.dtype = dtype
+        self.far_field = far_field
         self._condition = {} if y is None else {"y": y}
+        self.is_labelled = y is not None
 
     def denoise(self, x, level):
         """Denoiser at points of a level."""
@@ -145,7 +149,8 @@ class BoundModel:
         if not self._condition:
             return self
         y = self._condition["y"]
-        return BoundModel(self.model, self.dtype, y[index if is_torch(y) else to_numpy(index)])
+        y = y[index if is_torch(y) else to_numpy(index)]
+        return BoundModel(self.model, self.dtype, y, self.far_field)
 
     def _ask(self, name, x, *levels, **condition):
         xp, dtype = namespace(x), x.dtype

@@ -65,7 +65,8 @@ def run_sampler(
     y : array of shape (n,), optional
         Labels, for conditional models.
     far_field : GaussianModel, optional
-        The law that the noised law tends to; a teleporting sampler needs one.
+        The law that the noised law tends to. A teleporting sampler needs one; a multistep
+        solver knows from it where the law takes shape.
     random_state : None, int, Generator or RandomState
         For stochastic samplers. Row ``i`` has the same noise in any batch.
     chunk_size : int, optional
@@ -124,7 +125,7 @@ def run_sampler(
         for start in starts:
             rows = slice(start, start + size)
             watch = _Watch(callback, tick, return_trajectory)
-            bound = BoundModel(model, x.dtype, None if y is None else y[rows])
+            bound = BoundModel(model, x.dtype, None if y is None else y[rows], far_field)
             noise = RowNoise(key, start, model.noise_scale)
             point = namespace(x).astype(x[rows], working_dtype(x))
             try:
