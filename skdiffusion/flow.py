@@ -25,9 +25,10 @@ import numpy as np
 import sklearn
 from sklearn.utils import gen_batches
 
+from skdiffusion.models import AffineModel, GaussianModel
 from skdiffusion.utils.arrays import as_points, is_torch, like, namespace
 
-__all__ = ["Motion", "decode", "encode", "follow"]
+__all__ = ["Motion", "decode", "encode", "follow", "under_noise_of"]
 
 STEP = 0.5
 """Longest step in the logarithm of the level."""
@@ -102,6 +103,8 @@ def encode(
     (True, True)
     """
 
+    far_field = under_noise_of(model, far_field)
+
     def start(points, level):
         return far_field.to_latent(points, level)
 
@@ -122,6 +125,7 @@ def decode(
     tol: float = 1e-8,
 ):
     """Points at level ``sigma_min`` from latent codes: inverse of :func:`encode`."""
+    far_field = under_noise_of(model, far_field)
     rates = _rates(model, far_field)
 
     def start(codes, level):
@@ -138,12 +142,13 @@ def decode(
 
 def _in_chunks(model, points, far_field, level, last, y, tol, start, finish):
     points = as_float64(points, model.n_features)
+    rates = _rates(model, far_field)
     parts = []
     for rows in chunks(points, 0):
         first, second = pick(level, rows), pick(last, rows)
         condition = {} if y is None else {"y": y[rows]}
         state = start(points[rows], first)
-        motion = follow(_rates(model, far_field), state, first, second, condition, tol)
+        motion = follow(rates, state, first, second, condition, tol)
         parts.append(finish(motion, second))
     return namespace(points).concat(parts, axis=0)
 
@@ -155,6 +160,15 @@ def _rates(model, far_field):
         return far_field.to_latent(x + shift, level) - z
 
     return rates
+
+
+def under_noise_of(model: Any, far_field: Any):
+    """The far field under the model's own noise: as it is, unless the noise differs by column."""
+    scale = model.noise_scale
+    if not np.ndim(scale) or np.ndim(far_field.noise_scale):
+        return far_field
+    inner = far_field.covariance.to_matrix() / np.outer(scale, scale)
+    return AffineModel(GaussianModel(far_field.mean / scale, inner), scale=scale)
 
 
 # ---------------------------------------------------------------------- the integrator

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from skdiffusion.flow import TAIL, TAIL_ERROR, as_float64, chunks, follow, pick
+from skdiffusion.flow import TAIL, TAIL_ERROR, as_float64, chunks, follow, pick, under_noise_of
 from skdiffusion.models.jacobian import denoise_and_divergence, hutchinson_probes
 from skdiffusion.utils.arrays import namespace
 
@@ -98,7 +98,7 @@ def flow_log_prob(
     probes = hutchinson_probes(model, x, method, n_probes, random_state)
     if probes is not None:  # rows first, so that they are picked with the rows
         probes = namespace(x).permute_dims(probes, (1, 0, 2))
-    flow = _Flow(model, far_field, sigma_max, tol)
+    flow = _Flow(model, under_noise_of(model, far_field), sigma_max, tol)
     parts = []
     for rows in chunks(x, 2 if probes is None else 2 * probes[0].size):
         more = {"y": y, "probes": probes}
@@ -126,7 +126,7 @@ class _Flow:
         z, integrals = state[:, :d] + rest[:, :d], state[:, d:] + rest[:, d:]
         squares = xp.sum(z * z - codes * codes, axis=1)
         log_prob = self.far_field.log_prob(x, level) - squares / 2 + xp.mean(integrals, axis=1)
-        error = error + TAIL_ERROR * xp.abs(self.change(rest, state))
+        error = error + TAIL_ERROR * self.size(rest, state)
         if n_integrals == 1:
             return log_prob, error, error * 0
         return log_prob, error, xp.std(integrals, axis=1, correction=1) / n_integrals**0.5

@@ -324,17 +324,15 @@ class MixtureModel(BaseScoreModel):
         level, xp = _variance_of(sigma), namespace(x)
         where, logits = self._expert(x, sigma)
         gamma, seen = softmax(logits), self._seen.like(x)
-        spread = self._stack.pull(where, gamma, _Shrinkage(level))
-        denoised = seen.centre + gamma @ seen.centred_means + spread
         # sum gamma |a - s|^2 as a difference of squares: times sigma^2 these are squared distances
         # in units of the noise, so that no more digits are lost than in the density itself
-        squares = self._stack.squares(where, _Precision(level))
-        score = self._stack.pull(where, gamma, _Precision(level))
-        between = xp.sum(gamma * squares, axis=-1) - xp.sum(score * score, axis=-1)
-        within = xp.sum(gamma * self._stack.trace(_Shrinkage(level), x), axis=-1)
         variance = sigma[:, 0] ** 2 if np.ndim(sigma) else sigma**2
-        trace = within + variance * between
-        return xp.concat([denoised, trace[:, None]], axis=1)
+        squares = variance * xp.sum(gamma * self._stack.squares(where, _Precision(level)), axis=-1)
+        within = xp.sum(gamma * self._stack.trace(_Shrinkage(level), x), axis=-1)
+        spread = self._stack.pull(where, gamma, _Shrinkage(level))  # last: it may use where up
+        denoised = seen.centre + gamma @ seen.centred_means + spread
+        residual = xp.sum((x - denoised) ** 2, axis=-1) / (variance + (variance == 0))
+        return xp.concat([denoised, (within + squares - residual)[:, None]], axis=1)
 
     def _score_jacobian_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)
