@@ -196,7 +196,6 @@ class _Curve:
 
     def _gaussian_errors(self, x, noise, t):
         """The same of G: its mean over the noise, and each pair's deviation from it."""
-        n_noise, n, d = noise.shape
 
         def shrinkage(variance):
             return (variance + self.low**2) / (variance + self.low**2 + t**2)
@@ -205,7 +204,8 @@ class _Curve:
             return t / (variance + self.low**2 + t**2)
 
         bias = self.covariance.apply(pull, (x / self.scale) - self.mean)
-        spread = self.covariance.apply(shrinkage, noise.reshape(-1, d)).reshape(noise.shape)
+        flat = noise.reshape(-1, x.shape[1])
+        spread = self.covariance.apply(shrinkage, flat).reshape(noise.shape)
         expected = self.covariance.trace(lambda v: shrinkage(v) ** 2, x)
         deviation = np.einsum("pnk,pnk->pn", spread, spread) - expected
         return (bias**2).sum(axis=1) + expected, deviation

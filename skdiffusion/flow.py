@@ -102,7 +102,6 @@ def encode(
     >>> bool(abs(z[0, 0]) < 1e-12), bool(abs(z[1, 0] - 0.6745) < 0.01)  # the law's quantiles
     (True, True)
     """
-
     far_field = under_noise_of(model, far_field)
 
     def start(points, level):

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from skdiffusion.flow import TAIL, TAIL_ERROR, as_float64, chunks, follow, pick, under_noise_of
 from skdiffusion.models.jacobian import denoise_and_divergence, hutchinson_probes
 from skdiffusion.utils.arrays import namespace
@@ -98,30 +100,31 @@ def flow_log_prob(
     probes = hutchinson_probes(model, x, method, n_probes, random_state)
     if probes is not None:  # rows first, so that they are picked with the rows
         probes = namespace(x).permute_dims(probes, (1, 0, 2))
-    flow = _Flow(model, under_noise_of(model, far_field), sigma_max, tol)
+    flow = _Flow(model, under_noise_of(model, far_field), tol)
     parts = []
     for rows in chunks(x, 2 if probes is None else 2 * probes[0].size):
         more = {"y": y, "probes": probes}
         more = {name: values[rows] for name, values in more.items() if values is not None}
-        parts.append(flow.log_prob(x[rows], pick(sigma_min, rows), more))
+        level = pick(sigma_min, rows)
+        # a row above the last level is in the far field already
+        last = np.maximum(level, sigma_max) if np.ndim(level) else max(level, sigma_max)
+        parts.append(flow.log_prob(x[rows], level, last, more))
     return FlowLogProb(*(namespace(x).concat(part) for part in zip(*parts, strict=True)))
 
 
 class _Flow:
     """Latent codes and, in further columns, the integral of the trace: one per probe."""
 
-    def __init__(self, model, far_field, sigma_max, tol):
-        self.model, self.far_field = model, far_field
-        self.sigma_max, self.tol, self.d = sigma_max, tol, model.n_features
+    def __init__(self, model, far_field, tol):
+        self.model, self.far_field, self.tol = model, far_field, tol
+        self.d = model.n_features
 
-    def log_prob(self, x, level, more):
+    def log_prob(self, x, level, last, more):
         xp, d = namespace(x), self.d
         codes = self.far_field.to_latent(x, level)
         n_integrals = more["probes"].shape[1] if "probes" in more else 1
         start = xp.concat([codes] + [codes[:, :1] * 0] * n_integrals, axis=1)
-        state, rate, error = follow(
-            self.rates, start, level, self.sigma_max, more, self.tol, self.size
-        )
+        state, rate, error = follow(self.rates, start, level, last, more, self.tol, self.size)
         rest = TAIL * rate
         z, integrals = state[:, :d] + rest[:, :d], state[:, d:] + rest[:, d:]
         squares = xp.sum(z * z - codes * codes, axis=1)
