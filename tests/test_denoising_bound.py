@@ -107,9 +107,10 @@ def test_no_denoiser_beats_the_law():
         assert found.score + 3 * found.score_std_error < truth
 
 
-def noised_points(variance, step=0.1):
+def noised_points(variance):
     """Nodes and weights of two points with Gaussian noise; exact to rounding, as it is smooth."""
-    x = np.arange(-60, 60.5) * step
+    end = 1 + 8 * variance**0.5
+    x = np.linspace(-end, end, 161)
     density = np.exp(-((x - 1) ** 2) / (2 * variance)) + np.exp(-((x + 1) ** 2) / (2 * variance))
     return x[:, None], density / density.sum()
 
@@ -123,7 +124,7 @@ def noised_points(variance, step=0.1):
     ],
 )
 def test_two_points_have_the_published_errors(gamma, error, gap):
-    x, weights = noised_points(1 / gamma, 0.05 if gamma == 4 else 0.2)
+    x, weights = noised_points(1 / gamma)
     # the error of a conditional mean: E x0^2 - E D^2
     found = 1 - weights @ TWO_POINTS.denoise(x, gamma**-0.5)[:, 0] ** 2
     assert found == pytest.approx(error, abs=1e-9)
