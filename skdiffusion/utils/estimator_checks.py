@@ -170,6 +170,13 @@ def _check_jacobian(model, x, level, rng):
         _assert_close(
             model.divergence(x, level), trace, 1e-8 * np.abs(matrices).max(), "divergence = trace"
         )
+        denoised, trace = model.denoise_and_divergence(x, level)
+        expected = model.denoise(x, level)
+        slack = 1e-10 * np.abs(expected).max()
+        _assert_close(denoised, expected, slack, "denoise_and_divergence denoises")
+        expected = model.divergence(x, level, of="denoise")
+        slack = 1e-8 * (1 + np.abs(expected).max())
+        _assert_close(trace, expected, slack, "denoise_and_divergence = divergence of denoise")
     if model.is_conservative:
         matrices = jacobian(model, x, level)
         asymmetry = np.abs(matrices - matrices.transpose(0, 2, 1)).max()
