@@ -25,7 +25,7 @@ from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import GaussianModel
 from skdiffusion.models import jacobian as model_jacobian
 from skdiffusion.noising import noise_range
-from skdiffusion.samplers import check_sampler, run_sampler
+from skdiffusion.samplers import check_sampler, run_sampler, spectral_levels
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.output import in_container
@@ -34,7 +34,7 @@ from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["BaseScoreEstimator", "check_rows", "check_weights"]
 
-DEFAULT_SAMPLER = "heun"
+DEFAULT_SAMPLER = "adams"
 DEFAULT_STEPS = 32
 LIKELIHOODS = ("denoising", "ode")
 FLOW_ERROR = 0.01
@@ -62,7 +62,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
 
     def _check_parameters(self) -> None:
         """Refuse what no data could mend; the first thing ``fit`` does."""
-        check_schedule(self.schedule)
+        self._schedule()
         if self.sampler is not None:
             check_sampler(self.sampler)
         if hasattr(self, "likelihood"):
@@ -191,11 +191,21 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         """
         check_is_fitted(self)
         n_steps = DEFAULT_STEPS if n_steps is None else n_steps
-        return self.scale_ * check_schedule(self.schedule).grid(
+        schedule = self._schedule()
+        if schedule is None:
+            spectrum = self.far_field_.covariance
+            return spectral_levels(spectrum, n_steps, self.sigma_min_, self.sigma_max_)
+        return self.scale_ * schedule.grid(
             n_steps,
             sigma_min=self.sigma_min_ / self.scale_,
             sigma_max=self.sigma_max_ / self.scale_,
         )
+
+    def _schedule(self):
+        """The schedule asked for; ``None`` where levels come from the data."""
+        if isinstance(self.schedule, str) and self.schedule == "auto":
+            return None
+        return check_schedule(self.schedule, or_else="'auto' or a NoiseSchedule instance")
 
     # ------------------------------------------------------------------ densities
 
@@ -361,7 +371,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         Parameters
         ----------
         schedule : str or NoiseSchedule, optional
-            The estimator's own by default.
+            By default the estimator's own, or ``"edm"`` where that is ``"auto"``.
 
         Returns
         -------
@@ -369,7 +379,9 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             With ``score``, ``velocity``, ``predict_noise``, ``drift``, ``diffusion``.
         """
         check_is_fitted(self)
-        return self.model_.at_time(self.schedule if schedule is None else schedule)
+        if schedule is None:
+            schedule = self._schedule() or "edm"
+        return self.model_.at_time(schedule)
 
     # ------------------------------------------------------------------ latent codes
 

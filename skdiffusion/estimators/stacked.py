@@ -95,7 +95,7 @@ class StackedScore(BaseScoreEstimator):
         n_levels=16,
         n_noise=2,
         likelihood="denoising",
-        schedule="edm",
+        schedule="auto",
         sampler=None,
         sigma_min=None,
         sigma_max=None,
