@@ -3,7 +3,7 @@ r"""How many components: by a penalty on the training rows, or by rows held out.
 ``"bic"`` takes the least :math:`-2 \sum_i \ell_i + p \log n`. ``"held_out"`` takes the largest mean
 log-likelihood of held-out rows over a few folds (one, when rows are many), and then tunes
 the two regularisations the same way where they were left to be chosen: pseudo-rows of the
-pooled covariance and the additive share of the data's variance.
+pooled shape and the additive share of the data's variance.
 
 Candidates grow until three in a row bring nothing. Folds are drawn by the *content* of
 the rows, so that copies of a row, or its weight, never straddle training and test.
