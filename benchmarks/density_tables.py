@@ -32,7 +32,6 @@ from sklearn.preprocessing import StandardScaler
 from skdiffusion import EmpiricalScore, GMMScore
 from skdiffusion.datasets import load_image_patches
 
-MAX_ROWS = 1000
 FEW_ROWS = 500
 TIE = 0.005
 K = [1, 2, 3, 5, 8, 12, 20, 30]
@@ -62,12 +61,12 @@ def from_folder(folder):
         yield path.stem, X
 
 
-def prepared(X):
+def prepared(X, most):
     """Rows and columns on which a density makes sense."""
     rng = np.random.default_rng(0)
     X = X[np.isfinite(X).all(axis=1)]
-    if len(X) > MAX_ROWS:
-        X = X[rng.choice(len(X), MAX_ROWS, replace=False)]
+    if len(X) > most:
+        X = X[rng.choice(len(X), most, replace=False)]
     columns = []
     for column in X.T:
         values = np.unique(column)
@@ -84,16 +83,17 @@ def prepared(X):
 def searches():
     cv = KFold(3, shuffle=True, random_state=0)
     mixture = {"n_components": K, "covariance_type": ["full", "diag"]}
-    yield (
-        "GMMScore",
-        GridSearchCV(GMMScore(random_state=0), {**mixture, "shrinkage": [0.0, "auto"]}, cv=cv),
-    )
+    regularised = [
+        {**mixture, "shrinkage": ["auto"], "reg_covar": ["auto", 1e-2]},
+        {**mixture, "shrinkage": [0.0]},
+    ]
+    yield "GMMScore", GridSearchCV(GMMScore(random_state=0), regularised, cv=cv)
     yield "EmpiricalScore", GridSearchCV(EmpiricalScore(), {"bandwidth": ["loo"]}, cv=cv)
     yield (
         "GaussianMixture",
         GridSearchCV(
             GaussianMixture(max_iter=200, random_state=0),
-            {**mixture, "reg_covar": [1e-6, 1e-2]},
+            {**mixture, "reg_covar": [1e-6, 1e-3, 1e-2]},
             cv=cv,
         ),
     )
@@ -144,6 +144,7 @@ def main():
     parser.add_argument("--data", type=Path, default=os.environ.get("SKDIFFUSION_DATA"))
     parser.add_argument("--tables", nargs="*")
     parser.add_argument("--splits", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=1000, help="at most, of a table")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     sources = list(shipped())
@@ -151,15 +152,21 @@ def main():
         print("no data folder (--data or SKDIFFUSION_DATA): only what ships with scikit-learn")
     else:
         sources += from_folder(Path(options.data))
+    tables = {
+        name: X
+        for name, raw in sources
+        if (options.tables is None or name in options.tables)
+        and (X := prepared(raw, options.rows)) is not None
+    }
     tasks = [
         (name, X, split)
-        for name, raw in sources
-        if (options.tables is None or name in options.tables) and (X := prepared(raw)) is not None
-        for split in range(options.splits * (3 if len(X) < FEW_ROWS else 1))
+        for split in range(3 * options.splits)
+        for name, X in tables.items()
+        if split < options.splits or len(X) < FEW_ROWS
     ]
     results = Parallel(n_jobs=options.jobs, verbose=5)(delayed(one_split)(*task) for task in tasks)
     rows, differences, totals = [], [], {}
-    for name in dict.fromkeys(name for name, *_ in results):
+    for name in tables:
         mine = [r for r in results if r[0] == name]
         mean = {m: np.mean([r[2][m] for r in mine]) for m in [*OURS, "ours", *PEERS]}
         best = max(mean[m] for m in PEERS)
@@ -180,7 +187,7 @@ def main():
         "Seconds spent in tuning, all tables together: "
         + ", ".join(f"{m} {s:.0f}" for m, s in totals.items())
         + f".\n\n{options.splits} splits ({3 * options.splits} below {FEW_ROWS} rows), "
-        + f"at most {MAX_ROWS} rows of a table. "
+        + f"at most {options.rows} rows of a table. "
         + " ".join(__doc__.split("\n\n")[1].split())
     )
     name = "density_tables" if options.tables is None else "density_tables_some"
