@@ -231,10 +231,10 @@ class EmpiricalModel(BaseScoreModel):
         else:
             log_det = self.n_features * (log_det[..., 0] if np.ndim(log_det) else log_det)
         result = log_sum - 0.5 * (self.n_features * LOG_2PI + log_det)
-        if exclude is None:
-            return result
-        kept = np.where(exclude < 0, 1.0, 1.0 - self.weights[exclude])
-        return result - like(np.log(kept), x)
+        if exclude is not None:
+            kept = np.where(exclude < 0, 1.0, 1.0 - self.weights[exclude])
+            result = result - like(np.log(kept), x)
+        return like(result, x)
 
     def _score_jacobian(self, x, sigma, exclude=None):
         variance = self._variance(x, sigma)
