@@ -40,6 +40,9 @@ class LowRankForm(FullForm):
     whitens_columns = False
     matrix_up_to = MATRIX_UP_TO
 
+    def enough(self, d):
+        return self.rank + 2
+
     def _whole(self, d):
         return d <= self.matrix_up_to
 
@@ -128,7 +131,9 @@ class LowRankForm(FullForm):
         )
         traces = statistics.second[:, 0, -1] - count * (shift**2).sum(axis=1)
         # here the pull is towards a sphere of the component's own scale
-        pooled, scales = shape_and_scales(np.maximum(traces, 0) / d, count, self.pull, d)
+        pooled, scales = shape_and_scales(
+            np.maximum(traces, 0) / d, count, self.pull, self.enough(d)
+        )
         weight = np.maximum(count + self.pull, np.finfo(float).tiny)
         isotropic = self.pull * scales * pooled / weight + self.floor
         new_variances, new_axes, new_residuals = (a.copy() for a in (variances, axes, residuals))

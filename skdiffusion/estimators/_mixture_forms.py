@@ -112,6 +112,10 @@ class FullForm:
     def __init__(self, floor: float = 0.0, pull: float = 0.0, rank: int = 0):
         self.floor, self.pull, self.rank = floor, pull, rank
 
+    def enough(self, d: int) -> int:
+        """How many rows determine mean and covariance of a component."""
+        return d + 1
+
     def nothing(self, mixture) -> Statistics:
         """Empty statistics about the mixture's means."""
         k, d = mixture.means.shape
@@ -187,7 +191,7 @@ class FullForm:
 
     def _pulled(self, scatter, count, d):
         """Covariances from scatters; an empty component takes the pooled one."""
-        shape, scales = shape_and_scales(scatter, count, self.pull, d)
+        shape, scales = shape_and_scales(scatter, count, self.pull, self.enough(d))
         scales, weight = (
             np.reshape(a, (-1,) + (1,) * (scatter.ndim - 1)) for a in (scales, count + self.pull)
         )
@@ -249,6 +253,9 @@ class DiagonalForm(FullForm):
     """One diagonal per component."""
 
     single_precision = False
+
+    def enough(self, d):
+        return 2
 
     def expert(self, mixture, dtype):
         return DiagonalExpert(mixture.means, mixture.spread)

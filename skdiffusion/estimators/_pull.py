@@ -6,17 +6,18 @@ natural images. With scatters :math:`S_k` of :math:`N_k` rows in :math:`d` colum
 
 .. math::
     P \propto \sum_k S_k / \tau_k, \qquad
-    n_k \Big( \frac{s_k}{\tau_k} - 1 \Big) = \frac{2\nu}{d}\, \frac{\tau_k - 1}{\tau_k + 1}, \qquad
+    n_k \Big( \frac{s_k}{\tau_k} - 1 \Big) = \frac{2\nu}{e}\, \frac{\tau_k - 1}{\tau_k + 1}, \qquad
     n_k s_k = \operatorname{tr}(P^{-1} S_k)/d, \quad n_k = (N_k - 1)_+ .
 
 The first maximises the likelihood of the shape. The second, a quadratic equation, is the
 posterior mode of :math:`\log\tau_k`: :math:`s_k` is what the component's rows say (one row goes
-into its mean), the prior :math:`(\sqrt\tau + 1/\sqrt\tau)^{-2\nu}` is a ratio of two chi-squares
-about the pooled scale, :math:`\tau = 1`, with the information of :math:`\nu/d` rows; one, for the
-default of :math:`\nu = d`. Its tails are heavy: a component may be of any size, and is then
-pulled by two rows at most. The prior decides where rows do not: a component of one row, or of
-none, has the pooled scale. With many rows :math:`\tau_k \to s_k`, and as :math:`\nu\to\infty`
-all are 1. What :math:`P` and :math:`\tau` share is fixed by
+into its mean), the prior :math:`(\sqrt\tau + 1/\sqrt\tau)^{-2\nu d/e}` is a ratio of two
+chi-squares about the pooled scale, :math:`\tau = 1`, with the information of :math:`\nu/e` rows.
+As many pseudo-rows as determine what they are for is the unit of both: :math:`e` for the shape,
+by the form of covariance, and one for the scale. Its tails are heavy: a component may be of any
+size, and is then pulled by two rows at most. The prior decides where rows do not: a component of
+one row, or of none, has the pooled scale. With many rows :math:`\tau_k \to s_k`, and as
+:math:`\nu\to\infty` all are 1. What :math:`P` and :math:`\tau` share is fixed by
 :math:`\operatorname{tr}(P^{-1} \sum_k S_k) = d \sum_k N_k`.
 """
 
@@ -32,7 +33,7 @@ SMALLEST = 1e-12
 """Least scale: the scatter of equal rows is rounding, whose shape must not count."""
 
 
-def shape_and_scales(scatters, counts, pull: float, d: int):
+def shape_and_scales(scatters, counts, pull: float, enough: int):
     """Common shape of the components and the scale of each.
 
     Parameters
@@ -43,8 +44,8 @@ def shape_and_scales(scatters, counts, pull: float, d: int):
         Weights of the rows in the components.
     pull : float
         Pseudo-rows of the prior.
-    d : int
-        Number of columns.
+    enough : int
+        Number of rows :math:`e` that determine a covariance of this form.
 
     Returns
     -------
@@ -65,7 +66,9 @@ def shape_and_scales(scatters, counts, pull: float, d: int):
         if turn:
             shape = np.tensordot(1 / scales, scatters, axes=1)
             shape = shape * _mean_square(shape, pooled[None])[0]
-        scales = np.maximum(_scales(_mean_square(shape, scatters), rows, 2 * pull / d), SMALLEST)
+        scales = np.maximum(
+            _scales(_mean_square(shape, scatters), rows, 2 * pull / enough), SMALLEST
+        )
     return shape, scales
 
 

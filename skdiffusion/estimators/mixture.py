@@ -78,8 +78,9 @@ class GMMScore(MixtureAnswers):
         1e-6, or chosen with ``n_components="held_out"``.
     shrinkage : "auto" or float
         Pseudo-rows that pull the covariance of every component to the shape pooled over
-        components, at the component's own scale; 0 is maximum likelihood. ``"auto"`` is the
-        number of columns, or chosen with ``n_components="held_out"``.
+        components, at the component's own scale; 0 is maximum likelihood. ``"auto"`` is as many as
+        rows determine a component: one more than columns for ``"full"``, two more than the
+        rank for ``"low_rank"``, else 2; or chosen with ``n_components="held_out"``.
     n_init : int
         Number of starts; the best likelihood wins.
     tol : float
@@ -378,7 +379,9 @@ class GMMScore(MixtureAnswers):
 
     def _regularisation(self, d):
         floor = DEFAULT_REGULARISATION if self.reg_covar == "auto" else float(self.reg_covar)
-        return floor, float(d) if self.shrinkage == "auto" else float(self.shrinkage)
+        if self.shrinkage == "auto":
+            return floor, float(self._form(d, floor, 0.0).enough(d))
+        return floor, float(self.shrinkage)
 
     def _framed(self, X, weights):
         """Units of the data and its standardised distinct rows, in canonical order."""
