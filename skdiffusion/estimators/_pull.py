@@ -61,14 +61,13 @@ def shape_and_scales(scatters, counts, pull: float, enough: int):
     pooled, scales = scatters.sum(axis=0) / counts.sum(), np.ones(len(counts))
     if not pull or not pooled.any():
         return pooled, scales
-    shape, rows = pooled, np.maximum(counts - 1, 0)
-    for turn in range(ROUNDS):
-        if turn:
-            shape = np.tensordot(1 / scales, scatters, axes=1)
-            shape = shape * _mean_square(shape, pooled[None])[0]
-        scales = np.maximum(
-            _scales(_mean_square(shape, scatters), rows, 2 * pull / enough), SMALLEST
-        )
+    rows, parts, both = np.maximum(counts - 1, 0), pooled, np.concatenate([scatters, pooled[None]])
+    for _ in range(ROUNDS):
+        squares = _mean_square(parts, both)
+        level = squares[-1] or 1.0
+        shape = parts * level
+        scales = np.maximum(_scales(squares[:-1] / level, rows, 2 * pull / enough), SMALLEST)
+        parts = np.tensordot(1 / scales, scatters, axes=1)
     return shape, scales
 
 
@@ -92,5 +91,6 @@ def _mean_square(shape, scatters):
     rank = max(kept.sum(), 1)
     if shape.ndim == 2:
         inverse = (axes[:, kept] / values[kept]) @ axes[:, kept].T
-        return np.maximum(np.tensordot(scatters, inverse, axes=2), 0) / rank
+        flat = scatters.reshape(len(scatters), -1)
+        return np.maximum(flat @ inverse.ravel(), 0) / rank
     return (scatters[:, kept] / values[kept]).sum(axis=1) / rank
