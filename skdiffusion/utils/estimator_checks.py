@@ -146,7 +146,7 @@ def _check_fields(est, X):
     assert_close(denoised, X + scale**2 * score, slack, "denoise = x + sigma^2 stein_score")
     noise = est.predict_noise(X, sigma)
     assert_close(X - scale * noise, denoised, slack, "denoise = x - sigma noise")
-    assert est.log_density(X, sigma).shape == (len(X),), "log_density must return one per row."
+    assert est.log_density(X[:5], sigma).shape == (5,), "log_density must return one per row."
     view = est.at_time("flow_matching")
     t = view.schedule.time_of(sigma)
     assert_close(view.denoise((1 - t) * X, t), denoised, slack, "at_time agrees with denoise")
@@ -156,6 +156,7 @@ def _check_fields(est, X):
 
 
 def _check_latent(est, X):
+    X = X if est.model_.has_flow else X[:20]
     codes = est.transform(X)
     assert codes.shape == X.shape, "transform must return one code per row."
     slack = 1e-3 * est.scale_  # the flow is integrated where it has no closed form
