@@ -8,6 +8,7 @@ from skdiffusion.models import (
     AffineModel,
     EmpiricalModel,
     GaussianModel,
+    GuidedModel,
     IndependentModel,
     MixtureModel,
     ProductModel,
@@ -38,6 +39,10 @@ def as_callable(prediction, schedule):
     return as_score_model(call, prediction=prediction, schedule=schedule, n_features=3)
 
 
+def towards_zero(x):
+    return -0.3 * x
+
+
 MODELS = {
     "full Gaussian": GAUSSIAN,
     "diagonal Gaussian": GaussianModel([0.0, 5.0], [1.0, 0.01]),
@@ -58,6 +63,7 @@ MODELS = {
     "switched": SwitchedModel(GAUSSIAN, MIXTURE, 1.5),
     "product": ProductModel([GAUSSIAN, MIXTURE], [0.5, 1.0]),
     "tempered": TemperedModel(MIXTURE, 0.7),
+    "guided": GuidedModel(MIXTURE, gradient=towards_zero),
     "stacked": StackedModel([GAUSSIAN, MIXTURE], [0.1, 1.0, 10.0], [[0, 1], [0.3, 0.7], [1, 0]]),
     "noise callable": as_callable("noise", "vp"),
     "velocity callable": as_callable("velocity", "flow_matching"),

@@ -31,6 +31,7 @@ from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["BaseScoreEstimator", "check_rows", "check_weights"]
 
+DEFAULT_SAMPLER = "heun"
 DEFAULT_STEPS = 32
 FLOW_STEPS = 128
 """Runge-Kutta steps, uniform in the logarithm of the level, where the flow has no closed form."""
@@ -85,6 +86,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         n_steps: int | None = None,
         random_state: Any = None,
         return_trajectory: bool = False,
+        callback: Any = None,
+        verbose: bool | None = None,
     ):
         """Draw new rows.
 
@@ -94,8 +97,9 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         y : array-like of shape (n_samples,), optional
             Labels, where the model is conditional.
         sampler : str or BaseSampler, optional
-            How to integrate the flow: ``"euler"``, ``"heun"``, ``"rk4"``, ``"flow"`` or an
-            instance. By default an exact draw where the model has one.
+            How to get from noise to data: a short name (``skdiffusion.samplers.SAMPLERS``)
+            or an instance, such as ``HeunSampler(teleport="auto")``. By default an exact draw
+            where the model has one.
         n_steps : int, optional
             Number of noise levels of the sampler (default 32). Asking for it, or for a
             trajectory, asks for a sampler: the closed-form flow where there is one.
@@ -103,18 +107,31 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             ``None`` is fresh entropy at every call; a seed repeats exactly.
         return_trajectory : bool
             Whether to return the rows at every noise level too.
+        callback : callable, optional
+            Called as ``callback(step, level, x)`` after every step of a sampler.
+        verbose : bool, optional
+            Whether to show the progress of a sampler; by default as the estimator's own
+            ``verbose``, if it has one.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
             A DataFrame under ``set_output``.
         trajectory : ndarray of shape (n_levels, n_samples, n_features)
-            Only if asked for: from noise to data, at ``noise_levels(n_steps)`` and then zero.
+            Only if asked for: from noise to data, at ``noise_levels(n_steps)`` and then zero;
+            a teleporting sampler starts at the level of its hand-over.
 
         Raises
         ------
         ValueError
             If an argument is out of its range, or labels are given to an unconditional model.
+        FloatingPointError
+            If a step produced values that are not finite.
+
+        Warns
+        -----
+        UserWarning
+            If a sampler was interrupted: the rows that are finished are returned.
         """
         check_is_fitted(self)
         n_samples = check_count(n_samples, "n_samples")
@@ -125,23 +142,34 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         if asked is None and n_steps is None and not return_trajectory and self.model_.has_sample:
             return in_container(self.model_.sample(n_samples, random_state=rng), self)
 
-        if asked is None:
-            asked = "flow" if self.model_.has_flow else "heun"
-        levels = self.noise_levels(n_steps)
-        start = self.far_field_.sample(n_samples, levels[0], random_state=rng)
-        result = run_sampler(
-            check_sampler(asked),
-            self.model_,
-            start,
-            np.append(levels, 0.0),
+        codes = rng.standard_normal((n_samples, self.n_features_in_))
+        result = self._generate(
+            codes,
+            asked,
+            n_steps,
             y=y,
             random_state=rng,
-            verbose=bool(getattr(self, "verbose", False)),
             return_trajectory=return_trajectory,
+            callback=callback,
+            verbose=bool(getattr(self, "verbose", False) if verbose is None else verbose),
         )
         if not return_trajectory:
             return in_container(result, self)
         return in_container(result[0], self), result[1]
+
+    def _generate(self, codes, sampler, n_steps, **options):
+        """Rows from standard normal codes of the far field, by a sampler."""
+        if sampler is None:
+            sampler = "flow" if self.model_.has_flow else DEFAULT_SAMPLER
+        levels = self.noise_levels(n_steps)
+        return run_sampler(
+            check_sampler(sampler),
+            self.model_,
+            self.far_field_.from_latent(codes, levels[0]),
+            np.append(levels, 0.0),
+            far_field=self.far_field_,
+            **options,
+        )
 
     def noise_levels(self, n_steps: int | None = None) -> np.ndarray:
         """Decreasing noise levels of a sampler, in the units of ``X``, without the final zero.

@@ -14,6 +14,7 @@ from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.models.empirical import BarycentricModel, EmpiricalModel
 from skdiffusion.models.external import CallableModel, as_score_model
 from skdiffusion.models.gaussian import GaussianModel
+from skdiffusion.models.guided import GuidedModel
 from skdiffusion.models.jacobian import divergence, jacobian, jvp, vjp
 from skdiffusion.models.mixture import MixtureModel
 from skdiffusion.models.sphere import SphereModel
@@ -29,6 +30,7 @@ __all__ = [
     "CallableModel",
     "EmpiricalModel",
     "GaussianModel",
+    "GuidedModel",
     "IndependentModel",
     "MixtureModel",
     "ProductModel",

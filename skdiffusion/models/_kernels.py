@@ -13,12 +13,10 @@ with their autograd graph (``_kernel_torch``).
 from __future__ import annotations
 
 import contextlib
-import functools
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from skdiffusion.models._kernel_expansion import Expansion
 from skdiffusion.models._kernel_tiles import (
@@ -30,6 +28,7 @@ from skdiffusion.models._kernel_tiles import (
 from skdiffusion.models._kernel_torch import torch_moments
 from skdiffusion.models._kernel_tree import PointGroups, median_groups
 from skdiffusion.utils.arrays import Parameters, is_torch
+from skdiffusion.utils.blocks import one_blas_thread
 
 __all__ = ["KernelSums"]
 
@@ -247,18 +246,13 @@ class _Routes:
         return found
 
 
-@functools.cache
-def _thread_pools():
-    return ThreadpoolController().select(user_api="blas")
-
-
 def _narrow_products(d):
     """One thread for products of few columns.
 
     They are bound by memory, and threads that wait for each other within each small tile
     are ten times slower than one where other processes want the processor too.
     """
-    return _thread_pools().limit(limits=1) if d < WIDE else contextlib.nullcontext()
+    return one_blas_thread() if d < WIDE else contextlib.nullcontext()
 
 
 def place(found, part, index, length):

@@ -190,6 +190,7 @@ class SpectralStack:
             offsets=np.einsum("kd,kdr->kr", centres, axes),
         )
         self.n_components, self.n_features, self.rank = k, d, r
+        self._shared: dict = {}
         self.has_rest = residuals is not None
         self.width = k * (r + 2 * d * self.has_rest)
         self.span = k * r
@@ -197,6 +198,12 @@ class SpectralStack:
     def locate(self, x, level):
         """Where rows lie, for ``pull`` and ``vectors``; and ``(x-m)' (C + level)^-1 (x-m)``."""
         xp, seen = namespace(x), self._seen.like(x)
+        if isinstance(level, float) and not self.has_rest:
+            # one level: white coordinates straight from the product, centres included
+            basis, width = self._once("white", level, x, lambda: self._white(level, x))
+            ones = xp.ones_like(x[:, :1])
+            c = self._along(xp.concat([x, ones], axis=1), basis)
+            return (c, None, width), squared_norms(c)
         root = 1 / xp.sqrt(seen.variances + level)
         if self.has_rest:
             c = self._along(x, seen.basis) - seen.offsets
@@ -204,9 +211,6 @@ class SpectralStack:
             rest = 1 / xp.sqrt(seen.residuals[:, None] + level)
             quadratic = squared_norms(c * root) + squared_norms(e * rest)
             return (c, e, None), quadratic
-        if root.ndim == 2:  # one level: white coordinates straight from the product
-            c = self._along(x, seen.basis * xp.reshape(root, (1, -1))) - seen.offsets * root
-            return (c, None, 1 / root), squared_norms(c)
         c = self._along(x, seen.basis) - seen.offsets
         return (c, None, None), squared_norms(c * root)
 
@@ -214,11 +218,16 @@ class SpectralStack:
         """Weighted sum over components of ``f(C) (x - m)``, shape ``(n, d)``."""
         xp, (c, e, width) = namespace(weights), where
         gain, rest = self._gains(function, weights)
-        gain = gain if width is None else gain * width
         weights = weights[:, :, None]
         if gain.ndim == 2:
-            along = self._flat(weights * c) @ (self._seen.like(c).basis * self._flat(gain[None])).T
+            back = self._once("back", (function, width is None), c, lambda: self._back(gain, width))
+            if is_torch(c):
+                c = weights * c
+            else:  # a fresh array of this size would cost more than the product
+                c *= weights
+            along = self._flat(c) @ back
         else:
+            gain = gain if width is None else gain * width
             along = self._flat(weights * gain * c) @ self._seen.like(c).basis.T
         return along if e is None else along + xp.sum(weights * rest * e, axis=1)
 
@@ -257,6 +266,30 @@ class SpectralStack:
             return result
         isotropic = xp.sum(weights * rest[..., 0], axis=-1)[:, None, None]
         return result + isotropic * like(np.eye(d), weights)
+
+    def _white(self, level, x):
+        """Axes and centres divided by the widths at a level, stacked; and the widths."""
+        xp, seen = namespace(x), self._seen.like(x)
+        width = xp.sqrt(seen.variances + level)
+        root = self._flat(1 / width[None])
+        return xp.concat([seen.basis, -self._flat(seen.offsets[None])], axis=0) * root, width
+
+    def _back(self, gain, width):
+        """Axes times a gain per axis, transposed: from coordinates to vectors."""
+        gain = gain if width is None else gain * width
+        return (self._seen.like(gain).basis * self._flat(gain[None])).T
+
+    def _once(self, name, key, x, make):
+        """What depends on the level alone, made once for all blocks of rows (NumPy only)."""
+        if is_torch(x):
+            return make()
+        key, found = (key, x.dtype), self._shared.get(name)
+        if found is None or found[0] != key:
+            found = self._shared[name] = key, make()
+        return found[1]
+
+    def __getstate__(self):
+        return {**self.__dict__, "_shared": {}}
 
     def _gains(self, function, x):
         seen = self._seen.like(x)

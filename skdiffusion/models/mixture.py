@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.log_weights import log_sum_exp, softmax
 from skdiffusion.utils.arrays import Parameters, is_torch, namespace, to_numpy
+from skdiffusion.utils.blocks import map_blocks
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["MixtureModel"]
@@ -294,7 +296,7 @@ class MixtureModel(BaseScoreModel):
         """Responsibilities, and scores of the components about the mixture's."""
         where, logits = self._expert(x, sigma)
         gamma = softmax(logits)
-        scores = -self._stack.vectors(where, _precision(_variance_of(sigma)))
+        scores = -self._stack.vectors(where, _Precision(_variance_of(sigma)))
         mean = namespace(x).sum(gamma[:, :, None] * scores, axis=1)
         return gamma, scores - mean[:, None, :]
 
@@ -306,43 +308,43 @@ class MixtureModel(BaseScoreModel):
 
     def _score_block(self, x, sigma):
         where, logits = self._expert(x, sigma)
-        return -self._stack.pull(where, softmax(logits), _precision(_variance_of(sigma)))
+        return -self._stack.pull(where, softmax(logits), _Precision(_variance_of(sigma)))
 
     def _denoise_block(self, x, sigma):
         where, logits = self._expert(x, sigma)
         gamma, seen = softmax(logits), self._seen.like(x)
-        spread = self._stack.pull(where, gamma, _shrinkage(_variance_of(sigma)))
+        spread = self._stack.pull(where, gamma, _Shrinkage(_variance_of(sigma)))
         return seen.centre + gamma @ seen.centred_means + spread
 
     def _score_jacobian_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)
-        within = self._stack.matrices(gamma, _precision(_variance_of(sigma)))
+        within = self._stack.matrices(gamma, _Precision(_variance_of(sigma)))
         return _scatter(gamma, deviations) - within
 
     def _denoise_jacobian_block(self, x, sigma):
         level = _variance_of(sigma)
         gamma, deviations = self._deviations(x, sigma)
-        within = self._stack.matrices(gamma, _shrinkage(level))
+        within = self._stack.matrices(gamma, _Shrinkage(level))
         return within + level * _scatter(gamma, deviations)
 
     def _score_jvp_block(self, x, sigma, v):
         gamma, deviations = self._deviations(x, sigma)
-        within = self._stack.apply(gamma, _precision(_variance_of(sigma)), v)
+        within = self._stack.apply(gamma, _Precision(_variance_of(sigma)), v)
         return _scatter_product(gamma, deviations, v) - within
 
     def _denoise_jvp_block(self, x, sigma, v):
         gamma, deviations = self._deviations(x, sigma)
-        within = self._stack.apply(gamma, _shrinkage(_variance_of(sigma)), v)
+        within = self._stack.apply(gamma, _Shrinkage(_variance_of(sigma)), v)
         return within + sigma**2 * _scatter_product(gamma, deviations, v)
 
     def _score_divergence_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)
-        traces = self._stack.trace(_precision(_variance_of(sigma)), x)
+        traces = self._stack.trace(_Precision(_variance_of(sigma)), x)
         return namespace(x).sum(gamma * (squared_norms(deviations) - traces), axis=-1)
 
     def _denoise_divergence_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)
-        traces = self._stack.trace(_shrinkage(_variance_of(sigma)), x)
+        traces = self._stack.trace(_Shrinkage(_variance_of(sigma)), x)
         return namespace(x).sum(gamma * (sigma**2 * squared_norms(deviations) + traces), axis=-1)
 
     # ------------------------------------------------------------------ inner workings
@@ -356,11 +358,15 @@ class MixtureModel(BaseScoreModel):
         size, n = max(int(limit), 1), x.shape[0]
         if n <= size:
             return function(x, sigma, *rows)
-        parts = []
-        for start in range(0, n, size):
-            block = slice(start, start + size)
+
+        def part(block):
             level = sigma[block] if np.ndim(sigma) else sigma
-            parts.append(function(x[block], level, *(v[block] for v in rows)))
+            return function(x[block], level, *(v[block] for v in rows))
+
+        if is_torch(x):
+            parts = [part(slice(start, start + size)) for start in range(0, n, size)]
+        else:
+            parts = map_blocks(part, n, size)
         return namespace(x).concat(parts, axis=0)
 
     def _columns(self, columns):
@@ -397,12 +403,22 @@ def _variance_of(sigma):
     return sigma**2 if np.ndim(sigma) == 0 else sigma[:, :, None] ** 2
 
 
-def _precision(level):
-    return lambda variance: 1 / (variance + level)
+@dataclass(frozen=True)
+class _Precision:
+    """Equal levels make equal functions: components keep what they need of the last one."""
+
+    level: Any
+
+    def __call__(self, variance):
+        return 1 / (variance + self.level)
 
 
-def _shrinkage(level):
-    return lambda variance: variance / (variance + level)
+@dataclass(frozen=True)
+class _Shrinkage:
+    level: Any
+
+    def __call__(self, variance):
+        return variance / (variance + self.level)
 
 
 def _log_variance(level):

@@ -1,163 +1,220 @@
-r"""The one loop that moves points through noise levels.
+r"""What a sampler is: hyper-parameters, and one step from a noise level to the next.
 
-A sampler is a stateless object of hyper-parameters with one ``step`` from a level to
-the next; the model is its argument. :func:`run_sampler` does the rest: the grid of
-levels, the last step to zero, progress, callbacks, trajectories, Ctrl-C.
-What a multistep method remembers between steps is its ``state``, never a second loop.
+Between levels :math:`s > s'` every sampler moves points of :math:`p_s` to points of
+:math:`p_{s'}`. What it knows of the law is the denoiser :math:`D`; a step is some combination
 
-Levels may also rise: a deterministic sampler then encodes points into noise.
+.. math:: x' = a\,x + b\,D(x, s) + c\,z, \qquad z \sim N(0, I),
+
+of the point, denoised points and noise. :func:`march` takes the steps of one batch;
+:func:`~skdiffusion.samplers.run_sampler` does all around it. What a multistep method remembers
+between steps is its ``state``, never a second loop.
+
+The state of the points is float64 whatever the caller's dtype; the model is asked in the
+caller's dtype, so that a float32 network stays one and rounding does not add up over steps.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skdiffusion.utils.arrays import as_points, namespace, to_numpy
-from skdiffusion.utils.random import as_generator
+from skdiffusion.models.jacobian import divergence
+from skdiffusion.utils.arrays import is_torch, namespace, to_numpy
 
-__all__ = ["BaseSampler", "run_sampler"]
+__all__ = [
+    "BaseSampler",
+    "BoundModel",
+    "hyperparameters",
+    "march",
+    "named",
+    "without_graph",
+    "working_dtype",
+]
 
 
+def hyperparameters(cls: type) -> type:
+    """Class decorator: the annotated fields, inherited ones included, are the constructor."""
+    return dataclasses.dataclass(kw_only=True, repr=False, eq=False)(cls)
+
+
+@hyperparameters
 class BaseSampler(BaseEstimator):
     """Base class of the samplers: hyper-parameters and one step.
+
+    Subclasses decorated with :func:`hyperparameters` declare theirs as annotated fields; they
+    are scikit-learn parameters: cloned, printed, searched (``sampler__teleport``).
+
+    Parameters
+    ----------
+    teleport : False, "auto", float or Teleport
+        Whether to skip the far field by a Gaussian's closed-form flow: not at all, down to the
+        lowest level at which that is safe, down to a given level, or as a
+        :class:`~skdiffusion.samplers.Teleport` says.
 
     Attributes
     ----------
     order : int
         Order of convergence in the step.
     stochastic : bool
-        Whether steps draw noise.
+        Whether steps draw noise: such samplers only go down.
     """
 
-    order: int = 1
-    stochastic: bool = False
+    teleport: Any = False
+
+    order = 1
+    stochastic = False
+
+    def check(self) -> None:
+        """Raise ``ValueError`` for hyper-parameters out of their range."""
+
+    def prepare(self, model: BoundModel, x: Any, levels: list, noise: Any) -> tuple[Any, list]:
+        """Points and levels to begin with, from those given; by default as they are.
+
+        Levels are floats, or ``(n, 1)`` arrays like ``x`` with one level per row.
+        """
+        return x, levels
 
     def step(
-        self,
-        model: Any,
-        x: Any,
-        level: float,
-        next_level: float,
-        state: Any,
-        rng: np.random.Generator,
-        condition: dict,
+        self, model: BoundModel, x: Any, level: Any, next_level: Any, state: Any, noise: Any
     ) -> tuple[Any, Any]:
         """Points at ``next_level`` from points at ``level``, and the new state.
 
         Parameters
         ----------
-        model : BaseScoreModel
+        model : BoundModel
+            The field: ``denoise(x, level)``, ``score(x, level)``, ...
         x : array of shape (n, d)
-        level, next_level : float
-            ``next_level`` is zero in the last step of a generation.
+        level, next_level : float or array of shape (n, 1)
+            ``next_level`` is the float zero in the last step of a generation.
         state : object
             What the previous step returned; ``None`` in the first.
-        rng : numpy.random.Generator
-        condition : dict
-            Keyword arguments for the model's field: ``y`` or nothing.
+        noise : RowNoise
+            ``noise.normal(x)`` are fresh standard normals like ``x``.
         """
         raise NotImplementedError
 
 
-def run_sampler(
-    sampler: BaseSampler,
-    model: Any,
-    x: Any,
-    levels: Any,
-    *,
-    y: Any = None,
-    random_state: Any = None,
-    callback: Callable[[int, float, Any], None] | None = None,
-    verbose: bool = False,
-    return_trajectory: bool = False,
-):
-    """Move points along a sequence of noise levels.
+class BoundModel:
+    """A score model as steps see it: labels bound, float64 outside, the caller's dtype inside.
+
+    Parameters
+    ----------
+    model : BaseScoreModel
+    dtype : dtype
+        Floating dtype the model is asked in.
+    y : array of shape (n,), optional
+        Labels of the rows.
+    far_field : GaussianModel, optional
+        The law that the noised law tends to, where the caller knows it.
+    """
+
+    def __init__(self, model: Any, dtype: Any, y: Any = None, far_field: Any = None):
+        self.model = model
+        self.dtype = dtype
+        self.far_field = far_field
+        self._condition = {} if y is None else {"y": y}
+        self.is_labelled = y is not None
+
+    def denoise(self, x, level):
+        """Denoiser at points of a level."""
+        return self._ask("denoise", x, level, **self._condition)
+
+    def score(self, x, level):
+        """Stein score at points of a level."""
+        return self._ask("score", x, level, **self._condition)
+
+    def log_prob(self, x, level):
+        """Exact log-density at points of a level, where the model has one."""
+        return self._ask("log_prob", x, level, **self._condition)
+
+    def flow(self, x, level, next_level):
+        """Closed-form flow, where the model has one."""
+        return self._ask("flow", x, level, next_level)
+
+    def divergence(self, x, level):
+        """Trace of the denoiser's Jacobian at points of a level."""
+        xp = namespace(x)
+        trace = divergence(
+            self.model, xp.astype(x, self.dtype), level, of="denoise", **self._condition
+        )
+        return xp.astype(trace, x.dtype)
+
+    def rows(self, index: Any) -> BoundModel:
+        """The model of some of the rows only, by an array of their positions."""
+        if not self._condition:
+            return self
+        y = self._condition["y"]
+        y = y[index if is_torch(y) else to_numpy(index)]
+        return BoundModel(self.model, self.dtype, y, self.far_field)
+
+    def _ask(self, name, x, *levels, **condition):
+        xp, dtype = namespace(x), x.dtype
+        if dtype == self.dtype:
+            return getattr(self.model, name)(x, *levels, **condition)
+        return xp.astype(
+            getattr(self.model, name)(xp.astype(x, self.dtype), *levels, **condition), dtype
+        )
+
+
+def march(sampler: BaseSampler, model: BoundModel, x: Any, levels: list, noise: Any, seen=None):
+    """Take a batch of points through all levels.
 
     Parameters
     ----------
     sampler : BaseSampler
-    model : BaseScoreModel
+    model : BoundModel
     x : array of shape (n, d)
-        Points at ``levels[0]``.
-    levels : sequence of float
-        Noise levels in order. A generation ends with zero.
-    y : array of shape (n,), optional
-        Labels, for conditional models.
-    random_state : None, int, Generator or RandomState
-        For stochastic samplers.
-    callback : callable, optional
-        Called as ``callback(step, level, x)`` after every step.
-    verbose : bool
-        Whether to show a progress bar.
-    return_trajectory : bool
-        Whether to return the points at every level.
+    levels : list of float or array of shape (n, 1)
+    noise : RowNoise
+    seen : callable, optional
+        Called as ``seen(step, level, x)`` after every step.
 
     Returns
     -------
-    x : array of shape (n, d)
-        Points at ``levels[-1]``.
-    trajectory : ndarray of shape (n_levels, n, d)
-        Only if asked for.
+    array of shape (n, d)
 
     Raises
     ------
     FloatingPointError
         If a step produced a value that is not finite; it names the step and the level.
-
-    Warns
-    -----
-    UserWarning
-        If interrupted: what has been reached is returned.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdiffusion.models import GaussianModel
-    >>> from skdiffusion.samplers import RK4Sampler
-    >>> model = GaussianModel([0.0], 1.0)
-    >>> levels = np.geomspace(8, 0.5, 40)
-    >>> x = run_sampler(RK4Sampler(), model, np.array([[8.0]]), levels)
-    >>> bool(abs(x - 8 * (1.25 / 65) ** 0.5) < 1e-6)
-    True
     """
-    x = as_points(x, model.n_features)
-    levels = [float(level) for level in levels]
-    rng = as_generator(random_state)
-    condition = {} if y is None else {"y": y}
-    trajectory = [to_numpy(x)] if return_trajectory else None
-    state, reached = None, levels[0]
-    steps = list(itertools.pairwise(levels))
-    progress = _progress(steps, verbose)
-    try:
-        for k, (level, next_level) in enumerate(progress):
-            x, state = sampler.step(model, x, level, next_level, state, rng, condition)
+    state, n_steps = None, len(levels) - 1
+    with without_graph(x):
+        for k, (level, next_level) in enumerate(itertools.pairwise(levels)):
+            x, state = sampler.step(model, x, level, next_level, state, noise)
             if not bool(namespace(x).all(namespace(x).isfinite(x))):
                 raise FloatingPointError(
-                    f"step {k + 1} of {len(steps)} of {type(sampler).__name__}, from noise level "
-                    f"{level:g} to {next_level:g}, produced values that are not finite."
+                    f"step {k + 1} of {n_steps} of {type(sampler).__name__}, from noise level "
+                    f"{named(level)} to {named(next_level)}, produced values that are not finite."
                 )
-            reached = next_level
-            if trajectory is not None:
-                trajectory.append(to_numpy(x))
-            if callback is not None:
-                callback(k, next_level, x)
-    except KeyboardInterrupt:
-        warnings.warn(
-            f"sampling was interrupted at noise level {reached:g}; the points there are returned.",
-            stacklevel=2,
-        )
-    return (x, np.stack(trajectory)) if return_trajectory else x
+            if seen is not None:
+                seen(k, next_level, x)
+    return x
 
 
-def _progress(steps, verbose):
-    if not verbose:
-        return steps
-    from tqdm.auto import tqdm
+def named(level: Any) -> str:
+    """A level for a message."""
+    if isinstance(level, float):
+        return f"{level:g}"
+    return f"{float(level.min()):g}..{float(level.max()):g}"
 
-    return tqdm(steps, desc="sampling", unit="step")
+
+def without_graph(x):
+    """No autograd graph for torch points that do not ask for one: it would grow by every step."""
+    if is_torch(x) and not x.requires_grad:
+        import torch
+
+        return torch.no_grad()
+    return contextlib.nullcontext()
+
+
+def working_dtype(x: Any):
+    """Float64 in the namespace of ``x``, where its device has it."""
+    if is_torch(x) and x.device.type == "mps":
+        return x.dtype
+    return namespace(x).float64 if is_torch(x) else np.float64

@@ -16,18 +16,17 @@ The step to level zero is the Euler step :math:`x' = D` for all but the exact fl
 
 from __future__ import annotations
 
-import math
-
 from skdiffusion.samplers.base import BaseSampler
+from skdiffusion.utils.arrays import functions
 
-__all__ = ["EulerSampler", "FlowSampler", "HeunSampler", "RK4Sampler"]
+__all__ = ["EulerSampler", "FlowSampler", "HeunSampler", "RK4Sampler", "euler", "is_zero"]
 
 
 class EulerSampler(BaseSampler):
     """First order: DDIM (Song et al. 2021). One evaluation of the model per step."""
 
-    def step(self, model, x, level, next_level, state, rng, condition):  # noqa: D102
-        return _euler(x, model.denoise(x, level, **condition), level, next_level), None
+    def step(self, model, x, level, next_level, state, noise):  # noqa: D102
+        return euler(x, model.denoise(x, level), level, next_level), None
 
 
 class HeunSampler(BaseSampler):
@@ -38,13 +37,13 @@ class HeunSampler(BaseSampler):
 
     order = 2
 
-    def step(self, model, x, level, next_level, state, rng, condition):  # noqa: D102
-        denoised = model.denoise(x, level, **condition)
-        ahead = _euler(x, denoised, level, next_level)
-        if next_level == 0:
+    def step(self, model, x, level, next_level, state, noise):  # noqa: D102
+        denoised = model.denoise(x, level)
+        ahead = euler(x, denoised, level, next_level)
+        if is_zero(next_level):
             return ahead, None
         slope = (x - denoised) / level
-        slope_ahead = (ahead - model.denoise(ahead, next_level, **condition)) / next_level
+        slope_ahead = (ahead - model.denoise(ahead, next_level)) / next_level
         return x + (next_level - level) * 0.5 * (slope + slope_ahead), None
 
 
@@ -53,14 +52,15 @@ class RK4Sampler(BaseSampler):
 
     order = 4
 
-    def step(self, model, x, level, next_level, state, rng, condition):  # noqa: D102
-        if next_level == 0:
-            return model.denoise(x, level, **condition), None
-        h = math.log(next_level / level)
-        middle = math.sqrt(level * next_level)
+    def step(self, model, x, level, next_level, state, noise):  # noqa: D102
+        if is_zero(next_level):
+            return model.denoise(x, level), None
+        log, sqrt = functions(level).log, functions(level).sqrt
+        h = log(next_level / level)
+        middle = sqrt(level * next_level)
 
         def slope(point, at):
-            return point - model.denoise(point, at, **condition)
+            return point - model.denoise(point, at)
 
         k1 = slope(x, level)
         k2 = slope(x + 0.5 * h * k1, middle)
@@ -72,10 +72,16 @@ class RK4Sampler(BaseSampler):
 class FlowSampler(BaseSampler):
     """The model's closed-form probability flow: exact for any step."""
 
-    def step(self, model, x, level, next_level, state, rng, condition):  # noqa: D102
+    def step(self, model, x, level, next_level, state, noise):  # noqa: D102
         return model.flow(x, level, next_level), None
 
 
-def _euler(x, denoised, level, next_level):
+def euler(x, denoised, level, next_level):
+    """The step that is exact for a constant denoiser."""
     ratio = next_level / level
     return ratio * x + (1 - ratio) * denoised
+
+
+def is_zero(level) -> bool:
+    """Whether this is the last level of a generation."""
+    return isinstance(level, float) and level == 0

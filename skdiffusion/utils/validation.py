@@ -46,13 +46,26 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
     raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}.")
 
 
-def check_number(value: Any, name: str, *, above: float | None = None, least: float | None = None):
-    """``value`` as a finite float above or at least a bound, or a ``ValueError`` that says so."""
-    bound = f" above {above:g}" if above is not None else ""
-    bound += f" of at least {least:g}" if least is not None else ""
+def check_number(
+    value: Any,
+    name: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+):
+    """``value`` as a finite float within bounds, or a ``ValueError`` that says so."""
+    bounds = {"above": above, "of at least": least, "of at most": most}
+    given = " and ".join(
+        f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None
+    )
     if isinstance(value, Real) and not isinstance(value, bool):
         number = float(value)
-        finite = number - number == 0
-        if finite and (above is None or number > above) and (least is None or number >= least):
+        if (
+            number - number == 0  # neither infinite nor NaN
+            and (above is None or number > above)
+            and (least is None or number >= least)
+            and (most is None or number <= most)
+        ):
             return number
-    raise ValueError(f"{name} must be a finite number{bound}; got {value!r}.")
+    raise ValueError(f"{name} must be a finite number{given and ' ' + given}; got {value!r}.")

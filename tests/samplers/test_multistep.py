@@ -1,0 +1,185 @@
+"""Multistep solvers: exact weights, known orders, flows that end where the exact one does."""
+
+import numpy as np
+import pytest
+
+from skdiffusion.models import BaseScoreModel, GaussianModel, MixtureModel
+from skdiffusion.samplers import (
+    AdamsSampler,
+    DPMSolver3Sampler,
+    DPMSolverSampler,
+    EulerSampler,
+    RK4Sampler,
+    SDEDPMSolverSampler,
+    UniPCSampler,
+    check_sampler,
+    run_sampler,
+    spectral_levels,
+)
+from skdiffusion.samplers.multistep import interpolation_weights
+
+GAUSSIAN = GaussianModel([1.0, -1.0], [[2.0, 0.8], [0.8, 0.5]])
+MIXTURE = MixtureModel([0.3, 0.7], [[-1.5, 0.0], [1.0, 0.5]], [0.2, 0.4])
+FAR_FIELD = MIXTURE.gaussian()
+
+
+def test_weights_integrate_polynomials_in_the_clock():
+    known, level, next_level = [5.0, 3.0, 2.0], 2.0, 0.7
+    weights = np.array(interpolation_weights(np.log, known, level, next_level))
+    # of log(s'/q)^k over q from s'/s to one, by parts
+    a = next_level / level
+    first = np.log(next_level) * (1 - a) + (1 - a) + a * np.log(a)
+    second = (
+        np.log(next_level) ** 2 * (1 - a)
+        + 2 * np.log(next_level) * (1 - a + a * np.log(a))
+        + 2 - a * (np.log(a) ** 2 - 2 * np.log(a) + 2)
+    )  # fmt: skip
+    np.testing.assert_allclose(weights.sum(), 1 - a, rtol=1e-14)
+    np.testing.assert_allclose(weights @ np.log(known), first, rtol=1e-12)
+    np.testing.assert_allclose(weights @ np.log(known) ** 2, second, rtol=1e-11)
+
+
+def test_weights_per_row_are_those_of_each_row():
+    levels = np.array([[5.0, 3.0, 1.0], [0.4, 0.3, 0.02]])
+    columns = [levels[:, [k]] for k in range(3)]
+    both = interpolation_weights(np.arctan, columns[:2], columns[1], columns[2])
+    for row, (before, level, next_level) in enumerate(levels.tolist()):
+        alone = interpolation_weights(np.arctan, [before, level], level, next_level)
+        np.testing.assert_allclose([w[row, 0] for w in both], alone, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "sampler, order",
+    [
+        (DPMSolverSampler(), 2),
+        (DPMSolver3Sampler(), 3),
+        (AdamsSampler(order=1), 1),
+        (AdamsSampler(order=2), 2),
+        (AdamsSampler(), 3),
+        # the corrector is one order above the predictor
+        (UniPCSampler(order=1), 2),
+        (UniPCSampler(order=2), 3),
+        (UniPCSampler(), 4),
+    ],
+    ids=str,
+)
+def test_order_of_convergence(sampler, order):
+    # from far above, so that the first step, of first order where there is no far field, is exact
+    high, low = 2000.0, 0.05
+    x = GAUSSIAN.sample(20, high, random_state=0)
+    exact = GAUSSIAN.flow(x, high, low)
+    errors = [
+        np.abs(
+            run_sampler(sampler, GAUSSIAN, x, np.geomspace(high, low, n + 1), far_field=GAUSSIAN)
+            - exact
+        ).max()
+        for n in (320, 640)
+    ]
+    # the leading term is not yet alone: where its constant is small (3M), the next one helps
+    assert order - 0.25 < np.log2(errors[0] / errors[1]) < order + 0.6
+
+
+@pytest.mark.parametrize("name", ["adams", "unipc", "dpmpp_2m", "dpmpp_3m"])
+def test_the_flow_of_a_mixture_is_reproduced(name):
+    x = FAR_FIELD.sample(100, 40.0, random_state=0)
+    exact = run_sampler(RK4Sampler(), MIXTURE, x, [*np.geomspace(40.0, 1e-4, 400), 0.0])
+    levels = [*spectral_levels(FAR_FIELD.covariance, 200, 1e-3, 40.0), 0.0]
+    found = run_sampler(check_sampler(name), MIXTURE, x, levels, far_field=FAR_FIELD)
+    # of a second-order method with two hundred steps; the others are further below
+    assert np.abs(found - exact).max() < 2e-3
+
+
+def test_adams_in_a_dozen_evaluations_is_nearer_than_dpm_solver_in_thirty():
+    x = FAR_FIELD.sample(200, 40.0, random_state=0)
+    exact = run_sampler(RK4Sampler(), MIXTURE, x, [*np.geomspace(40.0, 1e-4, 300), 0.0])
+
+    def error(sampler, levels):
+        found = run_sampler(sampler, MIXTURE, x, [*levels, 0.0], far_field=FAR_FIELD)
+        return np.sqrt(np.mean((found - exact) ** 2))
+
+    ours = error(AdamsSampler(), spectral_levels(FAR_FIELD.covariance, 12, 1e-3, 40.0))
+    assert ours < error(DPMSolverSampler(), np.geomspace(40.0, 1e-3, 30))
+
+
+def test_the_mean_at_infinite_noise_is_a_first_node():
+    """The first step of a normal law then errs by r^4 / s^3, where Euler's errs by r^2 / s."""
+    model = GaussianModel([3.0], 1.0)
+
+    def error(sampler, level):
+        x = np.array([[3.0]]) + level
+        found = run_sampler(sampler, model, x, [level, level / 2], far_field=model)
+        return abs((found - model.flow(x, level, level / 2)).item())
+
+    levels = np.array([20.0, 40.0, 80.0])
+    for sampler, slope in ((EulerSampler(), -1), (AdamsSampler(), -3)):
+        errors = [error(sampler, level) for level in levels.tolist()]
+        # the next terms are smaller by level^2
+        assert np.polyfit(np.log(levels), np.log(errors), 1)[0] == pytest.approx(slope, abs=0.02)
+
+
+def test_labels_have_means_of_their_own():
+    class ByLabel(BaseScoreModel):
+        n_features, is_conditional = 2, True
+
+        def _denoise(self, x, sigma, y):
+            return MIXTURE.denoise(x, sigma)
+
+    x, levels = FAR_FIELD.sample(5, 40.0, random_state=0), [40.0, 10.0, 2.0]
+    moved = GaussianModel([50.0, 50.0], FAR_FIELD.covariance)
+    one, other = (
+        run_sampler(AdamsSampler(), ByLabel(), x, levels, y=np.zeros(5), far_field=far_field)
+        for far_field in (FAR_FIELD, moved)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("sampler", [AdamsSampler(), UniPCSampler(), DPMSolver3Sampler()])
+def test_encoding_and_decoding_are_inverse(sampler):
+    x = MIXTURE.sample(30, 0.05, random_state=0)
+    up = np.geomspace(0.05, 50.0, 401)
+    code = run_sampler(sampler, MIXTURE, x, up, far_field=FAR_FIELD)
+    back = run_sampler(sampler, MIXTURE, code, up[::-1], far_field=FAR_FIELD)
+    # twice the global error of a third-order rule at this step
+    np.testing.assert_allclose(back, x, atol=1e-4)
+
+
+def test_one_model_evaluation_per_step():
+    class Counting(BaseScoreModel):
+        n_features, calls = 2, 0
+
+        def _denoise(self, x, sigma):
+            self.calls += 1
+            return MIXTURE.denoise(x, sigma)
+
+    for name in ("adams", "unipc", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde"):
+        model = Counting()
+        run_sampler(check_sampler(name), model, np.ones((2, 2)), [4.0, 2.0, 1.0, 0.5, 0.0])
+        assert model.calls == 4
+
+
+def test_the_stochastic_step_is_exact_for_a_constant_denoiser():
+    point, n = GaussianModel([2.0], 0.0), 20_000
+    x = point.sample(n, 20.0, random_state=0)
+    x = run_sampler(SDEDPMSolverSampler(), point, x, [20.0, 3.0, 0.5], random_state=0)
+    # standard errors of a mean and of a standard deviation, times four
+    assert x.mean() == pytest.approx(2.0, abs=4 * 0.5 / n**0.5)
+    assert x.std() == pytest.approx(0.5, abs=4 * 0.5 / (2 * n) ** 0.5)
+
+
+def test_stochastic_samples_have_the_moments_of_the_law():
+    n = 20_000
+    x = GAUSSIAN.sample(n, 40.0, random_state=0)
+    levels = [*spectral_levels(GAUSSIAN.covariance, 100, 1e-3, 40.0), 0.0]
+    x = run_sampler(SDEDPMSolverSampler(), GAUSSIAN, x, levels, random_state=1)
+    # four standard errors, and the second-order error of a hundred steps
+    np.testing.assert_allclose(x.mean(0), GAUSSIAN.mean, atol=4 * (2.0 / n) ** 0.5)
+    np.testing.assert_allclose(
+        np.cov(x.T), [[2.0, 0.8], [0.8, 0.5]], atol=4 * 2.0 * (2 / n) ** 0.5 + 5e-3
+    )
+
+
+@pytest.mark.parametrize("cls", [AdamsSampler, UniPCSampler])
+@pytest.mark.parametrize("order", [0, 4, 1.5])
+def test_orders_there_are_none_of(cls, order):
+    with pytest.raises(ValueError, match="order must be"):
+        check_sampler(cls(order=order))

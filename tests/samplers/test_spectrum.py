@@ -1,0 +1,81 @@
+"""The clock of a spectrum, and levels where a law takes shape."""
+
+import numpy as np
+import pytest
+from scipy.special import betainc
+
+from skdiffusion.models import GaussianModel
+from skdiffusion.models.covariance import SpectralCovariance
+from skdiffusion.samplers import AdamsSampler, SpectralClock, run_sampler, spectral_levels
+from skdiffusion.samplers.spectrum import STRETCH, TAIL
+
+VARIANCES = np.array([9.0, 1.0, 1.0, 0.01, 0.0])
+COVARIANCE = SpectralCovariance(VARIANCES)
+
+
+def test_the_rate_of_the_clock_is_the_effective_number_of_degrees_of_freedom():
+    clock, level, h = SpectralClock(COVARIANCE, stretch=1.0), np.array([0.05, 0.7, 20.0]), 1e-5
+    rate = (clock(level * (1 + h)) - clock(level * (1 - h))) / (2 * h * level)
+    freedom = (VARIANCES / (VARIANCES + level[:, None] ** 2)).sum(1)
+    np.testing.assert_allclose(rate, freedom, rtol=1e-8)  # h^2, and rounding over h
+
+
+def test_the_clock_ends_at_infinite_noise():
+    end = SpectralClock(COVARIANCE, stretch=2.0)(np.array([np.inf]))
+    np.testing.assert_allclose(end, np.pi / 2 * np.sqrt(VARIANCES).sum(), rtol=1e-14)
+
+
+def test_low_rank_and_full_covariances_have_the_same_clock_and_levels():
+    axes = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 2)))[0]
+    low_rank = SpectralCovariance(np.array([4.0, 1.0]), axes, residual=0.04)
+    full = SpectralCovariance.from_matrix(low_rank.to_matrix())
+    level = np.geomspace(0.01, 50, 9)
+    np.testing.assert_allclose(SpectralClock(low_rank)(level), SpectralClock(full)(level))
+    np.testing.assert_allclose(
+        spectral_levels(low_rank, 9, 0.001, 50.0), spectral_levels(full, 9, 0.001, 50.0)
+    )
+
+
+def test_levels_divide_the_number_of_levels_into_equal_parts():
+    levels = spectral_levels(COVARIANCE, 20, 0.0002, 60.0)
+    radii = np.sqrt(VARIANCES[:-1])
+    number = betainc(TAIL, TAIL, levels[:, None] / (levels[:, None] + radii)) @ radii
+    # the last step, to zero, is one like the others; a table of a thousand levels
+    np.testing.assert_allclose(number / number[0], np.arange(20, 0, -1) / 20, atol=1e-3)
+
+
+def test_levels_of_one_axis_are_those_of_a_beta_law():
+    levels = spectral_levels(SpectralCovariance(np.array([4.0])), 2, 0.001, 1e6)
+    assert levels[1] == pytest.approx(2.0, rel=1e-3)  # symmetric: half of them lie below r
+
+
+def test_levels_have_the_units_of_the_data():
+    levels = spectral_levels(COVARIANCE, 12, 0.01, 60.0)
+    other = spectral_levels(SpectralCovariance(100 * VARIANCES), 12, 0.1, 600.0)
+    np.testing.assert_allclose(other, 10 * levels, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 10, 3000])
+def test_levels_fall_from_the_first_and_stay_above_the_least(n_steps):
+    levels = spectral_levels(COVARIANCE, n_steps, 0.01, 60.0)
+    assert levels.shape == (n_steps,) and levels[0] == 60.0
+    assert (np.diff(levels) < 0).all() and levels[-1] >= 0.01 * (1 - 1e-12)
+    if n_steps == 3000:
+        assert levels[-1] == pytest.approx(0.01)
+
+
+def test_a_clock_had_better_be_too_wide_than_too_narrow():
+    """What the stretch of the clock rests on, for normal laws of broad spectrum."""
+    variances = np.geomspace(1.0, 1e-3, 20)
+    model = GaussianModel(np.zeros(20), variances)
+    x, levels = model.sample(50, 70.0, random_state=0), {}
+    exact = model.flow(x, 70.0, 0.0)
+    for n_steps in (8, 12, 18):
+        levels = [*spectral_levels(model.covariance, n_steps, 1e-4, 70.0), 0.0]
+        error = {}
+        for stretch in (0.5, 1.25, 1.5, 2.0):
+            clock = GaussianModel(np.zeros(20), variances * (stretch / STRETCH) ** 2)
+            found = run_sampler(AdamsSampler(), model, x, levels, far_field=clock)
+            error[stretch] = np.sqrt(np.mean((found - exact) ** 2))
+        assert error[0.5] > 1.8 * error[1.5]
+        assert max(error[1.25], error[2.0]) < 1.25 * error[1.5]
