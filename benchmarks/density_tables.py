@@ -158,36 +158,41 @@ def main():
         if (options.tables is None or name in options.tables)
         and (X := prepared(raw, options.rows)) is not None
     }
-    tasks = [
-        (name, X, split)
-        for split in range(3 * options.splits)
-        for name, X in tables.items()
-        if split < options.splits or len(X) < FEW_ROWS
-    ]
-    results = Parallel(n_jobs=options.jobs, verbose=5)(delayed(one_split)(*task) for task in tasks)
+    results = []
+    for split in range(3 * options.splits):  # the report is written after every round
+        results += Parallel(n_jobs=options.jobs, verbose=5)(
+            delayed(one_split)(name, X, split)
+            for name, X in tables.items()
+            if split < options.splits or len(X) < FEW_ROWS
+        )
+        report(results, options)
+
+
+def report(results, options):
     rows, differences, totals = [], [], {}
-    for name in tables:
+    for name in dict.fromkeys(name for name, *_ in results):
         mine = [r for r in results if r[0] == name]
         mean = {m: np.mean([r[2][m] for r in mine]) for m in [*OURS, "ours", *PEERS]}
         best = max(mean[m] for m in PEERS)
         differences.append(mean["ours"] - best)
         row = {m: f"{mean[m]:.2f}" for m in mean}
         row["table"] = f"{name} ({mine[0][1][0]} x {mine[0][1][1]})"
-        row["ours - best peer"] = f"**{differences[-1]:+.2f}**"
+        row["splits"] = len(mine)
+        row["ours - best peer"] = f"**{differences[-1]:+.3f}**"
         rows.append(row)
         for _, _, _, seconds in mine:
             for m, s in seconds.items():
                 totals[m] = totals.get(m, 0.0) + s
     differences = np.array(differences)
-    text = table(rows, ["table", *OURS, "ours", *PEERS, "ours - best peer"])
+    text = table(rows, ["table", "splits", *OURS, "ours", *PEERS, "ours - best peer"])
     text += (
         f"\n\nOf {len(differences)} tables ours is better on {(differences > TIE).sum()}, worse on "
-        f"{(differences < -TIE).sum()} and within {TIE} nats on the others; median "
-        f"difference {np.median(differences):+.2f}, worst {differences.min():+.2f} nats.\n\n"
+        f"{(differences < -TIE).sum()} (by more than 0.1 on {(differences < -0.1).sum()}) and within "
+        f"{TIE} nats on the others; median difference {np.median(differences):+.2f}, worst "
+        f"{differences.min():+.2f} nats.\n\n"
         "Seconds spent in tuning, all tables together: "
         + ", ".join(f"{m} {s:.0f}" for m, s in totals.items())
-        + f".\n\n{options.splits} splits ({3 * options.splits} below {FEW_ROWS} rows), "
-        + f"at most {options.rows} rows of a table. "
+        + f".\n\nAt most {options.rows} rows of a table. "
         + " ".join(__doc__.split("\n\n")[1].split())
     )
     name = "density_tables" if options.tables is None else "density_tables_some"
