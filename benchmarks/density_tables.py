@@ -187,8 +187,8 @@ def report(results, options):
     text = table(rows, ["table", "splits", *OURS, "ours", *PEERS, "ours - best peer"])
     text += (
         f"\n\nOf {len(differences)} tables ours is better on {(differences > TIE).sum()}, worse on "
-        f"{(differences < -TIE).sum()} (by more than 0.1 on {(differences < -0.1).sum()}) and within "
-        f"{TIE} nats on the others; median difference {np.median(differences):+.2f}, worst "
+        f"{(differences < -TIE).sum()} (by more than 0.1 on {(differences < -0.1).sum()}) and "
+        f"within {TIE} nats on the others; median difference {np.median(differences):+.2f}, worst "
         f"{differences.min():+.2f} nats.\n\n"
         "Seconds spent in tuning, all tables together: "
         + ", ".join(f"{m} {s:.0f}" for m, s in totals.items())
