@@ -466,7 +466,7 @@ SCHEDULES = {
 }
 
 
-def check_schedule(schedule: Any) -> NoiseSchedule:
+def check_schedule(schedule: Any, *, or_else: str = "a NoiseSchedule instance") -> NoiseSchedule:
     """A schedule from its short name or from itself, with its range checked.
 
     Parameters
@@ -474,6 +474,8 @@ def check_schedule(schedule: Any) -> NoiseSchedule:
     schedule : str or NoiseSchedule
         One of ``"edm"``, ``"ve"``, ``"vp"``, ``"sub_vp"``, ``"cosine"``,
         ``"flow_matching"``, or an instance.
+    or_else : str
+        What else the caller accepts, for the error.
 
     Returns
     -------
@@ -490,7 +492,7 @@ def check_schedule(schedule: Any) -> NoiseSchedule:
     FlowMatchingSchedule()
     """
     if not isinstance(schedule, NoiseSchedule):
-        schedule = lookup(schedule, SCHEDULES, "schedule", "a NoiseSchedule instance")()
+        schedule = lookup(schedule, SCHEDULES, "schedule", or_else)()
     if isinstance(schedule, _LinearBeta):
         check_number(schedule.beta_min, "beta_min", above=0)
         check_number(schedule.beta_max, "beta_max", least=schedule.beta_min)

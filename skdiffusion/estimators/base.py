@@ -12,29 +12,33 @@ flow run upwards. Methods that return rows keep their order and units.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skdiffusion.denoising_bound import denoising_bound
+from skdiffusion.flow import decode, encode
 from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import GaussianModel
 from skdiffusion.models import jacobian as model_jacobian
 from skdiffusion.noising import noise_range
-from skdiffusion.samplers import RK4Sampler, check_sampler, run_sampler
+from skdiffusion.samplers import check_sampler, run_sampler, spectral_levels
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.output import in_container
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import check_count, check_number
+from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["BaseScoreEstimator", "check_rows", "check_weights"]
 
-DEFAULT_SAMPLER = "heun"
+DEFAULT_SAMPLER = "adams"
 DEFAULT_STEPS = 32
-FLOW_STEPS = 128
-"""Runge-Kutta steps, uniform in the logarithm of the level, where the flow has no closed form."""
+LIKELIHOODS = ("denoising", "ode")
+FLOW_ERROR = 0.01
+"""Estimated error, in nats, from which a log-density along the flow comes with a warning."""
 
 
 class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator):
@@ -58,9 +62,11 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
 
     def _check_parameters(self) -> None:
         """Refuse what no data could mend; the first thing ``fit`` does."""
-        check_schedule(self.schedule)
+        self._schedule()
         if self.sampler is not None:
             check_sampler(self.sampler)
+        if hasattr(self, "likelihood"):
+            lookup(self.likelihood, dict.fromkeys(LIKELIHOODS), "likelihood")
         for name in ("sigma_min", "sigma_max"):
             if getattr(self, name) is not None:
                 check_number(getattr(self, name), name, above=0)
@@ -185,11 +191,21 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         """
         check_is_fitted(self)
         n_steps = DEFAULT_STEPS if n_steps is None else n_steps
-        return self.scale_ * check_schedule(self.schedule).grid(
+        schedule = self._schedule()
+        if schedule is None:
+            spectrum = self.far_field_.covariance
+            return spectral_levels(spectrum, n_steps, self.sigma_min_, self.sigma_max_)
+        return self.scale_ * schedule.grid(
             n_steps,
             sigma_min=self.sigma_min_ / self.scale_,
             sigma_max=self.sigma_max_ / self.scale_,
         )
+
+    def _schedule(self):
+        """The schedule asked for; ``None`` where levels come from the data."""
+        if isinstance(self.schedule, str) and self.schedule == "auto":
+            return None
+        return check_schedule(self.schedule, or_else="'auto' or a NoiseSchedule instance")
 
     # ------------------------------------------------------------------ densities
 
@@ -197,7 +213,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         """Log-density of each row, in nats and in the units of ``X``.
 
         Exact where the model has a density in closed form, otherwise that of the law at
-        ``sigma_min_`` by the probability-flow ODE on a fixed grid.
+        ``sigma_min_`` by the probability flow; :func:`skdiffusion.likelihood.flow_log_prob`
+        returns its errors too.
 
         Parameters
         ----------
@@ -206,11 +223,15 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         Returns
         -------
         ndarray of shape (n_samples,)
+
+        Warns
+        -----
+        UserWarning
+            If the flow of some row could not be followed to a hundredth of a nat.
         """
         X = self._rows(X, dtype=self._density_dtype)
         if not self.model_.has_log_prob:
-            X = X.astype(np.float64, copy=False)
-            return flow_log_prob(self.model_, X, self._flow_levels(), self.far_field_)
+            return self._flow_log_prob(X, self.sigma_min_)
         if not self.model_.has_density:
             raise ValueError(
                 "the fitted law has no density: it lies in fewer dimensions than the data; "
@@ -219,8 +240,12 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         return self.model_.log_prob(X, 0.0)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-density of the rows: larger is better.
+        """How likely the rows are, in nats per row: larger is better.
 
+        The mean log-density where the model has one in closed form. Otherwise the denoising
+        bound on it (:meth:`denoising_bound`), which no model can push above the rows' own
+        entropy, on noise levels that depend on the data alone; or the mean of
+        :meth:`score_samples` for an estimator with ``likelihood="ode"``. All are comparable.
         Not the Stein score: that is :meth:`stein_score`.
 
         Parameters
@@ -232,7 +257,33 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         -------
         float
         """
-        return float(np.mean(self.score_samples(X)))
+        check_is_fitted(self)
+        likelihood = getattr(self, "likelihood", "denoising")
+        if self.model_.has_log_prob or likelihood == "ode":
+            return float(np.mean(self.score_samples(X)))
+        return self.denoising_bound(X).score
+
+    def denoising_bound(self, X: Any, *, n_noise: int = 16, random_state: Any = 0):
+        """Lower bound on the mean log-density of the rows, from denoising errors.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_noise : int
+            Pairs of opposite noise per row and level, at least three.
+        random_state : None, int, Generator or RandomState
+            Seed of the noise, which is keyed by the rows.
+
+        Returns
+        -------
+        DenoisingBound
+            ``bound`` and ``std_error`` row by row, their mean ``score`` and its standard error
+            ``score_std_error``; see :func:`skdiffusion.denoising_bound.denoising_bound`.
+        """
+        X = self._rows(X, dtype=np.float64)
+        return denoising_bound(
+            self.model_, X, self.far_field_, n_noise=n_noise, random_state=random_state
+        )
 
     def log_density(self, X: Any, sigma: Any) -> np.ndarray:
         r"""Log-density :math:`\log p_\sigma` of each row under the law with noise added.
@@ -251,13 +302,23 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         sigma = self._levels(sigma, X)
         if self.model_.has_log_prob:
             return self.model_.log_prob(X, sigma)
-        per_row = np.broadcast_to(sigma, len(X))
-        result = np.empty(len(X))
-        for level in np.unique(per_row):
-            rows = per_row == level
-            levels = np.geomspace(level, max(self.sigma_max_, 10 * level), FLOW_STEPS + 1)
-            result[rows] = flow_log_prob(self.model_, X[rows], levels, self.far_field_)
-        return result
+        return self._flow_log_prob(X, sigma)
+
+    def _flow_log_prob(self, X, sigma):
+        """Along the flow, with a warning where it cannot be trusted."""
+        X = X.astype(np.float64, copy=False)
+        sigma = np.asarray(sigma, dtype=np.float64) if np.ndim(sigma) else float(sigma)
+        found = flow_log_prob(self.model_, X, self.far_field_, sigma, self.sigma_max_)
+        rough = np.flatnonzero(found.error > FLOW_ERROR)
+        if len(rough):
+            listed = ", ".join(str(row) for row in rough[:5]) + ", ..." * (len(rough) > 5)
+            warnings.warn(
+                "the denoiser changes too fast to follow its flow: the log-densities of "
+                f"{len(rough)} of {len(X)} rows ({listed}) are uncertain by up to "
+                f"{found.error.max():.2g} nats; denoising_bound does not depend on the flow.",
+                stacklevel=3,
+            )
+        return found.log_prob
 
     # ------------------------------------------------------------------ fields
 
@@ -310,7 +371,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         Parameters
         ----------
         schedule : str or NoiseSchedule, optional
-            The estimator's own by default.
+            By default the estimator's own, or ``"edm"`` where that is ``"auto"``.
 
         Returns
         -------
@@ -318,7 +379,9 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             With ``score``, ``velocity``, ``predict_noise``, ``drift``, ``diffusion``.
         """
         check_is_fitted(self)
-        return self.model_.at_time(self.schedule if schedule is None else schedule)
+        if schedule is None:
+            schedule = self._schedule() or "edm"
+        return self.model_.at_time(schedule)
 
     # ------------------------------------------------------------------ latent codes
 
@@ -338,9 +401,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         if self.model_.has_flow:
             codes = self.model_.to_latent(rows)
         else:
-            levels = self._flow_levels()
-            noise = run_sampler(RK4Sampler(), self.model_, rows, levels)
-            codes = self.far_field_.to_latent(noise, levels[-1])
+            codes = encode(self.model_, rows, *self._flow_range())
         return codes.astype(X.dtype, copy=False)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
@@ -360,14 +421,11 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         if self.model_.has_flow:
             rows = self.model_.from_latent(codes)
         else:
-            levels = self._flow_levels()[::-1]
-            noise = self.far_field_.from_latent(codes, levels[0])
-            rows = run_sampler(RK4Sampler(), self.model_, noise, levels)
+            rows = decode(self.model_, codes, *self._flow_range())
         return rows.astype(Z.dtype, copy=False)
 
-    def _flow_levels(self):
-        # uniform in the logarithm, where the flow is not stiff and Runge-Kutta has its order
-        return np.geomspace(self.sigma_min_, self.sigma_max_, FLOW_STEPS + 1)
+    def _flow_range(self):
+        return self.far_field_, self.sigma_min_, self.sigma_max_
 
     # ------------------------------------------------------------------ inner workings
 

@@ -61,8 +61,9 @@ class EmpiricalScore(BaseScoreEstimator):
         the log-density is then found along the probability flow.
     n_perturbations : int
         Number of perturbations, even: they come in opposite pairs.
-    schedule : str or NoiseSchedule
-        Spacing of noise levels for samplers and trajectories, and default of ``at_time``.
+    schedule : "auto", str or NoiseSchedule
+        Spacing of noise levels for samplers and trajectories, and default of ``at_time``;
+        ``"auto"`` spaces them by the spectrum of the data.
     sampler : str, BaseSampler or None
         Default of ``sample``; ``None`` draws exactly where there is no smoothing.
     sigma_min, sigma_max : float, optional
@@ -137,7 +138,7 @@ class EmpiricalScore(BaseScoreEstimator):
         scaling="auto",
         smoothing=0.0,
         n_perturbations=16,
-        schedule="edm",
+        schedule="auto",
         sampler=None,
         sigma_min=None,
         sigma_max=None,

@@ -62,8 +62,9 @@ class GaussianScore(BaseScoreEstimator):
     reg_covar : "auto" or float
         Share of each column's variance added to the diagonal, at least 0. ``"auto"`` adds
         nothing where the covariance is regular, and 1e-6 with a warning where it is singular.
-    schedule : str or NoiseSchedule
-        Spacing of noise levels for samplers and trajectories, and default of ``at_time``.
+    schedule : "auto", str or NoiseSchedule
+        Spacing of noise levels for samplers and trajectories, and default of ``at_time``;
+        ``"auto"`` spaces them by the spectrum of the data.
     sampler : str, BaseSampler or None
         Default of ``sample``; ``None`` draws exactly.
     sigma_min, sigma_max : float, optional
@@ -125,7 +126,7 @@ class GaussianScore(BaseScoreEstimator):
         *,
         rank=None,
         reg_covar="auto",
-        schedule="edm",
+        schedule="auto",
         sampler=None,
         sigma_min=None,
         sigma_max=None,

@@ -89,8 +89,9 @@ class GMMScore(MixtureAnswers):
         Largest number tried when ``n_components`` is to be chosen.
     warm_start : bool
         Whether ``fit`` starts from the present parameters.
-    schedule : str or NoiseSchedule
-        Spacing of noise levels for samplers and trajectories, and default of ``at_time``.
+    schedule : "auto", str or NoiseSchedule
+        Spacing of noise levels for samplers and trajectories, and default of ``at_time``;
+        ``"auto"`` spaces them by the spectrum of the data.
     sampler : str, BaseSampler or None
         Default of ``sample``; ``None`` draws exactly.
     sigma_min, sigma_max : float, optional
@@ -178,7 +179,7 @@ class GMMScore(MixtureAnswers):
         max_iter=100,
         max_components=20,
         warm_start=False,
-        schedule="edm",
+        schedule="auto",
         sampler=None,
         sigma_min=None,
         sigma_max=None,

@@ -52,6 +52,8 @@ class StackedScore(BaseScoreEstimator):
         Noise levels at which weights are found, uniform in the logarithm.
     n_noise : int
         Pairs of opposite noise draws per row and level.
+    likelihood : {"denoising", "ode"}
+        What ``score`` is: the denoising bound, or the mean log-density along the flow.
     schedule, sampler, sigma_min, sigma_max
         As in :class:`GaussianScore`.
     n_jobs : int, optional
@@ -92,7 +94,8 @@ class StackedScore(BaseScoreEstimator):
         cv=5,
         n_levels=16,
         n_noise=2,
-        schedule="edm",
+        likelihood="denoising",
+        schedule="auto",
         sampler=None,
         sigma_min=None,
         sigma_max=None,
@@ -103,6 +106,7 @@ class StackedScore(BaseScoreEstimator):
         self.cv = cv
         self.n_levels = n_levels
         self.n_noise = n_noise
+        self.likelihood = likelihood
         self.schedule = schedule
         self.sampler = sampler
         self.sigma_min = sigma_min

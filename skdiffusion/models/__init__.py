@@ -15,7 +15,13 @@ from skdiffusion.models.empirical import BarycentricModel, EmpiricalModel
 from skdiffusion.models.external import CallableModel, as_score_model
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.guided import GuidedModel
-from skdiffusion.models.jacobian import divergence, jacobian, jvp, vjp
+from skdiffusion.models.jacobian import (
+    denoise_and_divergence,
+    divergence,
+    jacobian,
+    jvp,
+    vjp,
+)
 from skdiffusion.models.mixture import MixtureModel
 from skdiffusion.models.sphere import SphereModel
 from skdiffusion.models.stacked import StackedModel
@@ -43,6 +49,7 @@ __all__ = [
     "TemperedModel",
     "UniformModel",
     "as_score_model",
+    "denoise_and_divergence",
     "divergence",
     "jacobian",
     "jvp",

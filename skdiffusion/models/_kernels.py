@@ -79,9 +79,10 @@ class KernelSums:
         """Covariance of the points under the kernel weights, shape ``(m, d, d)``."""
         return self._moments(x, variance, "covariance", exclude).second
 
-    def diagonal(self, x: Any, variance: Any, exclude: Any = None):
-        """Diagonal of the covariance, shape ``(m, d)``."""
-        return self._moments(x, variance, "diagonal", exclude).second
+    def mean_shift_diagonal(self, x: Any, variance: Any, exclude: Any = None):
+        """Mean, the same minus ``x``, and the diagonal of the covariance: each ``(m, d)``."""
+        found = self._moments(x, variance, "diagonal", exclude)
+        return found.mean + self._seen.like(x).centre, found.shift, found.second
 
     def covariance_product(self, x: Any, variance: Any, v: Any, exclude: Any = None):
         """Covariance times the rows of ``v``, shape ``(m, d)``."""

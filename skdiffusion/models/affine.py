@@ -155,6 +155,12 @@ class AffineModel(Wrapper):
     def _denoise_divergence(self, x, sigma, **condition):
         return self.model._denoise_divergence(self._inward(x), self._level(sigma), **condition)
 
+    def _denoise_and_divergence(self, x, sigma, **condition):
+        denoised, trace = self.model._denoise_and_divergence(
+            self._inward(x), self._level(sigma), **condition
+        )
+        return self._outward(denoised), trace
+
     def _turn_matrices(self, inner, x):
         rotation = self._seen.like(x).rotation
         return inner if rotation is None else rotation @ inner @ rotation.T

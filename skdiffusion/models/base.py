@@ -178,6 +178,12 @@ class BaseScoreModel:
         x, sigma, condition = self._prepare(x, sigma, y)
         return self._field_hook("divergence", of)(x, sigma, **condition)
 
+    def denoise_and_divergence(self, x: Any, sigma: Any, *, y: Any = None):
+        """Denoiser and closed-form trace of its Jacobian, ``(n, d)`` and ``(n,)``, in one pass."""
+        self._require("has_jacobian", "closed-form Jacobian")
+        x, sigma, condition = self._prepare(x, sigma, y)
+        return self._denoise_and_divergence(x, sigma, **condition)
+
     def posterior_covariance(self, x: Any, sigma: Any, *, y: Any = None):
         r"""Covariance of the clean point: :math:`\operatorname{Cov}[x_0|x] = \sigma^2 \partial D`.
 
@@ -332,6 +338,13 @@ class BaseScoreModel:
 
     def _denoise_divergence(self, x, sigma, **condition):
         return _trace(self._denoise_jacobian(x, sigma, **condition))
+
+    def _denoise_and_divergence(self, x, sigma, **condition):
+        """Both at once: to override where one pass gives both for less than two."""
+        return (
+            self._denoise(x, sigma, **condition),
+            self._denoise_divergence(x, sigma, **condition),
+        )
 
     def _sample(self, n_samples, sigma, rng):
         x0 = self._draw(n_samples, rng)

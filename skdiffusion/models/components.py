@@ -124,6 +124,17 @@ class DiagonalStack:
         c = turned[:, None, :] - seen.offsets if c is None else c
         return self._returned(function(seen.variances) * c)
 
+    def squares(self, where, function):
+        """Squared lengths of ``f(C) (x - m)``, shape ``(n, k)``; expanded where ``locate`` did."""
+        xp, (turned, c) = namespace(where[0]), where
+        seen = self._seen.like(turned)
+        gain = function(seen.variances)
+        if c is not None:
+            return squared_norms(gain * c)
+        offsets, square = gain * seen.offsets, gain * gain
+        cross = turned @ (gain * offsets).T
+        return (turned * turned) @ square.T - 2 * cross + xp.sum(offsets**2, axis=-1)
+
     def apply(self, weights, function, v):
         """Weighted sum over components of ``f(C) v``, shape ``(n, d)``."""
         gain = function(self._seen.like(v).variances)
@@ -237,6 +248,13 @@ class SpectralStack:
         gain, rest = self._gains(function, c)
         along = self._embedded((gain if width is None else gain * width) * c)
         return along if e is None else along + rest * e
+
+    def squares(self, where, function):
+        """Squared lengths of ``f(C) (x - m)``, shape ``(n, k)``."""
+        c, e, width = where
+        gain, rest = self._gains(function, c)
+        total = squared_norms((gain if width is None else gain * width) * c)
+        return total if e is None else total + squared_norms(rest * e)
 
     def apply(self, weights, function, v):
         """Weighted sum over components of ``f(C) v``, shape ``(n, d)``."""

@@ -211,6 +211,9 @@ class EmpiricalModel(BaseScoreModel):
     def _denoise(self, x, sigma, exclude=None):
         variance = self._variance(x, sigma)
         mean, shift = self._sums.mean_and_shift(self._inward(x), variance, exclude)
+        return self._denoised(mean, shift, variance, sigma)
+
+    def _denoised(self, mean, shift, variance, sigma):
         if self.kernel is not None:
             mean = mean - (1 - sigma**2 / variance) * shift
         return self._outward(mean)
@@ -265,12 +268,18 @@ class EmpiricalModel(BaseScoreModel):
 
     def _score_divergence(self, x, sigma, exclude=None):
         variance = self._variance(x, sigma)
-        diagonal = self._sums.diagonal(self._inward(x), variance, exclude)
+        *_, diagonal = self._sums.mean_shift_diagonal(self._inward(x), variance, exclude)
         return namespace(x).sum((diagonal / variance - 1) / variance, axis=-1)
 
     def _denoise_divergence(self, x, sigma, exclude=None):
-        divergence = self._score_divergence(x, sigma, exclude)
-        return self.n_features + (sigma[..., 0] if np.ndim(sigma) else sigma) ** 2 * divergence
+        return self._denoise_and_divergence(x, sigma, exclude)[1]
+
+    def _denoise_and_divergence(self, x, sigma, exclude=None):
+        variance = self._variance(x, sigma)
+        sums = self._sums.mean_shift_diagonal(self._inward(x), variance, exclude)
+        mean, shift, diagonal = sums
+        trace = namespace(x).sum((diagonal / variance - 1) * (sigma**2 / variance), axis=-1)
+        return self._denoised(mean, shift, variance, sigma), self.n_features + trace
 
     def _draw(self, n_samples, rng):
         drawn = self.points[rng.choice(len(self.points), size=n_samples, p=self.weights)]

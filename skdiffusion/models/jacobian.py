@@ -26,7 +26,7 @@ from skdiffusion.utils.arrays import as_points, is_torch, like, namespace, to_nu
 from skdiffusion.utils.random import as_generator, rademacher_like
 from skdiffusion.utils.validation import check_count
 
-__all__ = ["divergence", "jacobian", "jvp", "vjp"]
+__all__ = ["denoise_and_divergence", "divergence", "hutchinson_probes", "jacobian", "jvp", "vjp"]
 
 EXACT_TRACE_UP_TO = 128
 """Dimension up to which ``divergence(method="auto")`` sums the whole diagonal."""
@@ -130,29 +130,75 @@ def divergence(
     ValueError
         If ``method`` is unknown, or a standard error is asked of a single probe.
     """
-    if method not in ("auto", "exact", "hutchinson"):
-        raise ValueError(f"method must be 'auto', 'exact' or 'hutchinson'; got {method!r}.")
-    if method == "auto":
-        small = model.has_jacobian or model.n_features <= EXACT_TRACE_UP_TO
-        method = "exact" if small else "hutchinson"
-    if method == "exact":
+    n_probes = check_count(n_probes, "n_probes", 2 if return_std_error else 1)
+    probes = hutchinson_probes(model, x, method, n_probes, random_state)
+    if probes is None:
         if model.has_jacobian:
             trace = model.divergence(x, sigma, y=y, of=of)
         else:
             trace = _Route(model, x, sigma, y, of).divergence()
         return (trace, trace * 0) if return_std_error else trace
 
-    x = as_points(x, model.n_features)
-    n_probes = check_count(n_probes, "n_probes", 2 if return_std_error else 1)
-    seed = int(as_generator(random_state).integers(2**62))
-    probes = rademacher_like(x, n_probes, seed)
-    products = [(jvp(model, x, sigma, u, y=y, of=of) * u).sum(-1) for u in probes]
-    xp = namespace(products[0])
-    estimates = xp.stack(products)
-    mean = xp.mean(estimates, axis=0)
+    estimates = _along_probes(model, x, sigma, y, of, probes)
+    xp = namespace(estimates)
+    mean = xp.mean(estimates, axis=1)
     if not return_std_error:
         return mean
-    return mean, xp.std(estimates, axis=0, correction=1) / n_probes**0.5
+    return mean, xp.std(estimates, axis=1, correction=1) / n_probes**0.5
+
+
+def hutchinson_probes(
+    model: Any, x: Any, method: str = "auto", n_probes: int = 16, random_state: Any = 0
+):
+    """Probes keyed by the rows of ``x``, or ``None`` where the trace will be exact.
+
+    Arguments as in :func:`divergence`. A row that moves keeps the probes of its starting point, so
+    that its estimates are a smooth function of its path (Grathwohl et al. 2019).
+
+    Returns
+    -------
+    array of shape (n_probes, n, d) or None
+        Like ``x``.
+    """
+    if method not in ("auto", "exact", "hutchinson"):
+        raise ValueError(f"method must be 'auto', 'exact' or 'hutchinson'; got {method!r}.")
+    x = as_points(x, model.n_features)
+    small = model.has_jacobian or model.n_features <= EXACT_TRACE_UP_TO
+    if method == "exact" or (method == "auto" and small):
+        return None
+    seed = int(as_generator(random_state).integers(2**62))
+    return rademacher_like(x, check_count(n_probes, "n_probes"), seed)
+
+
+def denoise_and_divergence(model: Any, x: Any, sigma: Any, *, y: Any = None, probes: Any = None):
+    """Denoiser and the trace of its Jacobian at each row, sharing their work.
+
+    Parameters
+    ----------
+    model, x, sigma, y
+        As in :func:`jvp`.
+    probes : array of shape (n_probes, n, d), optional
+        Directions of Hutchinson's estimates; see :func:`hutchinson_probes`. Exact without.
+
+    Returns
+    -------
+    denoised : array of shape (n, d)
+    trace : array of shape (n,), or (n, n_probes) with one estimate per probe
+    """
+    if probes is not None and model.has_jacobian:
+        denoised = model.denoise(x, sigma, y=y)
+        return denoised, _along_probes(model, x, sigma, y, "denoise", probes)
+    if model.has_jacobian:
+        return model.denoise_and_divergence(x, sigma, y=y)
+    return _Route(model, x, sigma, y, "denoise").value_and_divergence(probes)
+
+
+def _along_probes(model, x, sigma, y, of, probes):
+    """Quadratic forms ``u' J u``, one column per probe."""
+    if not model.has_jacobian:
+        return _Route(model, x, sigma, y, of).value_and_divergence(probes)[1]
+    products = [(model.jvp(x, sigma, u, y=y, of=of) * u).sum(-1) for u in probes]
+    return namespace(products[0]).stack(products, axis=1)
 
 
 class _Route:
@@ -190,11 +236,24 @@ class _Route:
         return self._back(self._columns())
 
     def divergence(self):
-        traces = (self._jvp(e)[:, j] for j, e in enumerate(self._basis()))
+        return self.value_and_divergence()[1]
+
+    def value_and_divergence(self, probes=None):
+        """The field and the trace of its Jacobian, or ``u' J u`` in a column per probe ``u``."""
         if self.autograd:
-            pullback = self._pullback()
-            traces = (pullback(e)[0][:, j] for j, e in enumerate(self._basis()))
-        return self._back(sum(traces))
+            import torch
+
+            value, pullback = torch.func.vjp(self.field, self.point)
+            product = lambda u: pullback(u)[0]  # noqa: E731
+        else:
+            value, product = self.field(self.point), self._jvp
+        if probes is None:
+            trace = sum(product(e)[:, j] for j, e in enumerate(self._basis()))
+        else:
+            directions = (like(u, self.point) for u in probes)
+            forms = [(product(u) * u).sum(-1) for u in directions]
+            trace = namespace(forms[0]).stack(forms, axis=1)
+        return self._back(value), self._back(trace)
 
     def _columns(self):
         """All Jacobians: one product per coordinate, for every row at once."""

@@ -269,6 +269,10 @@ class MixtureModel(BaseScoreModel):
     def _denoise_divergence(self, x, sigma):
         return self._by_blocks(self._denoise_divergence_block, x, sigma)
 
+    def _denoise_and_divergence(self, x, sigma):
+        both = self._by_blocks(self._denoise_and_divergence_block, x, sigma)
+        return both[:, :-1], both[:, -1]
+
     def _sample(self, n_samples, sigma, rng):
         # component and code are drawn, so that one seed gives one trajectory over all levels
         labels = rng.choice(self.n_components, size=n_samples, p=self.weights)
@@ -315,6 +319,20 @@ class MixtureModel(BaseScoreModel):
         gamma, seen = softmax(logits), self._seen.like(x)
         spread = self._stack.pull(where, gamma, _Shrinkage(_variance_of(sigma)))
         return seen.centre + gamma @ seen.centred_means + spread
+
+    def _denoise_and_divergence_block(self, x, sigma):
+        level, xp = _variance_of(sigma), namespace(x)
+        where, logits = self._expert(x, sigma)
+        gamma, seen = softmax(logits), self._seen.like(x)
+        # sum gamma |a - s|^2 as a difference of squares: times sigma^2 these are squared distances
+        # in units of the noise, so that no more digits are lost than in the density itself
+        variance = sigma[:, 0] ** 2 if np.ndim(sigma) else sigma**2
+        squares = variance * xp.sum(gamma * self._stack.squares(where, _Precision(level)), axis=-1)
+        within = xp.sum(gamma * self._stack.trace(_Shrinkage(level), x), axis=-1)
+        spread = self._stack.pull(where, gamma, _Shrinkage(level))  # last: it may use where up
+        denoised = seen.centre + gamma @ seen.centred_means + spread
+        residual = xp.sum((x - denoised) ** 2, axis=-1) / (variance + (variance == 0))
+        return xp.concat([denoised, (within + squares - residual)[:, None]], axis=1)
 
     def _score_jacobian_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)

@@ -106,7 +106,7 @@ class StackedModel(Wrapper):
                 weight = float(weight)
                 if weight == 0:  # nothing to add, and nothing to pay for
                     continue
-            value = getattr(model, name)(x, sigma, **self._condition(model, condition))
+            value = _answer(model, name, x, sigma, self._condition(model, condition))
             if not isinstance(weight, float):
                 weight = namespace(x).reshape(weight, (-1,) + (1,) * (value.ndim - 1))
             total = total + weight * value
@@ -129,3 +129,16 @@ class StackedModel(Wrapper):
 
     def _score_divergence(self, x, sigma, **condition):
         return self._pooled("_score_divergence", x, sigma, condition)
+
+    def _denoise_and_divergence(self, x, sigma, **condition):
+        both = self._pooled("_denoise_and_divergence", x, sigma, condition)
+        return both[:, :-1], both[:, -1]
+
+
+def _answer(model, name, x, sigma, condition):
+    """What a model answers; a denoiser and its divergence as one array."""
+    answer = getattr(model, name)(x, sigma, **condition)
+    if isinstance(answer, tuple):
+        denoised, trace = answer
+        return namespace(x).concat([denoised, trace[:, None]], axis=1)
+    return answer

@@ -17,11 +17,14 @@ step, as felt at the data, about :math:`h^{p+1}\, r\, v (1-v)` with
 :math:`v = r^2/(r^2+\sigma^2)`. The sum over steps is least for a density of levels
 :math:`[v(1-v)]^{1/(p+1)}`: a bell around :math:`r` with tails :math:`(\sigma/r)^{\pm e}`,
 :math:`e = 2/(p+1)`. The bell :math:`[u(1-u)]^e`, :math:`u = \sigma/(\sigma+r)`, has these
-tails, and is that of a Beta law in :math:`u`. The axes share the levels in proportion to their
-standard deviations: the number of levels below :math:`\sigma` is proportional to
+tails, and is that of a Beta law in :math:`u`. Two thirds of the levels are shared by the axes in
+proportion to their standard deviations, for small errors in the units of the data, and one third
+equally, so that narrow axes come out with their own width: the share of levels below
+:math:`\sigma` is
 
-.. math:: N(\sigma) = \operatorname{tr}\!\big[C^{1/2}\, I_U(e, e)\big],
+.. math:: N(\sigma) = \operatorname{tr}[W\, I_U(e, e)],
           \qquad U = \sigma (\sigma + C^{1/2})^{-1},
+          \qquad W = \frac{2}{3} \frac{C^{1/2}}{\operatorname{tr} C^{1/2}} + \frac{1}{3d},
 
 with :math:`I` the regularised incomplete beta function. One axis and :math:`e = 1` are the levels
 of flow matching.
@@ -46,6 +49,8 @@ MERGED = 0.05
 TAIL = 0.75
 """The exponent :math:`e`, between one, of first order, which all methods are in few steps, and
 two thirds, of second order."""
+EQUAL_SHARE = 1 / 3
+"""Of the levels, shared equally by the axes: a relative error for those that are narrow."""
 STRETCH = 1.5
 """Of the clock's radii. For Gaussians of broad spectrum the error of a multistep method is flat
 between 1.25 and 2 and rises steeply below 1: a clock had better be too wide than too narrow."""
@@ -109,6 +114,8 @@ def spectral_levels(covariance: Any, n_steps: int, sigma_min: float, sigma_max: 
     """
     n_steps = check_count(n_steps, "n_steps")
     radii, weights = _radii(covariance)
+    counts = weights / radii
+    weights = (1 - EQUAL_SHARE) * weights / weights.sum() + EQUAL_SHARE * counts / counts.sum()
     table = np.geomspace(sigma_min, sigma_max, TABLE)
     share = betainc(TAIL, TAIL, table[:, None] / (table[:, None] + radii))
     below = share @ weights

@@ -9,6 +9,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, StackedScore
 from skdiffusion.datasets import make_gaussian, make_ring
 from skdiffusion.estimators.stacked import _convex_weights
+from skdiffusion.models import GaussianModel
 from skdiffusion.utils.estimator_checks import check_score_estimator
 
 CANDIDATES = [("full", GaussianScore()), ("mixture", GMMScore(3))]
@@ -119,3 +120,60 @@ def test_a_weight_is_a_repetition(rng):
     repeated = StackedScore(GAUSSIANS, random_state=0).fit(np.repeat(X, weights, axis=0))
     np.testing.assert_allclose(weighted.weights_, repeated.weights_, atol=1e-6)
     np.testing.assert_allclose(weighted.errors_, repeated.errors_, rtol=1e-10)
+
+
+def test_score_is_a_bound_that_candidates_can_be_compared_by():
+    X, law = make_gaussian(400, 2, spectrum=[4.0, 0.5], random_state=0)
+    train, test = X[:200], X[200:]
+    exact = GaussianScore().fit(train)
+    options = {"cv": 2, "n_levels": 4, "random_state": 0}
+    pool = StackedScore([("full", GaussianScore())], **options).fit(train)
+    # one candidate is the candidate itself: its bound is its likelihood, exactly for a Gaussian
+    assert pool.score(test) == pytest.approx(exact.score(test), abs=1e-4)
+    ode = StackedScore([("full", GaussianScore())], likelihood="ode", **options).fit(train)
+    assert ode.score(test) == pytest.approx(exact.score(test), abs=1e-4)
+
+    found = StackedScore(GAUSSIANS, **options).fit(train).denoising_bound(test)
+    assert found.score < law.log_prob(test).mean() + 3 * found.score_std_error
+    # the levels that samplers use are no part of the bound
+    other = StackedScore(GAUSSIANS, sigma_max=1e3, **options).fit(train)
+    same = StackedScore(GAUSSIANS, sigma_max=2e3, **options).fit(train)
+    assert other.score(test) == pytest.approx(same.score(test), abs=1e-12)
+
+
+def test_search_ranks_classes_by_one_number():
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import Pipeline
+
+    X = load_digits().data[:300, 18:22]
+    mixture = GMMScore(3, random_state=0)
+    pool = StackedScore([("mixture", mixture)], cv=2, n_levels=3, random_state=0)
+    search = GridSearchCV(
+        Pipeline([("law", mixture)]), {"law": [GaussianScore(), mixture, pool]}, cv=2
+    ).fit(X)
+    gaussian, closed, bound = search.cv_results_["mean_test_score"]
+    # 300 rows: the bound is known to about a hundredth of a nat
+    assert bound == pytest.approx(closed, abs=0.04)
+    assert min(bound, closed) > gaussian + 0.1
+
+
+def test_likelihood_is_a_name():
+    with pytest.raises(ValueError, match="Unknown likelihood 'exact'"):
+        StackedScore(GAUSSIANS, likelihood="exact").fit(load_digits().data[:20])
+
+
+def test_a_flow_that_cannot_be_followed_warns():
+    X, _ = make_gaussian(100, 1, spectrum=[1.0], random_state=0)
+    est = StackedScore([("full", GaussianScore())], cv=2, n_levels=3).fit(X)
+
+    class Rough(GaussianModel):
+        has_log_prob = False
+        has_jacobian = False
+        is_differentiable = False
+
+        def _denoise(self, x, sigma):
+            return np.sign(np.sin(30 * x / np.hypot(1, sigma)))
+
+    est.model_ = Rough([0.0], 1.0)
+    with pytest.warns(UserWarning, match=r"2 of 2 rows \(0, 1\) are uncertain by up to"):
+        est.score_samples([[0.3], [0.4]])

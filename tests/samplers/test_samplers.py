@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import pytest
 
-from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import BaseScoreModel, GaussianModel, MixtureModel
 from skdiffusion.samplers import (
     EulerSampler,
@@ -67,20 +66,6 @@ def test_samples_of_a_mixture_follow_it():
     assert share == pytest.approx(0.3, abs=0.03)
     score = MIXTURE.score(x, 0.0)
     np.testing.assert_allclose(((x - x.mean(0)) * score).sum(1).mean(), -2, atol=0.15)
-
-
-def test_flow_density_is_the_closed_form():
-    x = MIXTURE.sample(50, random_state=0)
-    mean = MIXTURE.weights @ MIXTURE.means
-    spread = (MIXTURE.weights[:, None] * (MIXTURE.means - mean)).T @ (MIXTURE.means - mean)
-    far = GaussianModel(mean, spread + np.eye(2) * (MIXTURE.weights @ [0.2, 0.4]))
-    levels = np.geomspace(0.002, 200.0, 129)
-    solved, error = flow_log_prob(MIXTURE, x, levels, far, return_error=True)
-    exact = MIXTURE.log_prob(x, 0.002)
-    assert np.abs(solved - exact).max() < 1e-4
-    assert error.max() < 1e-4
-    with pytest.raises(ValueError, match="even number of steps; got 127"):
-        flow_log_prob(MIXTURE, x, levels[:-1], far, return_error=True)
 
 
 def test_numpy_and_torch_take_the_same_path():

@@ -7,7 +7,7 @@ from scipy.special import betainc
 from skdiffusion.models import GaussianModel
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.samplers import AdamsSampler, SpectralClock, run_sampler, spectral_levels
-from skdiffusion.samplers.spectrum import STRETCH, TAIL
+from skdiffusion.samplers.spectrum import EQUAL_SHARE, STRETCH, TAIL
 
 VARIANCES = np.array([9.0, 1.0, 1.0, 0.01, 0.0])
 COVARIANCE = SpectralCovariance(VARIANCES)
@@ -39,7 +39,8 @@ def test_low_rank_and_full_covariances_have_the_same_clock_and_levels():
 def test_levels_divide_the_number_of_levels_into_equal_parts():
     levels = spectral_levels(COVARIANCE, 20, 0.0002, 60.0)
     radii = np.sqrt(VARIANCES[:-1])
-    number = betainc(TAIL, TAIL, levels[:, None] / (levels[:, None] + radii)) @ radii
+    share = (1 - EQUAL_SHARE) * radii / radii.sum() + EQUAL_SHARE / len(radii)
+    number = betainc(TAIL, TAIL, levels[:, None] / (levels[:, None] + radii)) @ share
     # the last step, to zero, is one like the others; a table of a thousand levels
     np.testing.assert_allclose(number / number[0], np.arange(20, 0, -1) / 20, atol=1e-3)
 
@@ -78,4 +79,16 @@ def test_a_clock_had_better_be_too_wide_than_too_narrow():
             found = run_sampler(AdamsSampler(), model, x, levels, far_field=clock)
             error[stretch] = np.sqrt(np.mean((found - exact) ** 2))
         assert error[0.5] > 1.8 * error[1.5]
-        assert max(error[1.25], error[2.0]) < 1.25 * error[1.5]
+        assert max(error[1.25], error[2.0]) < 1.5 * error[1.5]
+
+
+def test_narrow_axes_keep_their_width():
+    """What a third of the levels shared equally is for: scales that differ by a thousand."""
+    model = GaussianModel(np.zeros(3), [1e6, 1.0, 1.0])
+    high, low = 20e3, 0.002
+    levels = [*spectral_levels(model.covariance, 32, low, high), 0.0]
+    x = model.sample(50, high, random_state=0)
+    there = run_sampler(AdamsSampler(), model, x, levels, far_field=model)
+    exact = model.flow(x, high, 0.0)
+    # every axis on its own scale: by size alone the narrow ones would get 2 levels in 1000
+    np.testing.assert_allclose(there, exact, rtol=0.02)

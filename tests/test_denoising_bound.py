@@ -1,0 +1,263 @@
+"""The denoising bound is the log-density of the law itself, and below it for any other denoiser."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+
+from skdiffusion import GMMScore
+from skdiffusion.denoising_bound import _slopes, denoising_bound
+from skdiffusion.models import (
+    AffineModel,
+    BaseScoreModel,
+    EmpiricalModel,
+    GaussianModel,
+    MixtureModel,
+    StackedModel,
+)
+
+PLANE = MixtureModel(
+    [0.3, 0.5, 0.2],
+    [[0, 0], [3, 1], [-2, 2]],
+    [[[1, 0.5], [0.5, 1]], [[0.3, -0.2], [-0.2, 0.4]], [[0.05, 0], [0, 0.8]]],
+)
+LAWS = {
+    "plane": lambda: PLANE,
+    "iris": lambda: GMMScore(3, random_state=0).fit(load_iris().data).model_,
+    "clusters far apart": lambda: MixtureModel(
+        [0.5, 0.3, 0.2], [[-50, 0], [50, 10], [0, 80]], [1.0, 2.0, 0.5]
+    ),
+    "variances a thousand apart": lambda: MixtureModel(
+        [0.5, 0.5], [[0, 0, 0], [1, 1, 1]], [1.0, 1e-3]
+    ),
+}
+TWO_POINTS = EmpiricalModel([[-1.0], [1.0]])
+
+
+@pytest.fixture(params=LAWS)
+def law(request):
+    return LAWS[request.param]()
+
+
+def test_bound_of_the_law_is_its_log_density(law):
+    """For rows of any origin: the identity holds row by row, not only for draws of the law."""
+    far_field = law.gaussian()
+    x = np.concatenate([law.sample(300, random_state=1), law.sample(100, 0.1, random_state=2)])
+    found = denoising_bound(law, x, far_field, n_noise=32)
+    exact = law.log_prob(x).mean()
+    assert found.score_std_error < 0.01
+    assert abs(found.score - exact) < 0.02
+    assert found.score < exact + 3 * found.score_std_error
+
+
+def test_error_bars_cover():
+    far_field = PLANE.gaussian()
+    x = PLANE.sample(50, random_state=0)
+    exact = PLANE.log_prob(x, 0.002 * far_field.covariance.diagonal.min() ** 0.5).mean()
+    runs = [denoising_bound(PLANE, x, far_field, n_noise=8, random_state=s) for s in range(60)]
+    off = np.array([(run.score - exact) / run.score_std_error for run in runs])
+    assert abs(off.mean()) < 4 / 60**0.5  # no bias
+    assert 0.75 < off.std() < 1.35  # known to a tenth from 60 runs, and bars may be 15% short
+
+
+def test_nothing_is_left_to_chance_for_a_gaussian(rng):
+    law = GaussianModel([1.0, -2.0], [[4.0, 1.0], [1.0, 1.0]])
+    x = 3 * rng.standard_normal((20, 2))
+    found = denoising_bound(law, x, law, n_noise=3)
+    level = 0.002  # of the narrowest column, whose standard deviation is one
+    np.testing.assert_allclose(found.bound, law.log_prob(x, level), atol=1e-8)
+    assert found.std_error.max() < 1e-8
+
+
+def test_another_gaussian_is_below():
+    """The gap is the divergence between the laws: here of N(0, 1) from N(0, s), in closed form."""
+    truth = GaussianModel([0.0], 1.0)
+    x = truth.sample(3000, random_state=0)
+    x = (x - x.mean()) / x.std()
+    for variance in (0.25, 4.0):
+        found = denoising_bound(GaussianModel([0.0], variance), x, truth, n_noise=8)
+        divergence = 0.5 * (1 / variance - 1 + np.log(variance))
+        # equal moments of the rows make the mean over rows exact; t / C^2 beyond the last level
+        assert truth.log_prob(x).mean() - found.score == pytest.approx(
+            divergence, abs=4 * found.score_std_error + 2e-3
+        )
+
+
+def test_no_denoiser_beats_the_law():
+    x = PLANE.sample(500, random_state=0)
+    far_field = PLANE.gaussian()
+
+    class Overconfident(BaseScoreModel):
+        """Pulls half as far again as the law does: its flow concentrates, its errors grow."""
+
+        n_features = 2
+
+        def _denoise(self, x, sigma):
+            return x + 1.5 * (PLANE._denoise(x, sigma) - x)
+
+    class Memory(BaseScoreModel):
+        n_features = 2
+        rows = EmpiricalModel(PLANE.sample(50, random_state=7))
+
+        def _denoise(self, x, sigma):
+            return self.rows._denoise(x, sigma)
+
+    truth = denoising_bound(PLANE, x, far_field).score
+    for model in (Overconfident(), Memory(), far_field):
+        found = denoising_bound(model, x, far_field, n_noise=4)
+        assert found.score + 3 * found.score_std_error < truth
+
+
+def noised_points(variance):
+    """Nodes and weights of two points with Gaussian noise; exact to rounding, as it is smooth."""
+    end = 1 + 8 * variance**0.5
+    x = np.linspace(-end, end, 161)
+    density = np.exp(-((x - 1) ** 2) / (2 * variance)) + np.exp(-((x + 1) ** 2) / (2 * variance))
+    return x[:, None], density / density.sum()
+
+
+@pytest.mark.parametrize(
+    "gamma, error, gap",
+    [
+        (0.25, 0.7959457344, 0.0040542656),
+        (1, 0.4495995092, 0.0504004908),
+        (4, 0.0685974087907, 0.1314025912),
+    ],
+)
+def test_two_points_have_the_published_errors(gamma, error, gap):
+    x, weights = noised_points(1 / gamma)
+    # the error of a conditional mean: E x0^2 - E D^2
+    found = 1 - weights @ TWO_POINTS.denoise(x, gamma**-0.5)[:, 0] ** 2
+    assert found == pytest.approx(error, abs=1e-9)
+    assert 1 / (1 + gamma) - found == pytest.approx(gap, abs=1e-9)
+
+
+def test_two_points_have_the_published_divergence():
+    """Half the integral of the gap up to gamma = 2 is KL(p_sigma | N(0, 1 + sigma^2))."""
+    x, weights = noised_points(0.5)
+    far_field = GaussianModel([0.0], 1.0)
+    found = denoising_bound(TWO_POINTS, x, far_field, 0.5**0.5, 20.0, n_noise=256)
+    gains = found.bound - far_field.log_prob(x, 0.5**0.5)
+    error = np.sqrt(weights**2 @ found.std_error**2)
+    assert error < 2e-3
+    assert weights @ gains == pytest.approx(0.0984680165 / 2, abs=4 * error)
+
+
+def test_the_grid_is_the_datas_and_not_the_models():
+    x = PLANE.sample(20, random_state=0)
+    far_field = PLANE.gaussian()
+    asked = {}
+
+    class Watched(BaseScoreModel):
+        n_features = 2
+
+        def __init__(self, factor):
+            self.factor = factor
+
+        def _denoise(self, x, sigma):
+            asked.setdefault(self.factor, []).append(sigma)
+            return self.factor * x
+
+    for factor in (0.0, 0.9):
+        denoising_bound(Watched(factor), x, far_field)
+    assert asked[0.0] == asked[0.9]
+
+
+def test_a_row_alone_is_as_in_a_batch_and_calls_agree():
+    import sklearn
+
+    x = PLANE.sample(30, random_state=0)
+    far_field = PLANE.gaussian()
+    whole = denoising_bound(PLANE, x, far_field)
+    alone = denoising_bound(PLANE, x[4:5], far_field)
+    np.testing.assert_allclose(alone.bound, whole.bound[4:5], rtol=1e-10)
+    np.testing.assert_allclose(alone.std_error, whole.std_error[4:5], rtol=1e-10)
+    with sklearn.config_context(working_memory=0.01):
+        parts = denoising_bound(PLANE, x, far_field)
+    np.testing.assert_allclose(parts.bound, whole.bound, rtol=1e-10)
+    other = denoising_bound(PLANE, x, far_field, random_state=1)
+    assert not np.allclose(other.bound, whole.bound)
+
+
+def test_it_does_not_depend_on_units_or_offsets():
+    x = PLANE.sample(50, random_state=0)
+    moved = AffineModel(PLANE, shift=1000.0, scale=8.0)
+    moments = PLANE.gaussian()
+    far_field = GaussianModel(8 * moments.mean + 1000, 64 * moments.covariance.to_matrix())
+    exact = denoising_bound(PLANE, x, moments, n_noise=64)
+    found = denoising_bound(moved, 8 * x + 1000, far_field, n_noise=64)
+    # other rows have other noise: the difference is known to the errors of both
+    error = np.hypot(found.score_std_error, exact.score_std_error)
+    assert found.score + 2 * np.log(8) == pytest.approx(exact.score, abs=4 * error)
+
+
+def test_noise_may_differ_by_column():
+    scale = np.array([0.1, 30.0])
+    law = AffineModel(PLANE, scale=scale)
+    moments = PLANE.gaussian()
+    covariance = moments.covariance.to_matrix() * np.outer(scale, scale)
+    x = law.sample(400, random_state=0)
+    found = denoising_bound(law, x, GaussianModel(moments.mean * scale, covariance), n_noise=32)
+    assert abs(found.score - law.log_prob(x).mean()) < 0.02
+
+
+def test_where_a_model_is_not_defined_the_gaussian_denoises():
+    far_field = PLANE.gaussian()
+    x = PLANE.sample(100, random_state=0)
+
+    class Trained(BaseScoreModel):
+        n_features = 2
+        sigma_range = (0.3, 5.0)
+
+        def _denoise(self, x, sigma):
+            return PLANE._denoise(x, sigma)
+
+    found = denoising_bound(Trained(), x, far_field).score
+    assert far_field.log_prob(x).mean() < found < denoising_bound(PLANE, x, far_field).score
+
+
+def test_data_without_a_density_have_a_bound():
+    """A constant column: the law at the smallest level, the same level for every candidate."""
+    x = np.column_stack([PLANE.sample(200, random_state=0), np.full(200, 3.0)])
+    moments = PLANE.gaussian()
+    covariance = np.zeros((3, 3))
+    covariance[:2, :2] = moments.covariance.to_matrix()
+    far_field = GaussianModel([*moments.mean, 3.0], covariance)
+    law = MixtureModel(
+        PLANE.weights,
+        np.column_stack([PLANE.means, np.full(3, 3.0)]),
+        [np.pad(c.to_matrix(), (0, 1)) for c in PLANE.covariances],
+    )
+    level = 0.002 * moments.covariance.diagonal.min() ** 0.5
+    found = denoising_bound(law, x, far_field, n_noise=32)
+    exact = law.log_prob(x, level).mean()
+    assert abs(found.score - exact) < 0.02
+
+
+def test_slopes_leave_the_draw_itself_out(rng):
+    values, control = rng.standard_normal((2, 6, 4))
+    for j in range(6):
+        others = np.arange(6) != j
+        for k in range(4):
+            slope = np.polyfit(control[others, k], values[others, k], 1)[0]
+            assert _slopes(values, control)[j, k] == pytest.approx(slope, rel=1e-9)
+
+
+def test_what_is_not_finite_is_named():
+    class Broken(BaseScoreModel):
+        n_features = 2
+
+        def _denoise(self, x, sigma):
+            return x * (np.nan if sigma > 1 else 1.0)
+
+    with pytest.raises(FloatingPointError, match="Broken denoises to values that are not finite"):
+        denoising_bound(Broken(), np.zeros((2, 2)), PLANE.gaussian())
+    with pytest.raises(ValueError, match="n_noise must be an integer of at least 3; got 2"):
+        denoising_bound(PLANE, np.zeros((2, 2)), PLANE.gaussian(), n_noise=2)
+
+
+def test_pooled_models_have_no_other_likelihood_that_is_bounded():
+    near, far = GaussianModel([0.0], 1.0), GaussianModel([0.0], 1.5)
+    model = StackedModel([near, far], levels=[0.1, 10.0], weights=[[1, 0], [0, 1]])
+    x = near.sample(2000, random_state=0)
+    found = denoising_bound(model, x, near)
+    assert found.score < near.log_prob(x).mean() + 3 * found.score_std_error
