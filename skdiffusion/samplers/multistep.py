@@ -10,14 +10,15 @@ an exponential Adams-Bashforth step; once the model has been evaluated at :math:
 with that point as a node is Adams-Moulton and corrects :math:`x'` at no further cost.
 No schedule enters: data-prediction solvers of all schedules are the same in noise levels.
 
-============== ===================== ======================= ==================================
-sampler        clock                 corrector               is
-============== ===================== ======================= ==================================
-``"adams"``    of the spectrum       ``order`` nodes         the most accurate of them
-``"unipc"``    :math:`\log\sigma`    ``order`` + 1 nodes     UniPC (Zhao et al. 2023)
-``"dpmpp_3m"`` :math:`\log\sigma`    none                    DPM-Solver++(3M), DEIS
-``"dpmpp_2m"`` :math:`\log\sigma`    none                    DPM-Solver++(2M) (Lu et al. 2022)
-============== ===================== ======================= ==================================
+================== =================== =================== =====================================
+sampler            clock               corrector           is
+================== =================== =================== =====================================
+``"adams"``        of the spectrum     ``order`` nodes     the most accurate of them
+``"unipc"``        :math:`\log\sigma`  ``order`` + 1 nodes UniPC (Zhao et al. 2023)
+``"dpmpp_3m"``     :math:`\log\sigma`  none                DPM-Solver++(3M) (Lu et al. 2022)
+``"dpmpp_2m"``     :math:`\log\sigma`  none                DPM-Solver++(2M), a midpoint rule
+``"dpmpp_2m_sde"`` :math:`\log\sigma`  none                the same with noise
+================== =================== =================== =====================================
 
 The first steps have the order that their history allows, and the step to level zero is
 :math:`x' = D`, since no polynomial in the logarithm reaches there.
