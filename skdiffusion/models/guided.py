@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from skdiffusion.models.jacobian import vjp
 from skdiffusion.models.wrapper import Wrapper
 from skdiffusion.utils.arrays import is_torch, like, to_numpy
@@ -92,7 +94,8 @@ class GuidedModel(Wrapper):
                 f"got {tuple(pull.shape)}."
             )
         variance = (sigma * self._noise_scale_like(x)) ** 2
-        felt = vjp(self.model, x, sigma, pull, of="denoise", **condition)
+        level = sigma[:, 0] if np.ndim(sigma) else sigma
+        felt = vjp(self.model, x, level, pull, of="denoise", **condition)
         return denoised + self.scale * variance * felt
 
     def _gradient_at(self, points):

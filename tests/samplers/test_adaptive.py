@@ -20,7 +20,7 @@ class Counting(BaseScoreModel):
 
     def _denoise(self, x, sigma):
         self.n_asked += len(x)
-        return self.inner.denoise(x, sigma)
+        return self.inner._denoise(x, sigma)
 
 
 def solve(model, x, levels=(HIGH, LOW), sampler=None, **parameters):

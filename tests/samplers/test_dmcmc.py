@@ -30,7 +30,7 @@ class Blind(BaseScoreModel):
         self.noise_scale = model.noise_scale
 
     def _denoise(self, x, sigma):
-        return self.inner.denoise(x, sigma)
+        return self.inner._denoise(x, sigma)
 
 
 def bound(model):

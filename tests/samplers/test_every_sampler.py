@@ -126,10 +126,10 @@ class ByLabel(BaseScoreModel):
         return np.where(choice == 0, *answers)
 
     def _denoise(self, x, sigma, y):
-        return self._by_label("denoise", y, x, sigma)
+        return self._by_label("_denoise", y, x, sigma)
 
     def _log_prob(self, x, sigma, y):
-        return self._by_label("log_prob", y, x, sigma)
+        return self._by_label("_log_prob", y, x, sigma)
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "flow"])

@@ -30,7 +30,7 @@ class Blind(BaseScoreModel):
         self.inner, self.n_features = model, model.n_features
 
     def _denoise(self, x, sigma):
-        return self.inner.denoise(x, sigma)
+        return self.inner._denoise(x, sigma)
 
 
 def geometric(n_steps, high=10.0, low=0.05):

@@ -138,7 +138,7 @@ def test_one_model_evaluation_per_step():
 
         def _denoise(self, x, sigma):
             self.calls += 1
-            return MIXTURE.denoise(x, sigma)
+            return MIXTURE._denoise(x, sigma)
 
     for name in ("adams", "unipc", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde"):
         model = Counting()
