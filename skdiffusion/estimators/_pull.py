@@ -7,18 +7,20 @@ natural images. With scatters :math:`S_k` of :math:`N_k` rows in :math:`d` colum
 .. math::
     P \propto \sum_k S_k / \tau_k, \qquad
     n_k \Big( \frac{s_k}{\tau_k} - 1 \Big) = \frac{2\nu}{e}\, \frac{\tau_k - 1}{\tau_k + 1}, \qquad
-    n_k s_k = \operatorname{tr}(P^{-1} S_k)/d, \quad n_k = (N_k - 1)_+ .
+    n_k s_k = \operatorname*{mean}_j\, (S_k)_{jj}/P_{jj}, \quad n_k = (N_k - 1)_+ .
 
-The first maximises the likelihood of the shape. The second, a quadratic equation, is the
-posterior mode of :math:`\log\tau_k`: :math:`s_k` is what the component's rows say (one row goes
-into its mean), the prior :math:`(\sqrt\tau + 1/\sqrt\tau)^{-2\nu d/e}` is a ratio of two
-chi-squares about the pooled scale, :math:`\tau = 1`, with the information of :math:`\nu/e` rows.
+The first maximises the likelihood of the shape. The mean over columns is a robust one, the root
+of :math:`\operatorname{mean}_j (1+c)\, r_j/(r_j + c\, m) = 1`: a column that varies in one
+component alone would otherwise inflate that component's scale, thereby count for little in
+:math:`P`, and inflate it more. The second, a quadratic equation, is the posterior mode of
+:math:`\log\tau_k`: :math:`s_k` is what the component's rows say (one row goes into its mean), the
+prior :math:`(\sqrt\tau + 1/\sqrt\tau)^{-2\nu d/e}` is a ratio of two chi-squares about the pooled scale, :math:`\tau = 1`, with the information of :math:`\nu/e` rows.
 As many pseudo-rows as determine what they are for is the unit of both: :math:`e` for the shape,
 by the form of covariance, and one for the scale. Its tails are heavy: a component may be of any
 size, and is then pulled by two rows at most. The prior decides where rows do not: a component of
 one row, or of none, has the pooled scale. With many rows :math:`\tau_k \to s_k`, and as
-:math:`\nu\to\infty` all are 1. What :math:`P` and :math:`\tau` share is fixed by
-:math:`\operatorname{tr}(P^{-1} \sum_k S_k) = d \sum_k N_k`.
+:math:`\nu\to\infty` all are 1. What :math:`P` and :math:`\tau` share is fixed by the same mean of
+:math:`\sum_k S_k / \sum_k N_k`, which is 1.
 """
 
 from __future__ import annotations
@@ -29,6 +31,10 @@ __all__ = ["shape_and_scales"]
 
 ROUNDS = 4
 """Turns of shape and scales; a fixed number, as a target need not be exact but reproducible."""
+BOUND = 10.0
+"""A column counts at most as 1 + BOUND ordinary ones."""
+TURNS = 8
+"""Of Newton's method for the robust mean."""
 SMALLEST = 1e-12
 """Least scale: the scatter of equal rows is rounding, whose shape must not count."""
 
@@ -81,16 +87,22 @@ def _scales(squares, rows, prior):
 
 
 def _mean_square(shape, scatters):
-    """``tr(P^-1 S_k)`` over the rank of ``P``, within which all scatters are."""
+    """Robust means over columns of the diagonals of ``scatters``, in units of ``shape``."""
     if shape.ndim == 2:
-        values, axes = np.linalg.eigh(shape)
-    else:
-        values, scatters = np.atleast_1d(shape), scatters.reshape(len(scatters), -1)
+        shape, scatters = np.diagonal(shape), np.diagonal(scatters, axis1=1, axis2=2)
+    shape, scatters = np.atleast_1d(shape), scatters.reshape(len(scatters), -1)
     # the scatter of rows that are all centres is rounding, of either sign
-    kept = values > np.finfo(np.float64).eps * shape.size * max(values.max(), 0.0)
-    rank = max(kept.sum(), 1)
-    if shape.ndim == 2:
-        inverse = (axes[:, kept] / values[kept]) @ axes[:, kept].T
-        flat = scatters.reshape(len(scatters), -1)
-        return np.maximum(flat @ inverse.ravel(), 0) / rank
-    return (scatters[:, kept] / values[kept]).sum(axis=1) / rank
+    kept = shape > np.finfo(np.float64).eps * len(shape) * max(shape.max(), 0.0)
+    if not kept.any():
+        return np.zeros(len(scatters))
+    ratios = np.maximum(scatters[:, kept], 0) / shape[kept]
+    # Newton's method in the logarithm, from the plain mean, which is above the root
+    means = ratios.mean(axis=1)
+    for _ in range(TURNS):
+        share = BOUND * np.maximum(means, SMALLEST)[:, None]
+        share = share / (ratios + share)
+        excess = (1 + BOUND) * (1 - share).mean(axis=1) - 1
+        slope = (1 + BOUND) * (share * (1 - share)).mean(axis=1)
+        step = excess / np.maximum(slope, SMALLEST)
+        means = means * np.exp(np.clip(step, -2.0, 2.0))
+    return means
