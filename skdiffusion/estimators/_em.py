@@ -119,10 +119,11 @@ def expectation_maximisation(
 ) -> Run:
     """Iterate until the mean log-likelihood of a row gains less than ``tol``.
 
-    Ctrl-C ends it with the best parameters so far and a warning.
+    Twice running where pseudo-rows pull: their target moves, so that the likelihood may turn, and
+    stand still for an iteration, on its way. Ctrl-C ends it with the best parameters so far and a warning.
     """
     mixture, history, converged, interrupted = start, [], False, False
-    candidate, n_iter = start, 0
+    candidate, n_iter, still, patience = start, 0, 0, 2 if form.pull else 1
     try:
         for iteration in range(max_iter + 1):
             statistics, log_likelihood = one_pass(form, candidate, rows)
@@ -134,7 +135,9 @@ def expectation_maximisation(
             history.append(log_likelihood)
             if progress is not None:
                 progress(log_likelihood)
-            if iteration and abs(history[-1] - history[-2]) < tol:
+            gains = iteration == 0 or abs(history[-1] - history[-2]) >= tol
+            still = 0 if gains else still + 1
+            if still == patience:
                 converged = True
                 break
             if iteration == max_iter:

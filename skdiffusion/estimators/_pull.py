@@ -14,7 +14,8 @@ of :math:`\operatorname{mean}_j (1+c)\, r_j/(r_j + c\, m) = 1`: a column that va
 component alone would otherwise inflate that component's scale, thereby count for little in
 :math:`P`, and inflate it more. The second, a quadratic equation, is the posterior mode of
 :math:`\log\tau_k`: :math:`s_k` is what the component's rows say (one row goes into its mean), the
-prior :math:`(\sqrt\tau + 1/\sqrt\tau)^{-2\nu d/e}` is a ratio of two chi-squares about the pooled scale, :math:`\tau = 1`, with the information of :math:`\nu/e` rows.
+prior :math:`(\sqrt\tau + 1/\sqrt\tau)^{-2\nu d/e}` is a ratio of two
+chi-squares about the pooled scale, :math:`\tau = 1`, with the information of :math:`\nu/e` rows.
 As many pseudo-rows as determine what they are for is the unit of both: :math:`e` for the shape,
 by the form of covariance, and one for the scale. Its tails are heavy: a component may be of any
 size, and is then pulled by two rows at most. The prior decides where rows do not: a component of
