@@ -120,7 +120,8 @@ def expectation_maximisation(
     """Iterate until the mean log-likelihood of a row gains less than ``tol``.
 
     Twice running where pseudo-rows pull: their target moves, so that the likelihood may turn, and
-    stand still for an iteration, on its way. Ctrl-C ends it with the best parameters so far and a warning.
+    stand still for an iteration, on its way. Ctrl-C ends it with the best parameters so far and a
+    warning.
     """
     mixture, history, converged, interrupted = start, [], False, False
     candidate, n_iter, still, patience = start, 0, 0, 2 if form.pull else 1
