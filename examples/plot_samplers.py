@@ -9,11 +9,11 @@ distance of every row from where the exact flow takes the same code. The picture
 - the error of four samplers against the number of evaluations of the model, from the far field
   (solid) and after a jump by the Gaussian's closed-form flow (dashed),
 - what the jump is expected to cost, before it is made: the median row and the worst of ten,
-- the same eight codes by the exact flow and by each sampler in eight evaluations.
+- the same codes by the exact flow and by each sampler in eight evaluations.
 """
 
 # %%
-# The law, eight codes to look at and 300 to measure with.
+# The law, and 300 codes to measure with.
 import argparse
 from pathlib import Path
 
@@ -90,19 +90,24 @@ axis.legend(frameon=False)
 
 axis = figure.add_subplot(grid[1, :])
 shown = {"exact flow": exact, **{name: generated(name, 8) for name in names}}
-tiles = [np.hstack([row.reshape(8, 8) for row in rows[:16]]) for rows in shown.values()]
-axis.imshow(np.vstack(tiles), cmap="gray_r", vmin=-1, vmax=1)
-axis.set_yticks(np.arange(len(shown)) * 8 + 3.5, list(shown))
+images = [
+    [np.pad(row.reshape(8, 8), 1, constant_values=-1) for row in x[:18]] for x in shown.values()
+]
+axis.imshow(np.block(images), cmap="gray_r", vmin=-1, vmax=1)
+axis.set_yticks(np.arange(len(shown)) * 10 + 4.5, list(shown))
 axis.set_xticks([])
 axis.set_title("the same codes in eight evaluations")
 
 # %%
-# Written to a file when run as a script with ``--save FOLDER``.
+# As a script, ``--save`` leaves the picture in a folder instead of showing it.
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--save", type=Path)
+    parser.add_argument("--save", type=Path, help="folder for the picture")
     folder = parser.parse_known_args()[0].save
-    if folder is not None:
+    if folder is None:
+        plt.show()
+    else:
         folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / "samplers.png", dpi=150)
-        print(f"wrote {folder / 'samplers.png'}")
+        target = folder / "samplers.png"
+        figure.savefig(target, dpi=150)
+        print(f"the picture is in {target}")

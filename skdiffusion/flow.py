@@ -27,6 +27,7 @@ from sklearn.utils import gen_batches
 
 from skdiffusion.models import AffineModel, GaussianModel
 from skdiffusion.utils.arrays import as_points, is_torch, like, namespace
+from skdiffusion.utils.dormand_prince import dormand_prince
 
 __all__ = ["Motion", "decode", "encode", "follow", "under_noise_of"]
 
@@ -38,19 +39,6 @@ TAIL = 1 / 3
 """What is left beyond the last level, in units of the rate there: it falls by the third power."""
 TAIL_ERROR = 0.25
 """Share of that remainder counted as error: the next power is smaller by spread over level."""
-
-# Dormand & Prince 1980: nodes, stages, weights of order five, and their difference to order four
-NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1)
-STAGES = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-)
-WEIGHTS = (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
-DIFFERENCE = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
 class Motion(NamedTuple):
@@ -224,14 +212,13 @@ class _Step:
     def __call__(self, state, rate, start, end, more, halvings) -> Motion:
         h = end - start
         span = h if isinstance(h, float) else like(h, state)
-        slopes = [rate]
-        for node, stage in zip(NODES[1:], STAGES[1:], strict=True):
-            inner = state + span * _combine(stage, slopes)
-            slopes.append(self.rates(inner, _level(start + node * h), more))
-        after = state + span * _combine(WEIGHTS, slopes)
-        slopes.append(self.rates(after, _level(end), more))
-        error = self.size(span * _combine(DIFFERENCE, slopes), after)
-        after = Motion(after, slopes[-1], error)
+
+        def rate_at(point, share):
+            return self.rates(point, _level(end if share == 1 else start + share * h), more)
+
+        after, its_rate, difference = dormand_prince(rate_at, state, rate, span)
+        error = self.size(difference, after)
+        after = Motion(after, its_rate, error)
 
         rough = error > self.tol
         if not halvings or not bool(namespace(rough).any(rough)):
@@ -244,10 +231,6 @@ class _Step:
         after.state[rough], after.rate[rough] = rest.state, rest.rate
         after.error[rough] = half.error + rest.error
         return after
-
-
-def _combine(weights, slopes):
-    return sum(w * slope for w, slope in zip(weights, slopes, strict=False) if w)
 
 
 def _norm(error, state):

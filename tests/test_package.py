@@ -22,7 +22,14 @@ LAYERS = [
     ["samplers", "likelihood", "denoising_bound"],
     ["estimators"],
     ["geometry"],
-    ["inspection", "compose", "metrics", "datasets", "utils.estimator_checks"],
+    [
+        "inspection",
+        "compose",
+        "metrics",
+        "datasets",
+        "utils.model_checks",
+        "utils.estimator_checks",
+    ],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

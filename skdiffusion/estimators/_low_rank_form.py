@@ -22,6 +22,7 @@ import numpy as np
 
 from skdiffusion.estimators._mixture_experts import LowRankExpert
 from skdiffusion.estimators._mixture_forms import FullForm, weighted_rows
+from skdiffusion.estimators._pull import shape_and_scales
 from skdiffusion.estimators._seeding import nearest
 from skdiffusion.models import SpectralCovariance
 
@@ -38,6 +39,9 @@ class LowRankForm(FullForm):
 
     whitens_columns = False
     matrix_up_to = MATRIX_UP_TO
+
+    def enough(self, d):
+        return self.rank + 2
 
     def _whole(self, d):
         return d <= self.matrix_up_to
@@ -126,10 +130,12 @@ class LowRankForm(FullForm):
             count[:, None, None] * shift[:, :, None] * along[:, None, :]
         )
         traces = statistics.second[:, 0, -1] - count * (shift**2).sum(axis=1)
-        # here the pull is towards the isotropic part of the pooled covariance
-        pooled = traces.sum() / count.sum() / d
+        # here the pull is towards a sphere of the component's own scale
+        pooled, scales = shape_and_scales(
+            np.maximum(traces, 0) / d, count, self.pull, self.enough(d)
+        )
         weight = np.maximum(count + self.pull, np.finfo(float).tiny)
-        isotropic = self.pull * pooled / weight + self.floor
+        isotropic = self.pull * scales * pooled / weight + self.floor
         new_variances, new_axes, new_residuals = (a.copy() for a in (variances, axes, residuals))
         for k in np.flatnonzero(count > 0):
             root = np.sqrt(np.maximum(variances[k] - residuals[k], 0))

@@ -11,12 +11,16 @@ about the *old* means, so that no digits cancel, and maximises from them: with
 :math:`\delta_k = F_k / N_k` and :math:`\bar S_k = S_k - N_k \delta_k \delta_k^\top`,
 
 .. math:: \mu_k \leftarrow \mu_k + \delta_k, \qquad
-          C_k \leftarrow \frac{\bar S_k + \nu P}{N_k + \nu} + \rho I, \qquad
-          P = \frac{\sum_k \bar S_k}{\sum_k N_k},
+          C_k \leftarrow \frac{\bar S_k + \nu \tau_k P}{N_k + \nu} + \rho I,
 
-restricted to its form. :math:`\nu` pseudo-rows pull a component towards the covariance pooled
-within components (a conjugate prior); :math:`\rho` is a share of the data's variance. Data
-come standardised, so that both are free of units.
+restricted to its form. :math:`\nu` pseudo-rows pull a component towards the pooled shape at its
+own scale (:mod:`skdiffusion.estimators._pull`); :math:`\rho` is a share of the data's variance.
+Data come standardised, so that both are free of units.
+
+Given the targets, this maximises the expected log-likelihood less :math:`\nu \sum_k
+\mathrm{KL}(N(0, \tau_k P) \,\|\, N(0, C_k))`, a conjugate prior, when :math:`\rho = 0`. The targets
+maximise a likelihood of their own: EM ends in a point where neither moves, and its
+log-likelihood need not rise at every step unless :math:`\nu = \rho = 0`.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from skdiffusion.estimators._mixture_experts import (
     TiedExpert,
     TriangularExpert,
 )
+from skdiffusion.estimators._pull import shape_and_scales
 from skdiffusion.models import SpectralCovariance
 
 __all__ = [
@@ -94,7 +99,7 @@ class FullForm:
     floor : float
         Additive variance :math:`\rho` in standardised columns.
     pull : float
-        Pseudo-rows :math:`\nu` of the pooled covariance in every component.
+        Pseudo-rows :math:`\nu` of the pooled shape in every component.
     rank : int
         Number of axes, for the low-rank form.
     """
@@ -106,6 +111,10 @@ class FullForm:
 
     def __init__(self, floor: float = 0.0, pull: float = 0.0, rank: int = 0):
         self.floor, self.pull, self.rank = floor, pull, rank
+
+    def enough(self, d: int) -> int:
+        """How many rows determine mean and covariance of a component."""
+        return d + 1
 
     def nothing(self, mixture) -> Statistics:
         """Empty statistics about the mixture's means."""
@@ -177,14 +186,18 @@ class FullForm:
     def _spread(self, statistics, shift, old):
         outer = shift[:, :, None] * shift[:, None, :]
         scatter = statistics.second - statistics.count[:, None, None] * outer
-        return self._pulled(scatter, statistics.count) + self.floor * np.eye(shift.shape[1])
+        d = shift.shape[1]
+        return self._pulled(scatter, statistics.count, d) + self.floor * np.eye(d)
 
-    def _pulled(self, scatter, count):
+    def _pulled(self, scatter, count, d):
         """Covariances from scatters; an empty component takes the pooled one."""
-        pooled = scatter.sum(axis=0) / count.sum()
-        weight = np.reshape(count + self.pull, (-1,) + (1,) * (scatter.ndim - 1))
+        shape, scales = shape_and_scales(scatter, count, self.pull, self.enough(d))
+        scales, weight = (
+            np.reshape(a, (-1,) + (1,) * (scatter.ndim - 1)) for a in (scales, count + self.pull)
+        )
         some = weight > 0
-        return np.where(some, (scatter + self.pull * pooled) / np.where(some, weight, 1), pooled)
+        total = scatter + self.pull * scales * shape
+        return np.where(some, total / np.where(some, weight, 1), shape)
 
     def _n_spread(self, k, d):
         return k * d * (d + 1) // 2
@@ -241,6 +254,9 @@ class DiagonalForm(FullForm):
 
     single_precision = False
 
+    def enough(self, d):
+        return 2
+
     def expert(self, mixture, dtype):
         return DiagonalExpert(mixture.means, mixture.spread)
 
@@ -284,7 +300,7 @@ class DiagonalForm(FullForm):
         squares = self._reduced(shift**2)
         count = np.reshape(statistics.count, (-1,) + (1,) * (squares.ndim - 1))
         scatter = np.maximum(statistics.second - count * squares, 0)
-        return self._pulled(scatter, statistics.count) + self.floor
+        return self._pulled(scatter, statistics.count, shift.shape[1]) + self.floor
 
     def _n_spread(self, k, d):
         return k * d

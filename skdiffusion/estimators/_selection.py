@@ -3,7 +3,7 @@ r"""How many components: by a penalty on the training rows, or by rows held out.
 ``"bic"`` takes the least :math:`-2 \sum_i \ell_i + p \log n`. ``"held_out"`` takes the largest mean
 log-likelihood of held-out rows over a few folds (one, when rows are many), and then tunes
 the two regularisations the same way where they were left to be chosen: pseudo-rows of the
-pooled covariance and the additive share of the data's variance.
+pooled shape and the additive share of the data's variance.
 
 Candidates grow until three in a row bring nothing. Folds are drawn by the *content* of
 the rows, so that copies of a row, or its weight, never straddle training and test.
@@ -23,7 +23,7 @@ PATIENCE = 3
 MANY_ROWS = 5000
 N_FOLDS = 4
 PULLS = (0.1, 0.5, 2.0)
-"""Pseudo-rows tried, per column, besides the default of one."""
+"""Shares of the default number of pseudo-rows tried besides it."""
 FLOORS = (1e-3, 1e-2, 5e-2)
 """Shares of the variance tried besides the default."""
 
@@ -60,14 +60,14 @@ def choose(
     """
     evaluate = _Criterion(criterion, make_form, rows, rng, init, options)
     floor, pull = defaults
-    d, n = rows.all_X.shape[1], len(rows.all_X)
+    n = len(rows.all_X)
     candidates = [k for k in CANDIDATES if k <= min(most, n)]
     if most <= n and most not in candidates:
         candidates.append(most)
     best = _grow(evaluate, candidates, floor, pull)
     if criterion == "held_out":
         if tune[1]:
-            best = max([best, *(evaluate(best[1], best[2], share * d) for share in PULLS)])
+            best = max([best, *(evaluate(best[1], best[2], share * pull) for share in PULLS)])
         if tune[0]:
             best = max([best, *(evaluate(best[1], share, best[3]) for share in FLOORS)])
         if best[2:] != (floor, pull):  # a stronger prior may afford more components

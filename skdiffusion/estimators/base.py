@@ -39,6 +39,8 @@ DEFAULT_STEPS = 32
 LIKELIHOODS = ("denoising", "ode")
 FLOW_ERROR = 0.01
 """Estimated error, in nats, from which a log-density along the flow comes with a warning."""
+BOUND_DRAWS, BOUND_PAIRS = 12_800, (16, 128)
+"""Pairs of noise per level that the bound on a mean takes in all, and limits of them per row."""
 
 
 class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator):
@@ -263,14 +265,15 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             return float(np.mean(self.score_samples(X)))
         return self.denoising_bound(X).score
 
-    def denoising_bound(self, X: Any, *, n_noise: int = 16, random_state: Any = 0):
+    def denoising_bound(self, X: Any, *, n_noise: int | None = None, random_state: Any = 0):
         """Lower bound on the mean log-density of the rows, from denoising errors.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        n_noise : int
-            Pairs of opposite noise per row and level, at least three.
+        n_noise : int, optional
+            Pairs of opposite noise per row and level, at least three. By default from 16, for
+            800 rows and more, to 128, for 100 rows and fewer.
         random_state : None, int, Generator or RandomState
             Seed of the noise, which is keyed by the rows.
 
@@ -281,6 +284,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             ``score_std_error``; see :func:`skdiffusion.denoising_bound.denoising_bound`.
         """
         X = self._rows(X, dtype=np.float64)
+        if n_noise is None:
+            n_noise = int(np.clip(BOUND_DRAWS // len(X), *BOUND_PAIRS))
         return denoising_bound(
             self.model_, X, self.far_field_, n_noise=n_noise, random_state=random_state
         )

@@ -4,14 +4,14 @@ The model is :math:`\sum_k w_k N(\mu_k, C_k)`; noise only widens its components
 (:mod:`skdiffusion.models.mixture`). Fitting is EM (Dempster, Laird & Rubin 1977) on columns
 made free of units, with two regularisations of each covariance in the M-step,
 
-.. math:: C_k \leftarrow \frac{S_k + \nu P}{N_k + \nu} + \rho \operatorname{diag}(v),
+.. math:: C_k \leftarrow \frac{S_k + \nu \tau_k P}{N_k + \nu} + \rho \operatorname{diag}(v),
 
-:math:`S_k, N_k` scatter and mass of the component, :math:`P` the covariance pooled within
-components, :math:`v` the variances of the columns. The additive share :math:`\rho`
-(``reg_covar``) keeps covariances regular. The :math:`\nu` pseudo-rows (``shrinkage``) keep
-small components honest: they matter where a component has few rows for its :math:`d^2/2`
-parameters and vanish where it has many, and they are what makes mixtures of many
-components safe on small tables.
+:math:`S_k, N_k` scatter and mass of the component, :math:`P` the shape that the components have
+in common, :math:`\tau_k` the component's own scale (:mod:`skdiffusion.estimators._pull`),
+:math:`v` the variances of the columns. The additive share :math:`\rho` (``reg_covar``) keeps
+covariances regular. The :math:`\nu` pseudo-rows (``shrinkage``) keep small components honest:
+they matter where a component has few rows for its :math:`d^2/2` parameters and vanish where it
+has many, and they are what makes mixtures of many components safe on small tables.
 """
 
 from __future__ import annotations
@@ -77,8 +77,10 @@ class GMMScore(MixtureAnswers):
         Share of each column's variance added to the covariances: free of units. ``"auto"`` is
         1e-6, or chosen with ``n_components="held_out"``.
     shrinkage : "auto" or float
-        Pseudo-rows of the pooled covariance in every component; 0 is maximum likelihood.
-        ``"auto"`` is the number of columns, or chosen with ``n_components="held_out"``.
+        Pseudo-rows that pull the covariance of every component to the shape pooled over
+        components, at the component's own scale; 0 is maximum likelihood. ``"auto"`` is as many as
+        rows determine a component: one more than columns for ``"full"``, two more than the
+        rank for ``"low_rank"``, else 2; or chosen with ``n_components="held_out"``.
     n_init : int
         Number of starts; the best likelihood wins.
     tol : float
@@ -378,7 +380,9 @@ class GMMScore(MixtureAnswers):
 
     def _regularisation(self, d):
         floor = DEFAULT_REGULARISATION if self.reg_covar == "auto" else float(self.reg_covar)
-        return floor, float(d) if self.shrinkage == "auto" else float(self.shrinkage)
+        if self.shrinkage == "auto":
+            return floor, float(self._form(d, floor, 0.0).enough(d))
+        return floor, float(self.shrinkage)
 
     def _framed(self, X, weights):
         """Units of the data and its standardised distinct rows, in canonical order."""

@@ -67,7 +67,7 @@ class KernelSums:
         self._scaled: tuple = (None, None)
 
     def log_sum(self, x: Any, variance: Any, exclude: Any = None):
-        """Logarithm of the kernel sum, shape ``(m,)``."""
+        """Logarithm of the kernel sum, shape ``(m,)``; float64 for any NumPy queries."""
         return self._moments(x, variance, "log_sum", exclude).log_sum
 
     def mean_and_shift(self, x: Any, variance: Any, exclude: Any = None):
@@ -111,7 +111,9 @@ class KernelSums:
                 task = rows[index], variance[index], want, x.dtype.type
                 moments = part(*task, *(_pick(values, index) for values in per_row))
                 found = moments if len(index) == len(x) else place(found, moments, index, len(x))
-        return KernelMoments(*(None if m is None else m.astype(x.dtype, copy=False) for m in found))
+        # the logarithm is rounded once, when constants have been added to it
+        rest = (None if m is None else m.astype(x.dtype, copy=False) for m in found[1:])
+        return KernelMoments(found.log_sum, *rest)
 
     def _isotropic(self, x, variance, want, dtype, v, hidden):
         return self._routes.moments(x, variance, want, dtype, v, hidden)

@@ -33,6 +33,8 @@ from skdiffusion.utils.validation import check_count, check_number
 __all__ = ["BarycentricModel", "EmpiricalModel"]
 
 LOG_2PI = math.log(2 * math.pi)
+BLOCK = 4096
+"""Rows up to which perturbations of a barycentric model are served together."""
 
 
 class EmpiricalModel(BaseScoreModel):
@@ -232,10 +234,10 @@ class EmpiricalModel(BaseScoreModel):
         else:
             log_det = self.n_features * (log_det[..., 0] if np.ndim(log_det) else log_det)
         result = log_sum - 0.5 * (self.n_features * LOG_2PI + log_det)
-        if exclude is None:
-            return result
-        kept = np.where(exclude < 0, 1.0, 1.0 - self.weights[exclude])
-        return result - like(np.log(kept), x)
+        if exclude is not None:
+            kept = np.where(exclude < 0, 1.0, 1.0 - self.weights[exclude])
+            result = result - like(np.log(kept), x)
+        return like(result, x)
 
     def _score_jacobian(self, x, sigma, exclude=None):
         variance = self._variance(x, sigma)
@@ -376,10 +378,23 @@ class BarycentricModel(BaseScoreModel):
             return self._denoise(x, sigma)
         return self._denoise(x, sigma, exclude=self.model._check_exclude(exclude, x))
 
-    def _mean(self, hook, x, sigma, *more, **condition):
-        size = self.smoothing * (self.scale + sigma)
+    def _mean(self, hook, x, sigma, v=None, exclude=None):
+        n, d = x.shape
+        tile = namespace(x).tile
         noise = self._bank.like(x).noise
-        total = sum(hook(x + size * e, sigma, *more, **condition) for e in noise)
+        size = self.smoothing * (self.scale + sigma)
+        # of few rows, many perturbations in one call
+        together = min(max(BLOCK // max(n, 1), 1), len(noise))
+        total = 0.0
+        for start in range(0, len(noise), together):
+            some = noise[start : start + together]
+            m = len(some)
+            moved = (x + size * some[:, None, :]).reshape(m * n, d)
+            level = tile(sigma, (m, 1)) if np.ndim(sigma) else sigma
+            more = () if v is None else (tile(v, (m, 1)),)
+            condition = {} if exclude is None else {"exclude": np.tile(exclude, m)}
+            found = hook(moved, level, *more, **condition)
+            total = total + found.reshape(m, n, *found.shape[1:]).sum(0)
         return total / len(noise)
 
     def _score(self, x, sigma, **condition):

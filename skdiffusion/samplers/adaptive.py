@@ -1,13 +1,9 @@
 r"""The probability flow with a step size of its own for every row.
 
-In :math:`u = \log\sigma` the flow is :math:`dx/du = x - D`. A step of length ``h`` by the pair of
-Dormand and Prince (1980) makes seven slopes, of which the first is the last of the step before:
-
-.. math:: k_i = f\Big(u + c_i h,\; x + h \sum_{j<i} a_{ij} k_j\Big), \qquad
-          x' = x + h \sum_i b_i k_i, \qquad e = h \sum_i (b_i - \hat b_i)\, k_i,
-
-``x'`` of fifth order and ``e`` the error of the fourth-order one. A row accepts the step if the
-root mean square of ``e`` over columns is within its tolerance, and its next step is
+In :math:`u = \log\sigma` the flow is :math:`dx/du = x - D`. A step of length :math:`h` by the pair
+of Dormand and Prince (1980) gives a point of fifth order and the error :math:`e` of the
+fourth-order one. A row accepts the step if the root mean square of :math:`e` over columns is within
+its tolerance, and its next step is
 :math:`0.9\,(\text{tolerance}/\|e\|)^{1/5}\, h`, within a factor of five. Rows that have arrived
 are asked no more.
 
@@ -23,23 +19,10 @@ from typing import Any, NamedTuple
 from skdiffusion.samplers.base import BaseSampler, hyperparameters, named
 from skdiffusion.samplers.ode import is_zero
 from skdiffusion.utils.arrays import functions, like, namespace
+from skdiffusion.utils.dormand_prince import dormand_prince
 from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["AdaptiveSampler"]
-
-NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
-STAGES = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-)
-WEIGHTS = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
-ERROR_WEIGHTS = (
-    71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40,
-)  # fmt: skip
 
 FIRST_STEP = 0.25
 """First step tried, in the logarithm of the level, in which the flow has scale one."""
@@ -115,7 +98,8 @@ class AdaptiveSampler(BaseSampler):
             last = xp.abs(left) <= length * (1 + 1e-9)
             h = xp.where(last, left, xp.sign(left) * length)
             ahead = xp.where(last, end, u + h)
-            moved, its_slope, error = _dormand_prince(model.rows(rows), u, ahead, h, point, slope)
+            slope_at = _slopes(model.rows(rows), u, ahead, h)
+            moved, its_slope, error = dormand_prince(slope_at, point, slope, h)
             size = _rms(xp.maximum(xp.abs(point - centre), xp.abs(moved - centre)) / scale)
             tolerance = self.atol + self.rtol * xp.sqrt(xp.exp(2 * ahead) + size**2)
             ratio = _rms(error / scale) / tolerance
@@ -150,21 +134,14 @@ class _State(NamedTuple):
     centre: Any
 
 
-def _dormand_prince(model, u, ahead, h, x, slope):
-    """Point and slope after a step of each row, and the estimate of its error."""
-    exp = namespace(x).exp
-    slopes = [slope]
-    for node, stage in zip(NODES[1:], STAGES[1:], strict=True):
-        point = x + h * _combined(stage, slopes)
-        at = ahead if node == 1 else u + node * h
-        slopes.append(point - model.denoise(point, exp(at)))
-    moved = x + h * _combined(WEIGHTS, slopes)
-    slopes.append(moved - model.denoise(moved, exp(ahead)))
-    return moved, slopes[-1], h * _combined(ERROR_WEIGHTS, slopes)
+def _slopes(model, u, ahead, h):
+    """The flow's slope at a point, a share of the step along."""
 
+    def slope_at(point, share):
+        at = ahead if share == 1 else u + share * h
+        return point - model.denoise(point, namespace(point).exp(at))
 
-def _combined(weights, slopes):
-    return sum(w * k for w, k in zip(weights, slopes, strict=True) if w)
+    return slope_at
 
 
 def _rms(x):

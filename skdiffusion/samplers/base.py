@@ -138,9 +138,8 @@ class BoundModel:
     def divergence(self, x, level):
         """Trace of the denoiser's Jacobian at points of a level."""
         xp = namespace(x)
-        trace = divergence(
-            self.model, xp.astype(x, self.dtype), level, of="denoise", **self._condition
-        )
+        point = xp.astype(x, self.dtype)
+        trace = divergence(self.model, point, _of_rows(level), of="denoise", **self._condition)
         return xp.astype(trace, x.dtype)
 
     def rows(self, index: Any) -> BoundModel:
@@ -153,11 +152,17 @@ class BoundModel:
 
     def _ask(self, name, x, *levels, **condition):
         xp, dtype = namespace(x), x.dtype
+        levels = [_of_rows(level) for level in levels]
         if dtype == self.dtype:
             return getattr(self.model, name)(x, *levels, **condition)
         return xp.astype(
             getattr(self.model, name)(xp.astype(x, self.dtype), *levels, **condition), dtype
         )
+
+
+def _of_rows(level):
+    """Levels as models take them: a number, or one per row of a flat array."""
+    return level[:, 0] if getattr(level, "ndim", 0) == 2 else level
 
 
 def march(sampler: BaseSampler, model: BoundModel, x: Any, levels: list, noise: Any, seen=None):

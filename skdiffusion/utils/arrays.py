@@ -96,7 +96,7 @@ def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
 
     Parameters
     ----------
-    sigma : float or array of shape (n,) or (n, 1)
+    sigma : float or array of shape (n,)
         One level for all rows or one per row.
     x : array of shape (n, d)
         The points the levels belong to.
@@ -130,8 +130,6 @@ def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
         if values.ndim == 0:
             return float(values)
         sigma = like(values, x)
-    if tuple(sigma.shape) == (x.shape[0], 1):
-        return sigma
     if tuple(sigma.shape) != (x.shape[0],):
         raise ValueError(
             f"{name} must be a scalar or hold one level per row, shape ({x.shape[0]},); "

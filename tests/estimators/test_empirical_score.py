@@ -49,6 +49,11 @@ def test_score_estimator_contract(scaling):
     check_score_estimator(EmpiricalScore(scaling=scaling))
 
 
+def test_score_estimator_contract_of_the_smoothed_score():
+    # four perturbations: the cost of a density is in proportion to them
+    check_score_estimator(EmpiricalScore(smoothing=0.3, n_perturbations=4))
+
+
 # ------------------------------------------------------------------ densities
 
 

@@ -20,6 +20,8 @@ from skdiffusion.models import (
     _kernel_tree,
     _kernels,
     divergence,
+    empirical,
+    jvp,
 )
 from skdiffusion.utils.estimator_checks import check_score_model
 
@@ -536,6 +538,28 @@ def test_average_is_a_mean_of_shifted_scores_and_a_gradient(rng):
     np.testing.assert_allclose(average.score(x, 0.5), truth, rtol=1e-13)
     jacobian = average.jacobian(x, 0.5)
     np.testing.assert_allclose(jacobian, jacobian.transpose(0, 2, 1), atol=1e-13)
+
+
+def test_perturbations_served_together_or_one_by_one_are_the_same(rng, monkeypatch):
+    torch = pytest.importorskip("torch")
+    points = EmpiricalModel(rng.standard_normal((20, 2)))
+    model = BarycentricModel(points, smoothing=0.2, n_perturbations=6, random_state=0)
+    x, v = rng.standard_normal((2, 5, 2))
+    levels, exclude = rng.uniform(0.2, 2.0, 5), np.array([3, -1, 0, 7, -1])
+
+    def everything():
+        yield model.score(x, levels)
+        yield model.denoise(x, levels, exclude=exclude)
+        yield model.jacobian(x, levels)
+        yield model.divergence(x, levels)
+        yield jvp(model, x, levels, v)
+        yield model.score(torch.tensor(x), torch.tensor(levels)).numpy()
+
+    together = list(everything())
+    for block in (1, 12):  # one by one; four blocks, the last of them smaller
+        monkeypatch.setattr(empirical, "BLOCK", block)
+        for one, other in zip(together, everything(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
 
 def test_average_denoises_to_barycentres():

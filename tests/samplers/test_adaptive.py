@@ -5,14 +5,6 @@ import pytest
 
 from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel, MixtureModel
 from skdiffusion.samplers import AdaptiveSampler, RK4Sampler, run_sampler
-from skdiffusion.samplers.adaptive import (
-    ERROR_WEIGHTS,
-    NODES,
-    STAGES,
-    WEIGHTS,
-    _dormand_prince,
-)
-from skdiffusion.samplers.base import BoundModel
 
 GAUSSIAN = GaussianModel([1.0, -1.0], [[2.0, 0.8], [0.8, 0.5]])
 # where two narrow modes part, the flow turns sharply, at a level that depends on the row
@@ -43,29 +35,6 @@ def paths():
     x = NARROW.sample(100, HIGH, random_state=0)
     # a fourth-order rule, in twice the steps that reach 1e-9
     return x, run_sampler(RK4Sampler(), NARROW, x, np.geomspace(HIGH, LOW, 1001))
-
-
-def test_the_pair_is_consistent():
-    for node, stage in zip(NODES, STAGES, strict=True):
-        assert sum(stage) == pytest.approx(node, abs=1e-14)
-    assert sum(WEIGHTS) == pytest.approx(1, abs=1e-15)
-    assert sum(ERROR_WEIGHTS) == pytest.approx(0, abs=1e-15)
-
-
-def test_orders_of_a_step_and_of_its_error_estimate():
-    x, start = GAUSSIAN.sample(20, 1.5, random_state=0), np.full((20, 1), np.log(1.5))
-    model = BoundModel(GAUSSIAN, np.float64)
-    steps, errors, estimates = np.array([0.2, 0.1, 0.05]), [], []
-    for h in steps:
-        slope = x - GAUSSIAN.denoise(x, 1.5)
-        moved, its_slope, error = _dormand_prince(model, start, start - h, -h, x, slope)
-        exact = GAUSSIAN.flow(x, 1.5, 1.5 * np.exp(-h))
-        np.testing.assert_allclose(its_slope, moved - GAUSSIAN.denoise(moved, 1.5 * np.exp(-h)))
-        errors.append(np.abs(moved - exact).max())
-        estimates.append(np.abs(error).max())
-    # fifth order: a local error of h^6, and that of the fourth-order solution of h^5
-    assert np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(6, abs=0.3)
-    assert np.polyfit(np.log(steps), np.log(estimates), 1)[0] == pytest.approx(5, abs=0.3)
 
 
 def test_errors_are_proportional_to_the_tolerance_at_a_fraction_of_the_cost(paths):
