@@ -34,7 +34,7 @@ def generated(name, n_evaluations, teleport=False):
     """Rows from the codes in so many evaluations of the model."""
     sampler = check_sampler(name).set_params(teleport=teleport)
     n_steps = (n_evaluations + 1) // 2 if name == "heun" else n_evaluations
-    levels = est.noise_levels(n_steps)
+    levels = est.noise_levels(n_steps, sampler)
     start = far_field.from_latent(codes, levels[0])
     return run_sampler(sampler, model, start, [*levels, 0.0], far_field=far_field)
 

@@ -167,11 +167,10 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
 
     def _generate(self, codes, sampler, n_steps, **options):
         """Rows from standard normal codes of the far field, by a sampler."""
-        if sampler is None:
-            sampler = "flow" if self.model_.has_flow else DEFAULT_SAMPLER
-        levels = self.noise_levels(n_steps)
+        sampler = self._sampler(sampler)
+        levels = self.noise_levels(n_steps, sampler)
         return run_sampler(
-            check_sampler(sampler),
+            sampler,
             self.model_,
             self.far_field_.from_latent(codes, levels[0]),
             np.append(levels, 0.0),
@@ -179,13 +178,24 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             **options,
         )
 
-    def noise_levels(self, n_steps: int | None = None) -> np.ndarray:
+    def _sampler(self, sampler=None):
+        """The sampler asked for, or else what integrates the flow best."""
+        sampler = self.sampler if sampler is None else sampler
+        if sampler is None:
+            sampler = "flow" if self.model_.has_flow else DEFAULT_SAMPLER
+        return check_sampler(sampler)
+
+    def noise_levels(self, n_steps: int | None = None, sampler: Any = None) -> np.ndarray:
         """Decreasing noise levels of a sampler, in the units of ``X``, without the final zero.
 
         Parameters
         ----------
         n_steps : int, optional
             How many; 32 by default.
+        sampler : str or BaseSampler, optional
+            Which sampler they are for; by default the one that :meth:`sample` takes. With
+            ``schedule="auto"`` samplers whose steps are exact for a constant denoiser have levels
+            where the law takes shape, others those of ``"edm"``.
 
         Returns
         -------
@@ -194,10 +204,10 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         check_is_fitted(self)
         n_steps = DEFAULT_STEPS if n_steps is None else n_steps
         schedule = self._schedule()
-        if schedule is None:
+        if schedule is None and self._sampler(sampler).exponential:
             spectrum = self.far_field_.covariance
             return spectral_levels(spectrum, n_steps, self.sigma_min_, self.sigma_max_)
-        return self.scale_ * schedule.grid(
+        return self.scale_ * (schedule or check_schedule("edm")).grid(
             n_steps,
             sigma_min=self.sigma_min_ / self.scale_,
             sigma_max=self.sigma_max_ / self.scale_,

@@ -63,7 +63,7 @@ class EmpiricalScore(BaseScoreEstimator):
         Number of perturbations, even: they come in opposite pairs.
     schedule : "auto", str or NoiseSchedule
         Spacing of noise levels for samplers and trajectories, and default of ``at_time``;
-        ``"auto"`` spaces them by the spectrum of the data.
+        ``"auto"`` spaces them by the spectrum of the data, where that suits the sampler.
     sampler : str, BaseSampler or None
         Default of ``sample``; ``None`` draws exactly where there is no smoothing.
     sigma_min, sigma_max : float, optional

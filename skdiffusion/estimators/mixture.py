@@ -93,7 +93,7 @@ class GMMScore(MixtureAnswers):
         Whether ``fit`` starts from the present parameters.
     schedule : "auto", str or NoiseSchedule
         Spacing of noise levels for samplers and trajectories, and default of ``at_time``;
-        ``"auto"`` spaces them by the spectrum of the data.
+        ``"auto"`` spaces them by the spectrum of the data, where that suits the sampler.
     sampler : str, BaseSampler or None
         Default of ``sample``; ``None`` draws exactly.
     sigma_min, sigma_max : float, optional

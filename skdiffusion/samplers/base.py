@@ -62,12 +62,16 @@ class BaseSampler(BaseEstimator):
         Order of convergence in the step.
     stochastic : bool
         Whether steps draw noise: such samplers only go down.
+    exponential : bool
+        Whether a step is exact for a constant denoiser. Levels may then be far apart where the
+        denoised point hardly changes; others need steps of moderate ratio everywhere.
     """
 
     teleport: Any = False
 
     order = 1
     stochastic = False
+    exponential = False
 
     def check(self) -> None:
         """Raise ``ValueError`` for hyper-parameters out of their range."""

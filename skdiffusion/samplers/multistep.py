@@ -62,6 +62,8 @@ class History(NamedTuple):
 class _ExponentialAdams(BaseSampler):
     """Predict with ``order`` denoised points, correct with a number of them."""
 
+    exponential = True
+
     def _begin(self, model, x, level, denoised):
         """The clock, and what is known of higher levels at the first."""
         return History(_logarithm, [], [])
@@ -211,6 +213,7 @@ class DPMSolverSampler(BaseSampler):
     """
 
     order = 2
+    exponential = True
 
     def step(self, model, x, level, next_level, state, noise):  # noqa: D102
         denoised = model.denoise(x, level)

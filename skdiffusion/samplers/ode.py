@@ -25,6 +25,8 @@ __all__ = ["EulerSampler", "FlowSampler", "HeunSampler", "RK4Sampler", "euler", 
 class EulerSampler(BaseSampler):
     """First order: DDIM (Song et al. 2021). One evaluation of the model per step."""
 
+    exponential = True
+
     def step(self, model, x, level, next_level, state, noise):  # noqa: D102
         return euler(x, model.denoise(x, level), level, next_level), None
 
@@ -71,6 +73,8 @@ class RK4Sampler(BaseSampler):
 
 class FlowSampler(BaseSampler):
     """The model's closed-form probability flow: exact for any step."""
+
+    exponential = True
 
     def step(self, model, x, level, next_level, state, noise):  # noqa: D102
         return model.flow(x, level, next_level), None

@@ -69,6 +69,7 @@ class DDPMSampler(BaseSampler):
     eta: float = 1.0
 
     stochastic = True
+    exponential = True
 
     def check(self):  # noqa: D102
         check_number(self.eta, "eta", least=0, most=1)

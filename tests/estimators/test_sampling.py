@@ -55,7 +55,7 @@ def test_a_callback_sees_every_level_and_a_bar_is_shown_on_request(est, capsys):
         callback=lambda k, level, x: seen.append(level),
         verbose=True,
     )
-    np.testing.assert_allclose(seen, [*est.noise_levels(5)[1:], 0.0])
+    np.testing.assert_allclose(seen, [*est.noise_levels(5, "euler")[1:], 0.0])
     assert "sampling: 100%" in capsys.readouterr().err
 
 
@@ -67,6 +67,17 @@ def test_an_interrupted_sample_is_what_there_is(est):
     with pytest.warns(UserWarning, match="sampling was interrupted at noise level"):
         rows = est.sample(4, sampler="euler", n_steps=5, callback=stop)
     assert rows.shape == (4, 2) and np.isfinite(rows).all()
+
+
+def test_levels_suit_the_sampler_unless_a_schedule_is_asked_for(est):
+    spectral, karras = est.noise_levels(9, "adams"), est.noise_levels(9, "heun")
+    ratios = spectral[:-1] / spectral[1:]
+    assert ratios[0] > 2 * ratios[4]  # far apart where nothing happens
+    np.testing.assert_allclose(np.diff(karras ** (1 / 7), 2), 0, atol=1e-12)  # rho = 7
+    assert karras[-1] == pytest.approx(est.sigma_min_)
+    fixed = clone(est).set_params(schedule="ve").fit(X)
+    for sampler in ("adams", "heun"):
+        np.testing.assert_allclose(np.diff(np.log(fixed.noise_levels(9, sampler)), 2), 0, atol=1e-9)
 
 
 def test_a_sampler_is_a_parameter_to_search_and_to_clone(est):
