@@ -146,14 +146,14 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         rng = as_generator(random_state)
         if y is not None and not self.model_.is_conditional:
             raise ValueError(f"{type(self).__name__} is unconditional: sample takes no labels y.")
-        asked = sampler if sampler is not None else self.sampler
-        if asked is None and n_steps is None and not return_trajectory and self.model_.has_sample:
+        asks = any(a is not None for a in (sampler, self.sampler, n_steps)) or return_trajectory
+        if self.model_.has_sample and not asks:
             return in_container(self.model_.sample(n_samples, random_state=rng), self)
 
         codes = rng.standard_normal((n_samples, self.n_features_in_))
         result = self._generate(
             codes,
-            asked,
+            sampler,
             n_steps,
             y=y,
             random_state=rng,

@@ -128,8 +128,6 @@ def search_codes(
     N. Ma et al., "Inference-Time Scaling for Diffusion Models beyond Scaling Denoising Steps",
     CVPR 2025.
     """
-    from skdiffusion.samplers import check_sampler
-
     check_is_fitted(estimator)
     n_samples = check_count(n_samples, "n_samples")
     n_rounds = check_count(n_rounds, "n_rounds")
@@ -137,8 +135,8 @@ def search_codes(
     radius = check_number(radius, "radius", above=0)
     if radius > 1:
         raise ValueError(f"radius must lie between 0 and 1; got {radius:g}.")
-    sampler = sampler if sampler is not None else estimator.sampler
-    if sampler is not None and check_sampler(sampler).stochastic:
+    sampler = estimator._sampler(sampler)
+    if sampler.stochastic:
         raise ValueError("a search over codes needs a sampler that draws no noise of its own.")
     rng = as_generator(random_state)
     codes = rng.standard_normal((n_samples, estimator.n_features_in_))

@@ -19,13 +19,7 @@ from skdiffusion.schedules import EDMSchedule
 
 GAUSSIAN = GaussianModel([1.0, -1.0], [[2.0, 0.8], [0.8, 0.5]])
 MIXTURE = MixtureModel([0.3, 0.7], [[-1.5, 0.0], [1.0, 0.5]], [0.2, 0.4])
-# the moments of the mixture
-MEAN = MIXTURE.weights @ MIXTURE.means
-FAR = GaussianModel(
-    MEAN,
-    (MIXTURE.weights[:, None] * (MIXTURE.means - MEAN)).T @ (MIXTURE.means - MEAN)
-    + (MIXTURE.weights @ [0.2, 0.4]) * np.eye(2),
-)
+FAR = MIXTURE.gaussian()
 LEVELS = [*EDMSchedule(sigma_min=0.01, sigma_max=80.0).grid(40).tolist(), 0.0]
 
 
