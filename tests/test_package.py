@@ -15,6 +15,7 @@ ROOT = Path(skdiffusion.__file__).parent
 LAYERS = [
     ["_version"],
     ["utils"],
+    ["networks"],
     ["schedules", "parameterizations"],
     ["noising"],
     ["models"],
