@@ -15,7 +15,13 @@ from importlib import import_module
 from skdiffusion._version import __version__
 
 _HOMES = {
-    "skdiffusion.estimators": ["EmpiricalScore", "GMMScore", "GaussianScore", "StackedScore"],
+    "skdiffusion.estimators": [
+        "EmpiricalScore",
+        "GMMScore",
+        "GaussianScore",
+        "NeuralScore",
+        "StackedScore",
+    ],
     "skdiffusion.models": ["as_score_model"],
     "skdiffusion.schedules": [
         "CosineSchedule",

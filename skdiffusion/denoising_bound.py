@@ -183,7 +183,7 @@ class _Curve:
         noise = np.stack([noise, -noise], axis=1)
         noised = (x + t * noise * self.scale).reshape(-1, x.shape[1])
         if y is not None:
-            y = np.tile(y, noised.shape[0] // len(x))
+            y = np.concatenate([y] * (len(noised) // len(x)))
         shift = (self.model.denoise(noised, sigma, y=y) - noised).reshape(noise.shape) / self.scale
         errors = noise + (t / sigma**2) * shift
         squares = np.einsum("ponk,ponk->pn", errors, errors) / 2

@@ -29,7 +29,7 @@ from skdiffusion.models import AffineModel, GaussianModel
 from skdiffusion.utils.arrays import as_points, is_torch, like, namespace
 from skdiffusion.utils.dormand_prince import dormand_prince
 
-__all__ = ["Motion", "decode", "encode", "follow", "under_noise_of"]
+__all__ = ["Motion", "decode", "encode", "follow", "isotropic_view", "under_noise_of"]
 
 STEP = 0.5
 """Longest step in the logarithm of the level."""
@@ -156,6 +156,22 @@ def under_noise_of(model: Any, far_field: Any):
         return far_field
     inner = far_field.covariance.to_matrix() / np.outer(scale, scale)
     return AffineModel(GaussianModel(far_field.mean / scale, inner), scale=scale)
+
+
+def isotropic_view(model: Any, far_field: Any):
+    """A model and its far field in coordinates ``x / scale`` where the noise is isotropic.
+
+    Returns
+    -------
+    model : BaseScoreModel
+    far_field : GaussianModel
+    scale : float or array of shape (d,)
+        The noise scale of the model; one where its noise is isotropic as it is.
+    """
+    scale = model.noise_scale
+    if not np.ndim(scale):
+        return model, far_field, 1.0
+    return AffineModel(model, scale=1 / scale), under_noise_of(model, far_field).model, scale
 
 
 # ---------------------------------------------------------------------- the integrator

@@ -14,15 +14,40 @@ prediction       (c, d)                   note
 ``"v"``          :math:`(-\sigma, \alpha)`  Salimans & Ho 2022
 ``"score"``      :math:`(0, -1/\sigma)`   Stein score
 ================ ======================== ============================
+
+A network is trained with a **parameterization**, which says how the denoiser is made of it
+at noise level :math:`\sigma`, and how its errors count:
+
+.. math:: D(x, \sigma) = c_{skip} x + c_{out}\, F(c_{in} x, c_{noise}), \qquad
+          L = E\, w(\sigma)\, |D(x_0 + \sigma\varepsilon, \sigma) - x_0|^2 / c_{out}^2 .
+
+The five predictions above are parameterizations on a schedule: with :math:`m = \alpha d - \sigma c`
+they have :math:`c_{skip} = \alpha d/m,\ c_{out} = -\sigma/m`. EDM's (Karras et al. 2022) gives
+network inputs and targets unit variance at every level. The Gaussian one skips along every
+principal axis by :math:`\lambda/(\lambda+\sigma^2)`, :math:`\lambda` its variance: the linear
+denoiser, so that the network learns only what is not Gaussian (Wang & Vastola 2024).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+from sklearn.base import BaseEstimator
 
 from skdiffusion.utils.validation import lookup
 
-__all__ = ["PREDICTIONS", "denoised_from_prediction", "prediction_target"]
+__all__ = [
+    "PARAMETERIZATIONS",
+    "PREDICTIONS",
+    "Coefficients",
+    "EDMParameterization",
+    "GaussianParameterization",
+    "Parameterization",
+    "PredictionParameterization",
+    "check_parameterization",
+    "denoised_from_prediction",
+    "prediction_target",
+]
 
 
 def _noise(alpha, sigma, rates):
@@ -94,3 +119,157 @@ def denoised_from_prediction(
     """
     c, d = prediction_target(prediction, alpha, sigma, rates)
     return (d * x_t - sigma * output) / (alpha * d - sigma * c)
+
+
+class Coefficients(NamedTuple):
+    """What stands around the network at some noise levels; they broadcast against its points."""
+
+    skip: Any
+    out: Any
+    input: Any
+    weight: Any
+
+
+class Parameterization(BaseEstimator):
+    """Base class of the parameterizations: the coefficients around a network.
+
+    A subclass implements :meth:`coefficients`. It is a scikit-learn ``BaseEstimator`` without
+    ``fit``: it clones, prints, and can be searched.
+    """
+
+    def coefficients(self, sigma: Any, schedule: Any, variances: Any) -> Coefficients:
+        """Coefficients at noise levels.
+
+        Parameters
+        ----------
+        sigma : array of shape (n, 1)
+            Noise levels.
+        schedule : NoiseSchedule
+            On whose path a prediction is defined.
+        variances : array of shape (d,)
+            Variances of the columns of the data, like ``sigma``.
+
+        Returns
+        -------
+        Coefficients
+            Arrays of shape (n, 1) or (n, d).
+        """
+        raise NotImplementedError
+
+
+class PredictionParameterization(Parameterization):
+    """The network predicts noise, data, velocity, v or the score on its schedule.
+
+    Inputs have unit variance; errors of the prediction count alike at all levels, those of the
+    score, which grow without bound at low noise, in units of the noise.
+
+    Parameters
+    ----------
+    prediction : {"noise", "data", "velocity", "v", "score"}
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdiffusion.schedules import EDMSchedule
+    >>> found = PredictionParameterization("noise").coefficients(
+    ...     np.array([[2.0]]), EDMSchedule(), np.ones(3))
+    >>> found.skip.item(), found.out.item()  # D = x - 2 F
+    (1.0, -2.0)
+    """
+
+    def __init__(self, prediction="noise"):
+        self.prediction = prediction
+
+    def coefficients(self, sigma, schedule, variances):  # noqa: D102
+        time = schedule.time_of(sigma)
+        alpha, noise = schedule.alpha(time), schedule.sigma(time)
+        c, d = prediction_target(self.prediction, alpha, noise, schedule.rates(time))
+        scale = alpha * d - noise * c
+        one = 0 * sigma + 1.0
+        weight = noise**2 if self.prediction == "score" else one
+        total = sigma**2 + variances.mean()
+        return Coefficients(
+            alpha * d / scale * one, -noise / scale * one, total**-0.5, weight * one
+        )
+
+
+class EDMParameterization(Parameterization):
+    """Unit variance of the network's inputs and targets at every level (Karras et al. 2022).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = EDMParameterization().coefficients(np.array([[1.0]]), None, np.ones(2))
+    >>> found.skip.item(), round(found.out.item() ** 2, 12)
+    (0.5, 0.5)
+    """
+
+    def coefficients(self, sigma, schedule, variances):  # noqa: D102
+        variance = variances.mean()
+        total = sigma**2 + variance
+        out = sigma * (variance / total) ** 0.5
+        return Coefficients(variance / total, out, total**-0.5, 0 * sigma + 1.0)
+
+
+class GaussianParameterization(Parameterization):
+    """The network learns what the linear denoiser misses, axis by axis.
+
+    Where the columns are principal axes the skip connection is the best linear denoiser. Errors
+    count as shares of its expected error at the level, so that targets have unit variance. The
+    network sees all axes on one scale: whitened, the narrow ones would be as loud as those that
+    carry the structure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = GaussianParameterization().coefficients(
+    ...     np.array([[1.0]]), None, np.array([1.0, 3.0]))
+    >>> found.skip
+    array([[0.5 , 0.75]])
+    """
+
+    def coefficients(self, sigma, schedule, variances):  # noqa: D102
+        share = variances / (sigma**2 + variances)
+        out = sigma * share.mean(-1)[..., None] ** 0.5
+        total = sigma**2 + variances.mean()
+        return Coefficients(share, out, total**-0.5, 0 * sigma + 1.0)
+
+
+PARAMETERIZATIONS = {
+    "gaussian": GaussianParameterization,
+    "edm": EDMParameterization,
+    **dict.fromkeys(PREDICTIONS, PredictionParameterization),
+}
+
+
+def check_parameterization(parameterization: Any) -> Parameterization:
+    """A parameterization from its short name or from itself.
+
+    Parameters
+    ----------
+    parameterization : str or Parameterization
+        ``"gaussian"``, ``"edm"``, ``"noise"``, ``"data"``, ``"velocity"``, ``"v"``, ``"score"`` or
+        an instance.
+
+    Returns
+    -------
+    Parameterization
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> check_parameterization("velocity")
+    PredictionParameterization(prediction='velocity')
+    """
+    if isinstance(parameterization, PredictionParameterization):
+        lookup(parameterization.prediction, PREDICTIONS, "prediction")
+    if isinstance(parameterization, Parameterization):
+        return parameterization
+    made = lookup(
+        parameterization, PARAMETERIZATIONS, "parameterization", "a Parameterization instance"
+    )
+    return made(parameterization) if made is PredictionParameterization else made()

@@ -4,6 +4,14 @@ from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.estimators.empirical import EmpiricalScore
 from skdiffusion.estimators.gaussian import GaussianScore
 from skdiffusion.estimators.mixture import GMMScore
+from skdiffusion.estimators.neural import NeuralScore
 from skdiffusion.estimators.stacked import StackedScore
 
-__all__ = ["BaseScoreEstimator", "EmpiricalScore", "GMMScore", "GaussianScore", "StackedScore"]
+__all__ = [
+    "BaseScoreEstimator",
+    "EmpiricalScore",
+    "GMMScore",
+    "GaussianScore",
+    "NeuralScore",
+    "StackedScore",
+]

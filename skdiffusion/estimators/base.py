@@ -20,14 +20,14 @@ from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, Tran
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.denoising_bound import denoising_bound
-from skdiffusion.flow import decode, encode
+from skdiffusion.flow import decode, encode, isotropic_view
 from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import GaussianModel
 from skdiffusion.models import jacobian as model_jacobian
 from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler, run_sampler, spectral_levels
 from skdiffusion.schedules import check_schedule
-from skdiffusion.utils.arrays import as_levels
+from skdiffusion.utils.arrays import as_levels, like
 from skdiffusion.utils.output import in_container
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number, lookup
@@ -142,19 +142,45 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             If a sampler was interrupted: the rows that are finished are returned.
         """
         check_is_fitted(self)
+        return self._sample(
+            self.model_,
+            n_samples,
+            y=y,
+            sampler=sampler,
+            n_steps=n_steps,
+            random_state=random_state,
+            return_trajectory=return_trajectory,
+            callback=callback,
+            verbose=verbose,
+        )
+
+    def _sample(
+        self,
+        model,
+        n_samples,
+        *,
+        y=None,
+        sampler=None,
+        n_steps=None,
+        random_state=None,
+        return_trajectory=False,
+        callback=None,
+        verbose=None,
+    ):
+        """Rows of a model that stands for the fitted one."""
         n_samples = check_count(n_samples, "n_samples")
         rng = as_generator(random_state)
-        if y is not None and not self.model_.is_conditional:
-            raise ValueError(f"{type(self).__name__} is unconditional: sample takes no labels y.")
+        self._refuse_labels(y)
         asks = any(a is not None for a in (sampler, self.sampler, n_steps)) or return_trajectory
-        if self.model_.has_sample and not asks:
-            return in_container(self.model_.sample(n_samples, random_state=rng), self)
+        if model.has_sample and not asks:
+            return in_container(model.sample(n_samples, random_state=rng), self)
 
         codes = rng.standard_normal((n_samples, self.n_features_in_))
         result = self._generate(
             codes,
             sampler,
             n_steps,
+            model=model,
             y=y,
             random_state=rng,
             return_trajectory=return_trajectory,
@@ -165,18 +191,32 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             return in_container(result, self)
         return in_container(result[0], self), result[1]
 
-    def _generate(self, codes, sampler, n_steps, **options):
+    def _generate(self, codes, sampler, n_steps, *, model=None, callback=None, **options):
         """Rows from standard normal codes of the far field, by a sampler."""
+        model = self.model_ if model is None else model
         sampler = self._sampler(sampler)
         levels = self.noise_levels(n_steps, sampler)
-        return run_sampler(
+        # samplers work where the noise is isotropic
+        model, far_field, scale = isotropic_view(model, self.far_field_)
+        seen = callback
+        if callback is not None and np.ndim(scale):
+            seen = lambda step, level, x: callback(step, level, x * like(scale, x))  # noqa: E731
+        result = run_sampler(
             sampler,
-            self.model_,
-            self.far_field_.from_latent(codes, levels[0]),
+            model,
+            far_field.from_latent(codes, levels[0]),
             np.append(levels, 0.0),
-            far_field=self.far_field_,
+            far_field=far_field,
+            callback=seen,
             **options,
         )
+        if not np.ndim(scale):
+            return result
+        return tuple(r * scale for r in result) if isinstance(result, tuple) else result * scale
+
+    def _refuse_labels(self, y):
+        if y is not None and not self.model_.is_conditional:
+            raise ValueError(f"{type(self).__name__} is unconditional: it takes no labels y.")
 
     def _sampler(self, sampler=None):
         """The sampler asked for, or else what integrates the flow best."""
@@ -205,7 +245,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         n_steps = DEFAULT_STEPS if n_steps is None else n_steps
         schedule = self._schedule()
         if schedule is None and self._sampler(sampler).exponential:
-            spectrum = self.far_field_.covariance
+            spectrum = isotropic_view(self.model_, self.far_field_)[1].covariance
             return spectral_levels(spectrum, n_steps, self.sigma_min_, self.sigma_max_)
         return self.scale_ * (schedule or check_schedule("edm")).grid(
             n_steps,
@@ -221,7 +261,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
 
     # ------------------------------------------------------------------ densities
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """Log-density of each row, in nats and in the units of ``X``.
 
         Exact where the model has a density in closed form, otherwise that of the law at
@@ -231,6 +271,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), optional
+            Labels: of a conditional model, the density of each row given its label.
 
         Returns
         -------
@@ -242,8 +284,9 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             If the flow of some row could not be followed to a hundredth of a nat.
         """
         X = self._rows(X, dtype=self._density_dtype)
+        self._refuse_labels(y)
         if not self.model_.has_log_prob:
-            return self._flow_log_prob(X, self.sigma_min_)
+            return self._flow_log_prob(X, self.sigma_min_, y)
         if not self.model_.has_density:
             raise ValueError(
                 "the fitted law has no density: it lies in fewer dimensions than the data; "
@@ -263,24 +306,30 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        y : ignored
+        y : array-like of shape (n_samples,), optional
+            Labels, for conditional models; ignored by others.
 
         Returns
         -------
         float
         """
         check_is_fitted(self)
+        y = y if self.model_.is_conditional else None
         likelihood = getattr(self, "likelihood", "denoising")
         if self.model_.has_log_prob or likelihood == "ode":
-            return float(np.mean(self.score_samples(X)))
-        return self.denoising_bound(X).score
+            return float(np.mean(self.score_samples(X, **({} if y is None else {"y": y}))))
+        return self.denoising_bound(X, y).score
 
-    def denoising_bound(self, X: Any, *, n_noise: int | None = None, random_state: Any = 0):
+    def denoising_bound(
+        self, X: Any, y: Any = None, *, n_noise: int | None = None, random_state: Any = 0
+    ):
         """Lower bound on the mean log-density of the rows, from denoising errors.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), optional
+            Labels, for conditional models.
         n_noise : int, optional
             Pairs of opposite noise per row and level, at least three. By default from 16, for
             800 rows and more, to 128, for 100 rows and fewer.
@@ -294,13 +343,14 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             ``score_std_error``; see :func:`skdiffusion.denoising_bound.denoising_bound`.
         """
         X = self._rows(X, dtype=np.float64)
+        self._refuse_labels(y)
         if n_noise is None:
             n_noise = int(np.clip(BOUND_DRAWS // len(X), *BOUND_PAIRS))
         return denoising_bound(
-            self.model_, X, self.far_field_, n_noise=n_noise, random_state=random_state
+            self.model_, X, self.far_field_, y=y, n_noise=n_noise, random_state=random_state
         )
 
-    def log_density(self, X: Any, sigma: Any) -> np.ndarray:
+    def log_density(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:
         r"""Log-density :math:`\log p_\sigma` of each row under the law with noise added.
 
         Parameters
@@ -308,6 +358,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         X : array-like of shape (n_samples, n_features)
         sigma : float or array-like of shape (n_samples,)
             Noise level above zero, in the units of ``X``.
+        y : array-like of shape (n_samples,), optional
+            Labels, for conditional models.
 
         Returns
         -------
@@ -315,15 +367,17 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         """
         X = self._rows(X, dtype=np.float64)
         sigma = self._levels(sigma, X)
+        self._refuse_labels(y)
         if self.model_.has_log_prob:
             return self.model_.log_prob(X, sigma)
-        return self._flow_log_prob(X, sigma)
+        return self._flow_log_prob(X, sigma, y)
 
-    def _flow_log_prob(self, X, sigma):
+    def _flow_log_prob(self, X, sigma, y=None):
         """Along the flow, with a warning where it cannot be trusted."""
         X = X.astype(np.float64, copy=False)
         sigma = np.asarray(sigma, dtype=np.float64) if np.ndim(sigma) else float(sigma)
-        found = flow_log_prob(self.model_, X, self.far_field_, sigma, self.sigma_max_)
+        y = None if y is None else np.asarray(y)
+        found = flow_log_prob(self.model_, X, self.far_field_, sigma, self.sigma_max_, y=y)
         rough = np.flatnonzero(found.error > FLOW_ERROR)
         if len(rough):
             listed = ", ".join(str(row) for row in rough[:5]) + ", ..." * (len(rough) > 5)
@@ -337,7 +391,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
 
     # ------------------------------------------------------------------ fields
 
-    def denoise(self, X: Any, sigma: Any) -> np.ndarray:
+    def denoise(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:
         r"""Expected clean row :math:`E[x_0 \mid x]` for each noised row ``x``.
 
         Parameters
@@ -345,23 +399,25 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         X : array-like of shape (n_samples, n_features)
         sigma : float or array-like of shape (n_samples,)
             Noise level above zero, in the units of ``X``.
+        y : array-like of shape (n_samples,), optional
+            Labels, for conditional models.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
         """
         X = self._rows(X)
-        return self.model_.denoise(X, self._levels(sigma, X))
+        return self.model_.denoise(X, self._levels(sigma, X), y=y)
 
-    def stein_score(self, X: Any, sigma: Any) -> np.ndarray:
+    def stein_score(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:
         r"""Gradient :math:`\nabla \log p_\sigma` at each row; arguments as in :meth:`denoise`."""
         X = self._rows(X)
-        return self.model_.score(X, self._levels(sigma, X))
+        return self.model_.score(X, self._levels(sigma, X), y=y)
 
-    def predict_noise(self, X: Any, sigma: Any) -> np.ndarray:
+    def predict_noise(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:
         r"""Expected noise :math:`E[\varepsilon \mid x]`; arguments as in :meth:`denoise`."""
         X = self._rows(X)
-        return self.model_.predict_noise(X, self._levels(sigma, X))
+        return self.model_.predict_noise(X, self._levels(sigma, X), y=y)
 
     def jacobian(self, X: Any, sigma: Any, *, of: str = "score") -> np.ndarray:
         """Jacobian of the Stein score or the denoiser at each row.

@@ -14,7 +14,7 @@ from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.models.empirical import BarycentricModel, EmpiricalModel
 from skdiffusion.models.external import CallableModel, as_score_model
 from skdiffusion.models.gaussian import GaussianModel
-from skdiffusion.models.guided import GuidedModel
+from skdiffusion.models.guided import GuidedModel, LabelGuidedModel
 from skdiffusion.models.jacobian import (
     denoise_and_divergence,
     divergence,
@@ -22,7 +22,9 @@ from skdiffusion.models.jacobian import (
     jvp,
     vjp,
 )
+from skdiffusion.models.labels import LabelCode
 from skdiffusion.models.mixture import MixtureModel
+from skdiffusion.models.neural import NeuralModel, Preconditioner
 from skdiffusion.models.sphere import SphereModel
 from skdiffusion.models.stacked import StackedModel
 from skdiffusion.models.superposition import SuperpositionModel
@@ -38,7 +40,11 @@ __all__ = [
     "GaussianModel",
     "GuidedModel",
     "IndependentModel",
+    "LabelCode",
+    "LabelGuidedModel",
     "MixtureModel",
+    "NeuralModel",
+    "Preconditioner",
     "ProductModel",
     "SmoothedModel",
     "SpectralCovariance",

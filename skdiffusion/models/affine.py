@@ -61,8 +61,6 @@ class AffineModel(Wrapper):
         scale = np.asarray(scale, dtype=np.float64)
         if scale.shape not in ((), (d,)) or not (np.isfinite(scale).all() and (scale != 0).all()):
             raise ValueError(f"scale must be a finite non-zero scalar or vector of shape ({d},).")
-        if scale.ndim and np.ndim(model.noise_scale):
-            raise ValueError("a model that is already scaled by column cannot be so again.")
         if np.shape(shift) not in ((), (d,)) or not np.isfinite(shift).all():
             raise ValueError(f"shift must be a finite scalar or vector of shape ({d},).")
         if rotation is not None:
@@ -87,9 +85,11 @@ class AffineModel(Wrapper):
     @property
     def noise_scale(self):
         """Standard deviation of the noise per column at level one."""
-        if self._seen.scale.ndim:
-            return np.abs(self._seen.metric)
-        return self.model.noise_scale
+        if not self._seen.scale.ndim:
+            return self.model.noise_scale
+        scale = np.abs(self._seen.metric) * self.model.noise_scale
+        # scaled back to where the noise is isotropic
+        return 1.0 if np.ptp(scale) < 1e-12 else scale
 
     @property
     def sigma_range(self):

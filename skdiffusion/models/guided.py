@@ -26,7 +26,7 @@ from skdiffusion.models.wrapper import Wrapper
 from skdiffusion.utils.arrays import is_torch, like, to_numpy
 from skdiffusion.utils.validation import check_number
 
-__all__ = ["GuidedModel"]
+__all__ = ["GuidedModel", "LabelGuidedModel"]
 
 
 class GuidedModel(Wrapper):
@@ -113,3 +113,50 @@ class GuidedModel(Wrapper):
                 )
             (gradient,) = torch.autograd.grad(log_weight.sum(), tensor)
         return gradient if is_torch(points) else to_numpy(gradient)
+
+
+class LabelGuidedModel(Wrapper):
+    r"""Classifier-free guidance: labels count more, or less, than in the law itself.
+
+    The score is that of :math:`p(x)\,(p(x \mid y)/p(x))^{w}` noise level by noise level,
+
+    .. math:: \tilde D(x, \sigma) = D(x, \sigma) + w\,[D(x, \sigma \mid y) - D(x, \sigma)],
+
+    which is the law itself for :math:`w = 1`, and for other weights the noised law of nothing.
+
+    Parameters
+    ----------
+    model : BaseScoreModel
+        Conditional.
+    scale : float
+        The weight :math:`w`.
+
+    Raises
+    ------
+    ValueError
+        If the model is unconditional.
+
+    References
+    ----------
+    J. Ho and T. Salimans, "Classifier-Free Diffusion Guidance", 2022.
+    """
+
+    has_log_prob = has_jacobian = has_sample = has_flow = has_density = False
+    is_conservative = None
+
+    def __init__(self, model: Any, scale: float = 1.0):
+        super().__init__(model)
+        if not model.is_conditional:
+            raise ValueError("guidance by labels needs a model that was fitted with labels y.")
+        self.scale = check_number(scale, "scale")
+
+    @property
+    def model(self) -> Any:
+        """The inner model."""
+        return self._models[0]
+
+    def _denoise(self, x, sigma, y=None):
+        without = self.model._denoise(x, sigma)
+        if y is None:
+            return without
+        return without + self.scale * (self.model._denoise(x, sigma, y=y) - without)

@@ -1,9 +1,9 @@
 r"""The default network: a residual multilayer perceptron.
 
-.. math:: h_0 = W x + e, \qquad h_{l+1} = h_l + B_l\,\phi(A_l\,\phi(h_l) + E_l e), \qquad
+.. math:: h_0 = W x + E_0 e, \qquad h_{l+1} = h_l + B_l\,\phi(A_l\,\phi(h_l) + E_l e), \qquad
           F = V \phi(h_L),
 
-with the embedding :math:`e` of noise and condition. Weights start as He et al. (2015), those
+with the features :math:`e` of noise and condition. Weights start as He et al. (2015), those
 of ``V`` at zero: an untrained network adds nothing to the skip connection around it.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from skdiffusion.networks.embedding import Embedding
+from skdiffusion.networks.embedding import Features
 
 __all__ = ["ResidualMLP"]
 
@@ -43,37 +43,27 @@ class ResidualMLP(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.embedding = Embedding(width, n_conditions)
+        self.features = Features(n_conditions)
+        self.embedding = nn.Linear(self.features.size, width * (n_blocks + 1))
         self.first = nn.Linear(n_features, width)
-        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(n_blocks))
+        self.inward = nn.ModuleList(nn.Linear(width, width) for _ in range(n_blocks))
+        self.outward = nn.ModuleList(nn.Linear(width, width) for _ in range(n_blocks))
         self.last = nn.Linear(width, n_features)
+        self.dropout = nn.Dropout(dropout) if dropout else None
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x, noise, condition=None):
         """Rows like ``x``, from ``x``, noise ``(n,)`` and condition ``(n, n_conditions)``."""
-        embedded = self.embedding(noise, condition)
-        hidden = self.first(x) + embedded
-        for block in self.blocks:
-            hidden = block(hidden, embedded)
+        embedded = self.embedding(self.features(noise, condition))
+        shifts = embedded.chunk(len(self.inward) + 1, dim=1)
+        hidden = self.first(x) + shifts[0]
+        for inward, outward, shift in zip(self.inward, self.outward, shifts[1:], strict=True):
+            inner = nn.functional.silu(inward(nn.functional.silu(hidden)) + shift)
+            if self.dropout is not None:
+                inner = self.dropout(inner)
+            hidden = torch.add(hidden, outward(inner))
         return self.last(nn.functional.silu(hidden))
-
-
-class _Block(nn.Module):
-    def __init__(self, width, dropout):
-        super().__init__()
-        self.inward = nn.Linear(width, width)
-        self.embedded = nn.Linear(width, width)
-        self.outward = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout) if dropout else None
-
-    def forward(self, hidden, embedded):
-        inner = self.inward(nn.functional.silu(hidden)) + self.embedded(embedded)
-        inner = nn.functional.silu(inner)
-        if self.dropout is not None:
-            inner = self.dropout(inner)
-        return torch.add(hidden, self.outward(inner))

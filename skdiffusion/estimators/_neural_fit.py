@@ -1,0 +1,305 @@
+"""One training run of a NeuralScore, from its parameters and rows to its fitted state."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from skdiffusion.denoising_bound import denoising_bound
+from skdiffusion.estimators._neural_survey import Survey, survey
+from skdiffusion.estimators._score_net import BLOCK_STEPS, Plan, ScoreNet
+from skdiffusion.estimators._training_checkpoint import Checkpoint
+from skdiffusion.estimators._training_levels import level_quantiles
+from skdiffusion.estimators._training_rows import (
+    RowStream,
+    is_streamed,
+    read_rows,
+)
+from skdiffusion.models import GaussianModel
+from skdiffusion.models.neural import NeuralModel, Preconditioner
+from skdiffusion.networks import check_network
+from skdiffusion.networks.mlp import ResidualMLP
+from skdiffusion.parameterizations import check_parameterization
+from skdiffusion.schedules import check_schedule
+from skdiffusion.utils.random import as_generator, row_keys
+from skdiffusion.utils.validation import lookup
+
+__all__ = ["fit_network"]
+
+MAX_VALIDATION = 1000
+BOUND_EVALUATIONS = 60_000
+"""Rows that the network denoises for one validation bound, roughly."""
+N_ROUNDS = 50
+SMALL_STEP = 256 * 512**2
+"""Multiplications in a layer up to which a second thread brings nothing."""
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial: bool = False):
+    """Train the network of an estimator and set its fitted attributes; on failure set nothing."""
+    seed = int(as_generator(est.random_state).integers(2**31))
+    checkpoint = None
+    if est.checkpoint is not None and not partial:
+        checkpoint = Checkpoint(est.checkpoint)
+        if checkpoint.exists() and est.random_state is None:
+            seed = checkpoint.seed()
+    goes_on = partial and hasattr(est, "model_")
+    if goes_on:  # other rows, other noise
+        seed = int(np.random.SeedSequence([seed, est.n_steps_]).generate_state(1)[0] >> 1)
+    order, held_out = _split(est, X, weights, seed, partial)
+    if goes_on:
+        found, preconditioner = est._survey, est._network_model().preconditioner
+    else:
+        found = survey(
+            X,
+            order,
+            weights,
+            scaling="global" if est.input_shape is not None else est.scaling,
+            rotate=_is_perceptron(est),
+            sigma_min=est.sigma_min,
+            sigma_max=est.sigma_max,
+            seed=seed,
+        )
+        preconditioner = _preconditioner(est, found)
+    device = _device(est.device)
+    net = est.net_ if goes_on and hasattr(est, "net_") else _net(est, found, labels, device)
+    rows = RowStream(X, order, found.coordinates, codes, weights, seed, device)
+    batch, n_steps = _budget(est, rows.length, len(found.variances), partial)
+    net.batch_size, net.steady = batch, partial
+    plan = Plan(
+        rows=rows,
+        preconditioner=preconditioner,
+        log_levels=torch.as_tensor(
+            level_quantiles(est._schedule(), found.variances, found.low, found.high, seed),
+            dtype=torch.float32,
+            device=device,
+        ),
+        n_steps=n_steps,
+        round_steps=_round_steps(n_steps, rows.length / batch),
+        seed=seed,
+        label_dropout=est.label_dropout if labels is not None else 0.0,
+        curriculum=bool(est.curriculum),
+        symmetry=0.0 if isinstance(est.conservative, bool) else float(est.conservative),
+        ema_decay=est.ema_decay,
+        patience=est.n_iter_no_change,
+        bound=_bound(est, X, codes, held_out, found, preconditioner),
+        checkpoint=checkpoint,
+        verbose=bool(est.verbose),
+    )
+    if checkpoint is not None:
+        checkpoint.fingerprint = _fingerprint(est, found, seed, n_steps, batch, len(order))
+    with torch.random.fork_rng(_cuda_devices(device)), _threads_for(net, found, batch, device):
+        torch.manual_seed(seed)
+        if not net.initialized_:
+            net.initialize()
+            if (est.warm_start or partial) and hasattr(est, "model_"):
+                net.module_.load_state_dict(est.module_.state_dict())
+        net.partial_fit(plan)
+    if net.interrupted_:
+        warnings.warn(
+            f"training was interrupted after {net.step_} of {n_steps} steps; the model is what was "
+            "learned up to then.",
+            stacklevel=3,
+        )
+    _set_fitted(est, net, found, preconditioner, labels, goes_on)
+    if checkpoint is not None and not net.interrupted_:  # done: nothing to go on from
+        checkpoint.remove()
+
+
+def _set_fitted(est, net, found, preconditioner, labels, goes_on):
+    module = net.final_module()
+    inner = _model(module, found, preconditioner, labels)
+    est.model_ = found.in_units_of_rows(inner)
+    est.far_field_ = found.far_field
+    est.scale_ = found.scale
+    est.sigma_min_, est.sigma_max_ = est.model_.sigma_range
+    est._survey = found
+    est.net_ = net
+    est.history_ = [
+        {name: value for name, value in entry.items() if name != "batches"} for entry in net.history
+    ]
+    est.n_steps_ = net.step_ + (est.n_steps_ if goes_on else 0)
+    est.validation_bound_ = float("nan") if net.best_ is None else net.best_[0]
+
+
+def _model(module, found: Survey, preconditioner, labels, dtype=None):
+    return NeuralModel(
+        module, preconditioner, len(found.variances), (found.low, found.high), labels, dtype
+    )
+
+
+class HeldOut(NamedTuple):
+    """Distinct rows to validate on, and how often each counts."""
+
+    index: np.ndarray
+    weights: np.ndarray
+
+
+def _split(est, X, weights, seed, partial):
+    """Training rows in the order of their content, and rows held out, by their content too."""
+    n = len(X)
+    if is_streamed(X):
+        order = np.arange(n)
+        keys = np.random.default_rng(seed).integers(2**63, size=n, dtype=np.uint64)
+    else:
+        order = np.argsort(row_keys(X), kind="stable")
+        keys = row_keys(X, seed + 1)
+    if weights is not None:
+        order = order[weights[order] > 0]
+    if partial or not est.early_stopping:
+        return order, None
+    kept, first, copy_of = np.unique(keys[order], return_index=True, return_inverse=True)
+    n_held = min(int(np.ceil(est.validation_fraction * len(kept))), MAX_VALIDATION)
+    if len(kept) - n_held < 2:
+        return order, None
+    counts = np.bincount(copy_of, None if weights is None else weights[order])
+    return order[copy_of >= n_held], HeldOut(order[first[:n_held]], counts[:n_held].astype(float))
+
+
+def _preconditioner(est, found):
+    parameterization = est.parameterization
+    if isinstance(parameterization, str) and parameterization == "auto":
+        parameterization = "gaussian" if _is_perceptron(est) else "edm"
+    schedule = est._schedule() or check_schedule("edm")
+    return Preconditioner(
+        check_parameterization(parameterization),
+        schedule,
+        found.variances,
+        bool(est.noise_conditioning),
+        est.conservative is True,
+    )
+
+
+def _is_perceptron(est):
+    return est.input_shape is None
+
+
+def _net(est, found, labels, device):
+    d = len(found.variances)
+    n_conditions = 0 if labels is None else labels.n_conditions
+    if est.net is None:
+        params = {"module": check_network(est.module), "lr": est.lr, "optimizer": est.optimizer}
+        params.update(est._nested)
+        if est.module == "mlp":
+            params.setdefault("module__width", _width(d))
+    else:
+        params = dict(est.net.get_params(deep=False))
+        for name in ("criterion", "train_split", "verbose", "device", "steady", "amp"):
+            params.pop(name, None)
+    optimizer = params["optimizer"]
+    if isinstance(optimizer, str):
+        params["optimizer"] = lookup(optimizer, OPTIMIZERS, "optimizer", "a torch optimizer class")
+        if optimizer != "sgd":
+            params.setdefault("optimizer__fused", True)
+    params["module__n_features"] = d
+    params["module__n_conditions"] = n_conditions
+    if est.input_shape is not None:
+        params["module__input_shape"] = tuple(est.input_shape)
+    callbacks = list(params.pop("callbacks", None) or []) + list(est.callbacks or [])
+    net = ScoreNet(
+        **params,
+        callbacks=callbacks,
+        device=str(device),
+        verbose=0,
+        amp=bool(est.amp),
+        compile=bool(est.compile),
+    )
+    return net
+
+
+def _width(d):
+    return 128 if d <= 16 else 256 if d <= 128 else 512
+
+
+def _budget(est, n, d, partial):
+    """Batch size and number of steps."""
+    batch = 256 if est.batch_size == "auto" else est.batch_size
+    if partial:
+        return batch, max(1, round(n / batch))
+    if est.max_epochs != "auto":
+        return batch, max(1, round(est.max_epochs * n / batch))
+    steps = 4000 * (max(n, 500) / 2000) ** 0.25 * (max(d, 2) / 2) ** 0.15
+    return batch, int(np.clip(steps, 2000, 40_000))
+
+
+def _fingerprint(est, found, seed, n_steps, batch, n_rows):
+    """What must be the same for a run to go on: the seed, the data, the shape of training."""
+    return {
+        "seed": seed,
+        "n_steps": n_steps,
+        "batch_size": batch,
+        "n_rows": n_rows,
+        "mean": found.far_field.mean.tolist(),
+        "variances": found.variances.tolist(),
+        "parameters": repr(
+            {k: v for k, v in est.get_params().items() if k not in ("checkpoint", "verbose")}
+        ),
+    }
+
+
+def _round_steps(n_steps, steps_per_epoch):
+    """Steps of a round, in whole blocks."""
+    steps = max(n_steps / N_ROUNDS, min(steps_per_epoch, n_steps))
+    return BLOCK_STEPS * max(1, round(steps / BLOCK_STEPS))
+
+
+def _bound(est, X, codes, held_out, found, preconditioner):
+    """The validation bound as a function of the network."""
+    if held_out is None:
+        return None
+    z = found.coordinates.inward(read_rows(X, held_out.index)).double().numpy()
+    code = None if codes is None else codes[held_out.index]
+    far_field = GaussianModel(np.zeros(len(found.variances)), found.variances)
+    n_noise = int(np.clip(BOUND_EVALUATIONS // (2 * 30 * len(z)), 3, 64))
+    # in the units of X: the log-determinant of the coordinates
+    scale = np.broadcast_to(found.coordinates.scale, len(found.variances))
+    shift = float(np.log(scale).sum())
+    labels = None if code is None else _Encoded(code.shape[1])
+
+    def bound(module):
+        model = _model(module, found, preconditioner, labels, torch.float32)
+        rows = denoising_bound(
+            model, z, far_field, found.low, found.high, y=code, n_noise=n_noise
+        ).bound
+        return float(np.average(rows, weights=held_out.weights)) - shift
+
+    return bound
+
+
+class _Encoded:
+    """Labels that are codes already."""
+
+    def __init__(self, n_conditions):
+        self.n_conditions = n_conditions
+
+    def encode(self, y, n):
+        return np.zeros((n, self.n_conditions)) if y is None else y
+
+
+@contextlib.contextmanager
+def _threads_for(net, found, batch, device):
+    """One thread where a step is too small for two: waiting for each other costs more."""
+    before = torch.get_num_threads()
+    width = getattr(net, "module__width", None) or len(found.variances)
+    small = device.type == "cpu" and net.module is ResidualMLP and batch * width**2 < SMALL_STEP
+    if small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if small:
+            torch.set_num_threads(before)
+
+
+def _device(device):
+    if device != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _cuda_devices(device):
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,85 @@
+"""The state of a training run in a file: written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["Checkpoint"]
+
+
+class Checkpoint:
+    """A file with the state of training after some round.
+
+    Parameters
+    ----------
+    path : str or path
+    """
+
+    def __init__(self, path: Any):
+        self.path = Path(path)
+        self.fingerprint: Any = None
+
+    def exists(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.path.is_file()
+
+    def seed(self) -> int:
+        """Seed of the run that was interrupted."""
+        return self._load()["seed"]
+
+    def write(self, net: Any) -> None:
+        """Store the state of a net."""
+        state = {
+            "seed": self.fingerprint["seed"],
+            "fingerprint": self.fingerprint,
+            "module": net.module_.state_dict(),
+            "optimizer": net.optimizer_.state_dict(),
+            "average": net.average_,
+            "averaged": net.averaged_,
+            "step": net.step_,
+            "best": net.best_,
+            "since_best": net.since_best_,
+            "stopped": net.stopped_,
+            "history": [dict(entry) for entry in net.history],
+        }
+        unfinished = self.path.with_name(self.path.name + ".part")
+        torch.save(state, unfinished)
+        os.replace(unfinished, self.path)
+
+    def read(self, net: Any) -> None:
+        """Bring a net to the stored state, if there is one.
+
+        Raises
+        ------
+        ValueError
+            If the file belongs to another run.
+        """
+        if not self.exists():
+            return
+        state = self._load()
+        if state["fingerprint"] != self.fingerprint:
+            raise ValueError(
+                f"the checkpoint {self.path} belongs to a run with other data or parameters; "
+                "remove it, or give another path."
+            )
+        net.module_.load_state_dict(state["module"])
+        net.optimizer_.load_state_dict(state["optimizer"])
+        net.average_, net.averaged_ = state["average"], state["averaged"]
+        net.step_, net.best_ = state["step"], state["best"]
+        net.since_best_, net.stopped_ = state["since_best"], state["stopped"]
+        for entry in state["history"]:
+            net.history.new_epoch()
+            for name, value in entry.items():
+                if name != "batches":
+                    net.history.record(name, value)
+
+    def remove(self) -> None:
+        """Forget the run."""
+        self.path.unlink(missing_ok=True)
+
+    def _load(self):
+        return torch.load(self.path, weights_only=True)

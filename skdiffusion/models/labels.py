@@ -1,0 +1,89 @@
+r"""Labels as vectors: what a conditional network is told of a row.
+
+A class is a unit vector, a number :math:`(y-\bar y)/s` beside a one that says it is there;
+"no label" is the zero vector. A model that has seen both knows :math:`p(x \mid y)` and
+:math:`p(x)`, and any mixture of their scores (:class:`~skdiffusion.models.LabelGuidedModel`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.multiclass import type_of_target
+
+__all__ = ["LabelCode"]
+
+
+class LabelCode:
+    """Code of class labels or of continuous ones.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Labels seen in training: strings, integers and booleans are classes, other numbers are
+        continuous.
+
+    Attributes
+    ----------
+    classes : ndarray or None
+        Sorted class labels; ``None`` for continuous ones.
+    n_conditions : int
+        Length of the code.
+
+    Examples
+    --------
+    >>> LabelCode(["b", "a", "b"]).encode(["a", "b"], 2)
+    array([[1., 0.],
+           [0., 1.]])
+    """
+
+    def __init__(self, y: Any):
+        y = self._flat(y)
+        self.classes = None
+        if type_of_target(y).startswith("continuous"):
+            y = y.astype(np.float64)
+            self.mean, self.scale = float(y.mean()), float(y.std()) or 1.0
+        else:
+            self.classes = np.unique(y)
+
+    @property
+    def n_conditions(self) -> int:
+        """Length of the code."""
+        return 2 if self.classes is None else len(self.classes)
+
+    def encode(self, y: Any, n: int) -> np.ndarray:
+        """Codes of ``n`` rows; ``None`` is no label.
+
+        Raises
+        ------
+        ValueError
+            If there is not one label per row, or a class is unknown.
+        """
+        if y is None:
+            return np.zeros((n, self.n_conditions))
+        y = self._flat(y)
+        if len(y) != n:
+            raise ValueError(f"y must hold one label per row, {n}; got {len(y)}.")
+        if self.classes is None:
+            value = (y.astype(np.float64) - self.mean) / self.scale
+            if not np.isfinite(value).all():
+                raise ValueError("labels y must be finite.")
+            return np.stack([value, np.ones(n)], axis=1)
+        index = np.minimum(np.searchsorted(self.classes, y), len(self.classes) - 1)
+        unknown = self.classes[index] != y
+        if unknown.any():
+            raise ValueError(
+                f"unknown class {y[unknown][0]!r} in y; the model was fitted with "
+                f"{', '.join(map(repr, self.classes[:10].tolist()))}."
+            )
+        return np.eye(len(self.classes))[index]
+
+    @staticmethod
+    def _flat(y):
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.ndim != 1:
+            raise ValueError(f"y must be one-dimensional, one label per row; got shape {y.shape}.")
+        return y

@@ -1,0 +1,185 @@
+r"""A network as a score model.
+
+.. math:: D(x, \sigma) = c_{skip} x + c_{out}\, F_\theta(c_{in} x, c_{noise}, y), \qquad
+          c_{noise} = \tfrac14 \log\sigma,
+
+with the coefficients of a parameterization (:mod:`skdiffusion.parameterizations`). A **blind**
+network is told neither :math:`c_{noise}` nor an input scale that depends on the level: it sees
+the point :math:`x_t = \alpha x` of its schedule alone.
+
+A **conservative** one is the gradient of an energy: with :math:`u = c_{in} x` and
+:math:`\phi(u) = u \cdot G_\theta(u)`,
+
+.. math:: D = c_{skip} x + a\, c_{in} \nabla \phi(c_{in} x), \qquad
+          a^2 = \textstyle\sum c_{out}^2 / \sum c_{in}^2 ,
+
+whose Jacobian is symmetric whatever the weights.
+
+Weights live in float32; rows in float64 are served by a float64 copy, because a matrix product in
+float32 depends on the batch in its last digits, and a density must not.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from skdiffusion.models.base import BaseScoreModel
+from skdiffusion.models.labels import LabelCode
+from skdiffusion.parameterizations import Parameterization
+from skdiffusion.utils.arrays import is_torch, like, to_numpy
+
+__all__ = ["NeuralModel", "Preconditioner"]
+
+
+class Preconditioner:
+    """What stands around a network: pure arithmetic on tensors, without weights.
+
+    Parameters
+    ----------
+    parameterization : Parameterization
+    schedule : NoiseSchedule
+        On whose path predictions are defined.
+    variances : array of shape (d,)
+        Variances of the columns as the network sees them.
+    noise_conditioning : bool
+        Whether the network is told the noise level.
+    conservative : bool
+        Whether the network's output is the gradient of an energy.
+    """
+
+    def __init__(
+        self,
+        parameterization: Parameterization,
+        schedule: Any,
+        variances: Any,
+        noise_conditioning: bool = True,
+        conservative: bool = False,
+    ):
+        self.parameterization = parameterization
+        self.schedule = schedule
+        self.variances = np.array(variances, dtype=np.float64)
+        self.noise_conditioning = noise_conditioning
+        self.conservative = conservative
+
+    def coefficients(self, sigma):
+        """Coefficients at levels ``(n, 1)``, as the network is used."""
+        found = self.parameterization.coefficients(
+            sigma, self.schedule, like(self.variances, sigma)
+        )
+        if not self.noise_conditioning:
+            alpha = self.schedule.alpha(self.schedule.time_of(sigma)) * (0 * sigma + 1.0)
+            found = found._replace(input=alpha)
+        if self.conservative:
+            ratio = (found.out**2).mean(-1) / (found.input**2).mean(-1)
+            found = found._replace(out=ratio[..., None] ** 0.5 * found.input)
+        return found
+
+    def noise(self, sigma):
+        """What the network is told of levels ``(n, 1)``: one number per row."""
+        return sigma.log()[:, 0] / 4 if self.noise_conditioning else 0 * sigma[:, 0]
+
+    def output(self, module, point, noise, condition):
+        """What the network adds at scaled points, before its output scale."""
+        if not self.conservative:
+            return module(point, noise, condition)
+        from torch.func import vjp
+
+        value, pullback = vjp(lambda u: (u * module(u, noise, condition)).sum(-1), point)
+        return pullback(value.new_ones(value.shape))[0]
+
+    def denoise(self, module, x, sigma, condition=None):
+        """Denoiser at tensors ``x`` of shape ``(n, d)`` and ``sigma`` of shape ``(n, 1)``."""
+        found = self.coefficients(sigma)
+        output = self.output(module, found.input * x, self.noise(sigma), condition)
+        return found.skip * x + found.out * output
+
+
+class NeuralModel(BaseScoreModel):
+    """A score model around a torch network.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        ``module(points, noise, condition)`` of ``(n, d)``, ``(n,)`` and ``(n, n_conditions)``.
+    preconditioner : Preconditioner
+    n_features : int
+    sigma_range : tuple of float
+        Noise levels it was trained on.
+    labels : LabelCode, optional
+        For conditional models.
+    compute_dtype : torch.dtype, optional
+        Precision of the network; by default that of the points.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        preconditioner: Preconditioner,
+        n_features: int,
+        sigma_range: tuple[float, float],
+        labels: LabelCode | None = None,
+        compute_dtype: Any = None,
+    ):
+        self.module = module.eval().requires_grad_(False)
+        self.preconditioner = preconditioner
+        self.n_features = n_features
+        self.sigma_range = sigma_range
+        self.labels = labels
+        self.compute_dtype = compute_dtype
+        self._copies: dict = {}
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the model takes labels."""
+        return self.labels is not None
+
+    @property
+    def is_conservative(self):
+        """True for a network that is the gradient of an energy."""
+        return True if self.preconditioner.conservative else None
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the network is not told the noise level."""
+        return not self.preconditioner.noise_conditioning
+
+    def __getstate__(self):
+        return {**self.__dict__, "_copies": {}}
+
+    def _denoise(self, x, sigma, y=None):
+        import torch
+
+        if is_torch(x):
+            return self._denoise_tensor(x, sigma, y)
+        with torch.no_grad():
+            device = next(self.module.parameters()).device
+            point = torch.from_numpy(np.ascontiguousarray(x)).to(device)
+            return to_numpy(self._denoise_tensor(point, sigma, y))
+
+    def _denoise_tensor(self, x, sigma, y):
+        point = x if self.compute_dtype is None else x.to(self.compute_dtype)
+        if is_torch(sigma) or np.ndim(sigma):
+            level = like(sigma, point).expand(len(x), 1)
+        else:
+            level = point.new_full((len(x), 1), sigma)
+        condition = None
+        if self.labels is not None:
+            y = to_numpy(y) if is_torch(y) else y
+            condition = like(self.labels.encode(y, len(x)), point)
+        denoised = self.preconditioner.denoise(self._module_for(point), point, level, condition)
+        return denoised.to(x.dtype)
+
+    def _module_for(self, point):
+        """The network in the dtype and on the device of the points."""
+        weight = next(self.module.parameters())
+        if weight.dtype == point.dtype and weight.device == point.device:
+            return self.module
+        key = (point.dtype, str(point.device))
+        if key not in self._copies:
+            self._copies[key] = copy.deepcopy(self.module).to(
+                device=point.device, dtype=point.dtype
+            )
+        return self._copies[key]
