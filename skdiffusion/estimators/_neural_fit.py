@@ -36,6 +36,7 @@ BOUND_EVALUATIONS = 60_000
 N_ROUNDS = 50
 SMALL_STEP = 256 * 512**2
 """Multiplications in a layer up to which a second thread brings nothing."""
+NOT_OF_THE_RUN = ("checkpoint", "verbose", "callbacks", "device")
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
@@ -58,7 +59,7 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
             X,
             order,
             weights,
-            scaling="global" if est.input_shape is not None else est.scaling,
+            scaling="global" if not _is_perceptron(est) else est.scaling,
             rotate=_is_perceptron(est),
             sigma_min=est.sigma_min,
             sigma_max=est.sigma_max,
@@ -113,6 +114,8 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
 def _set_fitted(est, net, found, preconditioner, labels, goes_on):
     module = net.final_module()
     inner = _model(module, found, preconditioner, labels)
+    if isinstance(net.module, type):
+        inner.arguments = net.get_params_for("module")
     est.model_ = found.in_units_of_rows(inner)
     est.far_field_ = found.far_field
     est.scale_ = found.scale
@@ -175,7 +178,12 @@ def _preconditioner(est, found):
 
 
 def _is_perceptron(est):
-    return est.input_shape is None
+    """Whether the network sees a row as a whole, so that its columns may be turned."""
+    return _shape(est) is None
+
+
+def _shape(est):
+    return est._nested.get("module__input_shape", est.input_shape)
 
 
 def _net(est, found, labels, device):
@@ -188,7 +196,7 @@ def _net(est, found, labels, device):
             params.setdefault("module__width", _width(d))
     else:
         params = dict(est.net.get_params(deep=False))
-        for name in ("criterion", "train_split", "verbose", "device", "steady", "amp"):
+        for name in ("criterion", "train_split", "verbose", "device", "compile", "steady", "amp"):
             params.pop(name, None)
     optimizer = params["optimizer"]
     if isinstance(optimizer, str):
@@ -197,7 +205,7 @@ def _net(est, found, labels, device):
             params.setdefault("optimizer__fused", True)
     params["module__n_features"] = d
     params["module__n_conditions"] = n_conditions
-    if est.input_shape is not None:
+    if est.input_shape is not None and params["module"] is not ResidualMLP:
         params["module__input_shape"] = tuple(est.input_shape)
     callbacks = list(params.pop("callbacks", None) or []) + list(est.callbacks or [])
     net = ScoreNet(
@@ -235,9 +243,7 @@ def _fingerprint(est, found, seed, n_steps, batch, n_rows):
         "n_rows": n_rows,
         "mean": found.far_field.mean.tolist(),
         "variances": found.variances.tolist(),
-        "parameters": repr(
-            {k: v for k, v in est.get_params().items() if k not in ("checkpoint", "verbose")}
-        ),
+        "parameters": repr({k: v for k, v in est.get_params().items() if k not in NOT_OF_THE_RUN}),
     }
 
 

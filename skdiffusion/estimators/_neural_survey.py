@@ -126,7 +126,11 @@ def survey(
     seen = variances / coordinates.scale**2
     if rotate and isinstance(covariance, np.ndarray):
         outer = np.outer(coordinates.scale, coordinates.scale) if scale.ndim else scale**2
-        spectrum = SpectralCovariance.from_matrix(covariance / outer)
+        # rounded, as the other coordinates are: where rows span few directions, the axes of the
+        # others would hang on the last digits of a sum
+        seen = (covariance / outer).astype(np.float32).astype(np.float64)
+        values, axes = np.linalg.eigh((seen + seen.T) / 2)
+        spectrum = SpectralCovariance(np.maximum(values, 0), axes)
         coordinates.rotation, seen = spectrum.axes, spectrum.variances
     found = Survey(GaussianModel(moments.mean, covariance), coordinates, seen, 1.0, 1.0)
     asked = [

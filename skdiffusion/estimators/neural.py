@@ -384,6 +384,43 @@ class NeuralScore(BaseScoreEstimator):
         # optimizer, callbacks and buffers of training: a copy goes on from the averaged weights
         return {k: v for k, v in state.items() if k != "net_"}
 
+    def save(self, path):
+        """Write the fitted model to a folder: ``config.json`` to read, weights as safetensors.
+
+        Parameters
+        ----------
+        path : str or path
+            A folder, made if it is not there.
+
+        Raises
+        ------
+        ValueError
+            If the estimator holds parameters that a text cannot (callbacks, a ``net`` template,
+            classes of one's own other than the network).
+        """
+        from skdiffusion.estimators._neural_files import save
+
+        check_is_fitted(self)
+        save(self, path)
+
+    @classmethod
+    def load(cls, path, *, module=None):
+        """A fitted estimator from the folder that :meth:`save` wrote; no code in it is run.
+
+        Parameters
+        ----------
+        path : str or path
+        module : class, optional
+            The network, where it is not one of this package's.
+
+        Returns
+        -------
+        NeuralScore
+        """
+        from skdiffusion.estimators._neural_files import load
+
+        return load(cls, path, module)
+
     # ------------------------------------------------------------------ samples
 
     def sample(

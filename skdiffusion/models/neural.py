@@ -112,6 +112,9 @@ class NeuralModel(BaseScoreModel):
         For conditional models.
     compute_dtype : torch.dtype, optional
         Precision of the network; by default that of the points.
+    arguments : dict, optional
+        Constructor arguments of the network: copies then hold its weights as NumPy arrays, and
+        not the module as it is.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class NeuralModel(BaseScoreModel):
         sigma_range: tuple[float, float],
         labels: LabelCode | None = None,
         compute_dtype: Any = None,
+        arguments: dict | None = None,
     ):
         self.module = module.eval().requires_grad_(False)
         self.preconditioner = preconditioner
@@ -129,6 +133,7 @@ class NeuralModel(BaseScoreModel):
         self.sigma_range = sigma_range
         self.labels = labels
         self.compute_dtype = compute_dtype
+        self.arguments = arguments
         self._copies: dict = {}
 
     @property
@@ -147,7 +152,16 @@ class NeuralModel(BaseScoreModel):
         return not self.preconditioner.noise_conditioning
 
     def __getstate__(self):
-        return {**self.__dict__, "_copies": {}}
+        state = {**self.__dict__, "_copies": {}}
+        if self.arguments is not None:
+            weights = {name: to_numpy(w) for name, w in self.module.state_dict().items()}
+            state["module"] = type(self.module), weights
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if self.arguments is not None:
+            self.module = rebuilt(*state["module"], self.arguments)
 
     def _denoise(self, x, sigma, y=None):
         import torch
@@ -179,7 +193,31 @@ class NeuralModel(BaseScoreModel):
             return self.module
         key = (point.dtype, str(point.device))
         if key not in self._copies:
-            self._copies[key] = copy.deepcopy(self.module).to(
-                device=point.device, dtype=point.dtype
-            )
+            self._copies[key] = _converted(self.module, point)
         return self._copies[key]
+
+
+def _converted(module, point):
+    """A copy in the dtype and on the device of ``point``; not in place, for ``torch.func``."""
+    from torch.nn import Parameter
+
+    module = copy.deepcopy(module)
+    for part in module.modules():
+        for tensors in (part._parameters, part._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    dtype = point.dtype if tensor.is_floating_point() else tensor.dtype
+                    moved = tensor.detach().to(device=point.device, dtype=dtype)
+                    is_weight = tensors is part._parameters
+                    tensors[name] = Parameter(moved, requires_grad=False) if is_weight else moved
+    return module
+
+
+def rebuilt(network: type, weights: dict, arguments: dict):
+    """A network from its class, its weights as NumPy arrays and its constructor arguments."""
+    import torch
+
+    with torch.random.fork_rng([]):
+        module = network(**arguments)
+    module.load_state_dict({k: torch.from_numpy(np.array(w)) for k, w in weights.items()})
+    return module.eval().requires_grad_(False)

@@ -1,10 +1,20 @@
 """NeuralScore: what a trained network must be, whatever it has learned."""
 
+import json
+import subprocess
+import sys
+
+import joblib
 import numpy as np
 import pytest
+import skorch
+import torch
+from sklearn.datasets import load_digits, load_iris, make_blobs, make_moons
+from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skdiffusion import NeuralScore
+from skdiffusion import GaussianScore, NeuralScore, VPSchedule
+from skdiffusion.models import GaussianModel, LabelGuidedModel
 from skdiffusion.utils.estimator_checks import check_score_estimator
 
 QUICK = dict(max_epochs=5, module__width=16, module__n_blocks=1, random_state=0)
@@ -18,3 +28,432 @@ def test_scikit_learn_checks(estimator, check):
 
 def test_the_contract():
     check_score_estimator(NeuralScore(**QUICK))
+
+
+# ---------------------------------------------------------------------- what it learns
+
+
+@pytest.fixture(scope="module")
+def moons():
+    return make_moons(1200, noise=0.08, random_state=0)[0]
+
+
+def test_a_gaussian_is_learned_by_not_learning():
+    # the skip connection alone is the answer: what the network adds can only be noise of training
+    law = GaussianModel([3.0, -1.0], [[2.0, 1.2], [1.2, 1.0]])
+    X = law.sample(4000, random_state=0)
+    est = NeuralScore(max_epochs=8, random_state=0).fit(X)
+    for sigma in (0.1, 1.0, 5.0):
+        x = law.sample(500, sigma, random_state=1)
+        exact, found = law.denoise(x, sigma), est.denoise(x, sigma)
+        # a fifth of the irreducible error, itself of the size of the smaller of sigma and 1
+        assert np.sqrt(np.mean((found - exact) ** 2)) < 0.2 * min(sigma, 1.0)
+    x = law.sample(50, random_state=2)
+    assert abs(np.mean(est.score_samples(x) - law.log_prob(x))) < 0.1
+
+
+def test_learns_what_a_gaussian_cannot(moons):
+    train, test = moons[:900], moons[900:]
+    est = NeuralScore(max_epochs=150, random_state=0).fit(train)
+    gaussian = GaussianScore().fit(train)
+    # the crescents are worth more than a nat over their Gaussian, -2.0 nats
+    assert est.score(test) > gaussian.score(test) + 1.0
+    # a coarse flow density and the bound agree where the model is a good one
+    few = test[:20]
+    assert abs(est.score_samples(few).mean() - est.denoising_bound(few).score) < 0.4
+    rows = est.sample(300, random_state=0)
+    nearest = np.min(np.linalg.norm(rows[:, None] - moons[None], axis=2), axis=1)
+    assert np.mean(nearest < 0.15) > 0.9  # held-out moons: 0.99; the Gaussian's draws: 0.4
+
+
+@pytest.mark.parametrize("parameterization", ["gaussian", "edm", "noise", "data", "velocity", "v"])
+def test_untrained_networks_are_their_skip_connection(parameterization, moons):
+    # the last layer starts at zero; with a learning rate of nothing it stays there
+    est = NeuralScore(
+        parameterization=parameterization, schedule="vp", lr=1e-30, max_epochs=1, random_state=0
+    ).fit(moons)
+    mean, scale = est.far_field_.mean, est.scale_
+    z = (moons[:20] - mean) / scale
+    ratio = 0.5  # of the level to the scale
+    schedule = est._schedule()
+    time = schedule.time_of(ratio)
+    alpha, sigma = schedule.alpha(time), schedule.sigma(time)
+    skip = {
+        "edm": 1 / (1 + ratio**2),
+        "noise": 1.0,
+        "data": 0.0,
+        "v": alpha**2 / (alpha**2 + sigma**2),
+    }
+    if parameterization == "gaussian":
+        expected = est.far_field_.denoise(moons[:20], ratio * scale)
+    elif parameterization == "velocity":
+        rates = schedule.rates(time)
+        expected = mean + scale * z * alpha * rates[1] / (alpha * rates[1] - sigma * rates[0])
+    else:
+        expected = mean + scale * z * skip[parameterization]
+    np.testing.assert_allclose(est.denoise(moons[:20], ratio * scale), expected, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_model_bit_for_bit(moons):
+    a, b = (NeuralScore(**QUICK).fit(moons) for _ in range(2))
+    assert np.array_equal(a.denoise(moons, 0.3), b.denoise(moons, 0.3))
+    other = NeuralScore(**{**QUICK, "random_state": 1}).fit(moons)
+    assert not np.array_equal(a.denoise(moons, 0.3), other.denoise(moons, 0.3))
+
+
+def test_units_do_not_matter(moons):
+    a, b = NeuralScore(**QUICK).fit(moons), NeuralScore(**QUICK).fit(1024 * moons)
+    for name in ("scale_", "sigma_min_", "sigma_max_"):
+        # other rows are held out: the moments of nine tenths of the rows, to one per cent
+        np.testing.assert_allclose(getattr(b, name), 1024 * getattr(a, name), rtol=1e-2)
+    # and the fits differ by what training does: a tenth of a nat
+    assert abs(b.score(1024 * moons) + 2 * np.log(1024) - a.score(moons)) < 0.3
+
+
+def test_columns_in_different_units_have_noise_in_their_own(rng):
+    X = rng.standard_normal((400, 2)) * [1e-3, 1e4]
+    est = NeuralScore(**QUICK).fit(X)
+    assert est.model_.noise_scale[1] / est.model_.noise_scale[0] > 1e6
+    rows = est.sample(400, random_state=0)
+    np.testing.assert_allclose(rows.std(axis=0), X.std(axis=0), rtol=0.2)
+    path = est.sample(3, random_state=0, return_trajectory=True)[1]
+    np.testing.assert_allclose(path[-1], est.sample(3, random_state=0), rtol=1e-12)
+    exact = GaussianModel(X.mean(0), X.var(0)).log_prob(X[:20])
+    np.testing.assert_allclose(est.score_samples(X[:20]), exact, atol=0.5)
+
+
+def test_digits_keep_one_scale():
+    X = load_digits().data[:200]
+    est = NeuralScore(**{**QUICK, "max_epochs": 1}).fit(X)
+    assert est.model_.noise_scale == 1.0
+
+
+# ---------------------------------------------------------------------- labels
+
+
+def test_classes_steer_samples():
+    X, y = make_blobs(600, centers=[[-4.0, 0.0], [4.0, 0.0]], cluster_std=0.5, random_state=0)
+    names = np.array(["left", "right"])[y]
+    est = NeuralScore(max_epochs=300, module__width=32, random_state=0).fit(X, names)
+    assert list(est.classes_) == ["left", "right"]
+    right = est.sample(100, y="right", random_state=0)
+    assert (right[:, 0] > 0).mean() > 0.97
+    both = est.sample(60, y=np.repeat(["left", "right"], 30), random_state=0)
+    assert (both[:30, 0] < 0).mean() > 0.9 and (both[30:, 0] > 0).mean() > 0.9
+    # a row is denser under its own label than under the other
+    own, other = est.score_samples(X[:10], names[:10]), est.score_samples(X[:10], names[9::-1])
+    differ = names[:10] != names[9::-1]
+    assert (own[differ] > other[differ] + 1).all()
+    # guidance by zero forgets the label, by one is the law itself
+    x = X[:20] + 1.0
+    free = LabelGuidedModel(est.model_, 0.0).denoise(x, 1.0, y=names[:20])
+    np.testing.assert_allclose(free, est.denoise(x, 1.0), rtol=1e-12)
+    full = LabelGuidedModel(est.model_, 1.0).denoise(x, 1.0, y=names[:20])
+    np.testing.assert_allclose(full, est.denoise(x, 1.0, names[:20]), rtol=1e-12)
+    guided = est.sample(100, y="right", guidance_scale=3.0, random_state=0)
+    assert guided[:, 0].mean() > 3.5
+    with pytest.raises(ValueError, match="unknown class 'up'"):
+        est.sample(1, y="up")
+
+
+def test_a_continuous_label_moves_the_mean(rng):
+    y = rng.uniform(-2, 2, 800)
+    X = np.c_[y + 0.1 * rng.standard_normal(800), rng.standard_normal(800)]
+    est = NeuralScore(max_epochs=60, module__width=32, random_state=0).fit(X, y)
+    for target in (-1.0, 1.0):
+        rows = est.sample(200, y=target, random_state=0)
+        # the law given y has mean y and spread 0.1: a network this small reaches a third of that
+        assert abs(rows[:, 0].mean() - target) < 0.15
+
+
+# ---------------------------------------------------------------------- kinds of networks
+
+
+def test_an_energy_network_has_a_symmetric_jacobian(moons):
+    quick = {**QUICK, "max_epochs": 20}
+    energy = NeuralScore(conservative=True, **quick).fit(moons)
+    free = NeuralScore(**quick).fit(moons)
+
+    def asymmetry(est):
+        jacobian = est.jacobian(moons[:50], 0.2)
+        difference = jacobian - jacobian.transpose(0, 2, 1)
+        return np.abs(difference).max() / np.abs(jacobian).max()
+
+    assert asymmetry(energy) < 1e-10  # rounding of float64
+    assert asymmetry(free) > 1e-4
+    assert energy.model_.is_conservative is True
+    assert energy.score(moons) > GaussianScore().fit(moons).score(moons)
+
+
+def test_the_penalty_makes_the_jacobian_more_symmetric(moons):
+    quick = {**QUICK, "max_epochs": 40}
+
+    def asymmetry(est):
+        jacobian = est.jacobian(moons[:200], 0.2, of="denoise")
+        return np.mean((jacobian - jacobian.transpose(0, 2, 1)) ** 2)
+
+    free, penalised = (NeuralScore(conservative=c, **quick).fit(moons) for c in (False, 3.0))
+    assert asymmetry(penalised) < asymmetry(free) / 2
+
+
+def test_a_blind_network_does_not_look_at_the_level(moons):
+    est = NeuralScore(noise_conditioning=False, parameterization="data", **QUICK).fit(moons)
+    # on the path of "edm" the blind denoiser is one function of the point alone
+    np.testing.assert_allclose(est.denoise(moons, 0.1), est.denoise(moons, 2.0), rtol=1e-12)
+    assert est._network_model().is_blind
+
+
+def test_a_module_of_ones_own_and_a_template(moons):
+    own = NeuralScore(module=Linear, max_epochs=3, random_state=0).fit(moons)
+    assert isinstance(own.module_, Linear)
+    template = skorch.NeuralNet(
+        Linear, criterion=torch.nn.MSELoss, optimizer=torch.optim.SGD, lr=0.01, callbacks=[Seen()]
+    )
+    est = NeuralScore(net=template, max_epochs=3, random_state=0).fit(moons)
+    assert isinstance(est.module_, Linear) and isinstance(est.net_.optimizer_, torch.optim.SGD)
+    assert np.isfinite(est.score(moons[:20]))
+    with pytest.raises(ValueError, match="module must be one of 'mlp'"):
+        NeuralScore(module=torch.nn.SiLU()).fit(moons)
+
+
+class Linear(torch.nn.Linear):
+    def __init__(self, n_features, n_conditions=0):
+        super().__init__(n_features, n_features)
+
+    def forward(self, x, noise, condition=None):
+        return super().forward(x)
+
+
+class Seen(skorch.callbacks.Callback):
+    pass
+
+
+# ---------------------------------------------------------------------- training
+
+
+def test_history_and_early_stopping(moons):
+    est = NeuralScore(**{**QUICK, "max_epochs": 60}).fit(moons)
+    bounds = [entry["valid_bound"] for entry in est.history_]
+    assert est.validation_bound_ == max(bounds)
+    assert est.history_[-1]["step"] == est.n_steps_
+    patient = NeuralScore(**{**QUICK, "max_epochs": 400, "lr": 0.2}, n_iter_no_change=2).fit(moons)
+    assert patient.n_steps_ < 400 * 1080 / 256
+
+
+def test_partial_fit_goes_on(moons):
+    est = NeuralScore(**{**QUICK, "max_epochs": 1})
+    est.partial_fit(moons)
+    first = est.score(moons)
+    far_field, steps = est.far_field_, est.n_steps_
+    for _ in range(40):
+        est.partial_fit(moons)
+    assert est.n_steps_ == 41 * steps and est.far_field_ is far_field
+    assert est.score(moons) > first
+    with pytest.raises(ValueError, match="3 features"):
+        est.partial_fit(np.c_[moons, moons[:, :1]])
+
+
+def test_warm_start_begins_where_the_last_fit_ended(moons):
+    est = NeuralScore(**{**QUICK, "max_epochs": 30}, warm_start=True).fit(moons)
+    first = est.validation_bound_
+    assert est.set_params(max_epochs=2).fit(moons).history_[0]["valid_bound"] > first - 0.2
+
+
+def test_datasets_and_mapped_files_are_read_row_by_row(tmp_path, moons):
+    path = tmp_path / "rows.npy"
+    np.save(path, moons.astype(np.float32))
+    mapped = NeuralScore(**QUICK).fit(np.load(path, mmap_mode="r"))
+    dataset = torch.utils.data.TensorDataset(torch.tensor(moons, dtype=torch.float32))
+    read = NeuralScore(**QUICK).fit(dataset)
+    np.testing.assert_allclose(read.denoise(moons, 0.3), mapped.denoise(moons, 0.3), rtol=1e-12)
+    assert mapped.score(moons) > -3
+
+
+class Stop(skorch.callbacks.Callback):
+    """Raises when a number of rounds is over."""
+
+    def __init__(self, rounds=2, error=KeyboardInterrupt):
+        self.rounds, self.error = rounds, error
+
+    def on_epoch_begin(self, net, **_):
+        if len(net.history) > self.rounds:
+            raise self.error
+
+
+def test_interrupted_training_keeps_what_was_learned(moons):
+    est = NeuralScore(**{**QUICK, "max_epochs": 100}, callbacks=[Stop()])
+    with pytest.warns(UserWarning, match="interrupted after 128 of"):
+        est.fit(moons)
+    assert est.n_steps_ == 128 and np.isfinite(est.score(moons[:20]))
+
+
+def test_a_checkpoint_goes_on_to_the_same_result(tmp_path, moons):
+    params = {**QUICK, "max_epochs": 100}
+    whole = NeuralScore(**params).fit(moons)
+    path = tmp_path / "run.pt"
+    with pytest.raises(RuntimeError):
+        NeuralScore(**params, checkpoint=path, callbacks=[Stop(3, RuntimeError)]).fit(moons)
+    assert path.is_file()
+    with pytest.raises(ValueError, match="belongs to a run with other data"):
+        NeuralScore(**params, checkpoint=path).fit(moons[:600])
+    resumed = NeuralScore(**params, checkpoint=path).fit(moons)
+    assert resumed.history_[0]["dur"] != whole.history_[0]["dur"]
+    assert np.array_equal(resumed.denoise(moons, 0.3), whole.denoise(moons, 0.3))
+    assert not path.exists()
+
+
+KILLED = """
+import os, signal, sys, skorch
+import numpy as np
+from sklearn.datasets import make_moons
+from skdiffusion import NeuralScore
+class Kill(skorch.callbacks.Callback):
+    def on_epoch_begin(self, net, **_):
+        if len(net.history) > 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+X = make_moons(1200, noise=0.08, random_state=0)[0]
+NeuralScore(max_epochs=100, module__width=16, module__n_blocks=1, random_state=0,
+            checkpoint=sys.argv[1], callbacks=[Kill()]).fit(X)
+"""
+
+
+def test_a_killed_process_leaves_a_run_to_go_on_from(tmp_path, moons):
+    path = tmp_path / "run.pt"
+    run = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert run.returncode == -9
+    params = {**QUICK, "max_epochs": 100}
+    resumed = NeuralScore(**params, checkpoint=path).fit(moons)
+    whole = NeuralScore(**params).fit(moons)
+    assert len(resumed.history_) == len(whole.history_)
+    assert np.array_equal(resumed.denoise(moons, 0.3), whole.denoise(moons, 0.3))
+
+
+SHARED = """
+import sys
+import numpy as np, torch
+from sklearn.datasets import make_moons
+from skdiffusion import NeuralScore
+torch.distributed.init_process_group("gloo")
+X = make_moons(1200, noise=0.08, random_state=0)[0]
+est = NeuralScore(max_epochs=20, module__width=16, module__n_blocks=1, random_state=0).fit(X)
+np.save(f"{sys.argv[1]}/{torch.distributed.get_rank()}.npy", est.denoise(X, 0.3))
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_train_the_model_of_one(tmp_path, moons):
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
+         str(script), str(tmp_path)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    first, second = np.load(tmp_path / "0.npy"), np.load(tmp_path / "1.npy")
+    one = NeuralScore(**{**QUICK, "max_epochs": 20}).fit(moons).denoise(moons, 0.3)
+    np.testing.assert_allclose(first, second, rtol=1e-12)
+    # the same batches and noise; only the order of float32 sums differs, over 85 steps
+    np.testing.assert_allclose(first, one, atol=2e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(moons):
+    with pytest.raises(FloatingPointError, match="lower lr"):
+        NeuralScore(**QUICK, module=Exploding).fit(moons)
+
+
+class Exploding(Linear):
+    def __init__(self, n_features, n_conditions=0, width=1, n_blocks=1):
+        super().__init__(n_features)
+
+    def forward(self, x, noise, condition=None):
+        return super().forward(x, noise) * float("inf")
+
+
+def test_the_curriculum_ends_with_all_levels(moons):
+    est = NeuralScore(**{**QUICK, "max_epochs": 40}, curriculum=True).fit(moons)
+    assert est.score(moons) > GaussianScore().fit(moons).score(moons)
+
+
+# ---------------------------------------------------------------------- keeping it
+
+
+def test_a_folder_holds_the_model(tmp_path):
+    import pandas
+
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    est = NeuralScore(**QUICK, schedule=VPSchedule(beta_max=15.0), parameterization="v")
+    est.set_output(transform="pandas").fit(X, y)
+    est.save(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["parameters"]["schedule"]["class"] == "VPSchedule"
+    back = NeuralScore.load(tmp_path / "model")
+    assert np.array_equal(back.denoise(X, 0.5, y), est.denoise(X, 0.5, y))
+    assert list(back.feature_names_in_) == list(X.columns)
+    rows = back.set_output(transform="pandas").sample(2, y=1, random_state=0)
+    assert isinstance(rows, pandas.DataFrame)
+    np.testing.assert_array_equal(rows, est.sample(2, y=1, random_state=0))
+    with pytest.raises(ValueError, match="a folder written by save"):
+        NeuralScore.load(tmp_path)
+    own = NeuralScore(module=Linear, max_epochs=1).fit(X)
+    own.save(tmp_path / "own")
+    with pytest.raises(ValueError, match="module=Linear"):
+        NeuralScore.load(tmp_path / "own")
+    again = NeuralScore.load(tmp_path / "own", module=Linear)
+    assert np.array_equal(again.denoise(X, 0.5), own.denoise(X, 0.5))
+    with pytest.raises(ValueError, match="callbacks is"):
+        NeuralScore(**QUICK, callbacks=[Seen()]).fit(X).save(tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("way", ["joblib", "skops"])
+def test_it_travels(way, tmp_path, moons):
+    est = NeuralScore(**QUICK).fit(moons)
+    if way == "joblib":
+        joblib.dump(est, tmp_path / "est")
+        back = joblib.load(tmp_path / "est")
+    else:
+        skops = pytest.importorskip("skops.io")
+        data = skops.dumps(est)
+        back = skops.loads(data, trusted=skops.get_untrusted_types(data=data))
+    assert np.array_equal(back.denoise(moons, 0.3), est.denoise(moons, 0.3))
+
+
+def test_grid_search_over_schedules_and_parameterizations(moons):
+    search = GridSearchCV(
+        NeuralScore(**QUICK),
+        {"schedule": ["auto", "vp"], "parameterization": ["gaussian", "noise"],
+         "module__width": [8, 16]},
+        cv=2, n_jobs=2,
+    ).fit(moons[:400])  # fmt: skip
+    scores = search.cv_results_["mean_test_score"]
+    assert np.isfinite(scores).all() and len(scores) == 8
+    gaussian = [p["parameterization"] == "gaussian" for p in search.cv_results_["params"]]
+    # five epochs: what begins as the Gaussian is ahead
+    assert search.best_params_["parameterization"] == "gaussian" and any(gaussian)
+
+
+BAD = {
+    "module": ("mpl", "did you mean 'mlp'"),
+    "parameterization": ("gausian", "did you mean 'gaussian'"),
+    "schedule": ("edmm", "did you mean 'edm'"),
+    "scaling": ("column", "accepted are 'auto', 'global', 'columns'"),
+    "conservative": (-1.0, "conservative must be a finite number of at least 0"),
+    "max_epochs": (0, "max_epochs must be an integer of at least 1"),
+    "lr": (0.0, "lr must be a finite number above 0"),
+    "validation_fraction": (0.9, "validation_fraction must be"),
+    "input_shape": ((8, 8), r"input_shape must be \(channels, height, width\)"),
+    "optimizer": ("adamm", "did you mean 'adam'"),
+    "likelihood": ("odee", "did you mean 'ode'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_parameters_get_a_sentence(name, moons):
+    value, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        NeuralScore(**{**QUICK, name: value}).fit(moons)
+
+
+def test_unknown_arguments_are_refused_at_once():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'widht'"):
+        NeuralScore(widht=3)

@@ -104,7 +104,7 @@ def test_frames_stay_frames_by_any_sampler():
         ({"sampler": "hein"}, r"Unknown sampler 'hein' \(did you mean 'heun'\?\)"),
         ({"n_steps": 0}, "n_steps must be an integer of at least 1"),
         ({"n_samples": 0}, "n_samples must be an integer of at least 1"),
-        ({"y": [0]}, "is unconditional: sample takes no labels y"),
+        ({"y": [0]}, "is unconditional: it takes no labels y"),
         ({"sampler": HeunSampler(teleport=1e9)}, "a hand-over must lie between"),
     ],
 )

@@ -1,0 +1,218 @@
+"""A NeuralScore in a folder: ``config.json`` for the reader, ``weights.safetensors`` for numbers.
+
+Loading builds objects of this package by their names and fills in arrays: nothing in the folder is
+executed, which a pickle cannot promise.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skdiffusion._version import __version__
+from skdiffusion.estimators._neural_survey import Survey
+from skdiffusion.estimators._training_rows import Coordinates
+from skdiffusion.models import (
+    GaussianModel,
+    LabelCode,
+    NeuralModel,
+    Preconditioner,
+    SpectralCovariance,
+)
+from skdiffusion.models.neural import rebuilt
+from skdiffusion.networks import NETWORKS, check_network
+from skdiffusion.parameterizations import (
+    EDMParameterization,
+    GaussianParameterization,
+    PredictionParameterization,
+)
+from skdiffusion.samplers import SAMPLERS
+from skdiffusion.schedules import SCHEDULES
+from skdiffusion.utils.arrays import to_numpy
+
+__all__ = ["load", "save"]
+
+CLASSES = {
+    cls.__name__: cls
+    for cls in (
+        EDMParameterization,
+        GaussianParameterization,
+        PredictionParameterization,
+        *SCHEDULES.values(),
+        *SAMPLERS.values(),
+    )
+}
+"""What a configuration may name."""
+FITTED = ("scale_", "sigma_min_", "sigma_max_", "n_steps_", "validation_bound_", "n_features_in_")
+
+
+def save(est: Any, path: Any) -> None:
+    """Write a fitted estimator."""
+    from safetensors.numpy import save_file
+
+    folder = Path(path)
+    model = est._network_model()
+    found, labels = est._survey, model.labels
+    config = {
+        "format": "skdiffusion.NeuralScore",
+        "version": __version__,
+        "parameters": {k: _written(k, v) for k, v in est.get_params(deep=False).items()},
+        "fitted": {name: getattr(est, name) for name in FITTED},
+        "feature_names": getattr(est, "feature_names_in_", np.array([])).tolist(),
+        "network": {"name": _name(model.module), "arguments": _plain(model.arguments)},
+        "parameterization": _written("parameterization", model.preconditioner.parameterization),
+        "schedule": _written("schedule", model.preconditioner.schedule),
+        "noise_conditioning": model.preconditioner.noise_conditioning,
+        "conservative": model.preconditioner.conservative,
+        "low": found.low,
+        "high": found.high,
+        "labels": None if labels is None else _labels_written(labels),
+        "history": est.history_,
+    }
+    arrays = {f"network.{k}": to_numpy(v) for k, v in model.module.state_dict().items()}
+    covariance = found.far_field.covariance
+    arrays |= {
+        "far_field.mean": found.far_field.mean,
+        "far_field.variances": covariance.variances,
+        "far_field.residual": np.array(covariance.residual),
+        "variances": found.variances,
+        "shift": found.coordinates.shift,
+        "scale": np.asarray(found.coordinates.scale),
+    }
+    if covariance.axes is not None:
+        arrays["far_field.axes"] = covariance.axes
+    if found.coordinates.rotation is not None:
+        arrays["rotation"] = found.coordinates.rotation
+    text = json.dumps(config, indent=2)  # whatever cannot be written fails before anything is
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {k: np.array(v, order="C") for k, v in arrays.items()}, folder / "weights.safetensors"
+    )
+    (folder / "config.json").write_text(text)
+
+
+def load(cls: type, path: Any, module: Any = None):
+    """Read a fitted estimator."""
+    from safetensors.numpy import load_file
+
+    folder = Path(path)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no config.json: a folder written by save is needed.")
+    config = json.loads((folder / "config.json").read_text())
+    if config.get("format") != "skdiffusion.NeuralScore":
+        raise ValueError(f"{folder} holds no NeuralScore; its format is {config.get('format')!r}.")
+    arrays = load_file(folder / "weights.safetensors")
+    network = _network(config["network"]["name"], module)
+    parameters = {k: _read(v) for k, v in config["parameters"].items()}
+    if module is not None:
+        parameters["module"] = module
+    est = cls(**parameters)
+    for name, value in config["fitted"].items():
+        setattr(est, name, value)
+    if config["feature_names"]:
+        est.feature_names_in_ = np.array(config["feature_names"], dtype=object)
+    covariance = SpectralCovariance(
+        arrays["far_field.variances"],
+        arrays.get("far_field.axes"),
+        float(arrays["far_field.residual"]),
+    )
+    coordinates = Coordinates(arrays["shift"], arrays["scale"], arrays.get("rotation"))
+    found = Survey(
+        GaussianModel(arrays["far_field.mean"], covariance),
+        coordinates,
+        arrays["variances"],
+        config["low"],
+        config["high"],
+    )
+    preconditioner = Preconditioner(
+        _read(config["parameterization"]),
+        _read(config["schedule"]),
+        arrays["variances"],
+        config["noise_conditioning"],
+        config["conservative"],
+    )
+    arguments = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in config["network"]["arguments"].items()
+    }
+    weights = {k.removeprefix("network."): v for k, v in arrays.items() if k.startswith("network.")}
+    inner = NeuralModel(
+        rebuilt(network, weights, arguments),
+        preconditioner,
+        len(found.variances),
+        (found.low, found.high),
+        None if config["labels"] is None else _labels_read(config["labels"]),
+        arguments=arguments,
+    )
+    est._survey, est.history_ = found, config["history"]
+    est.model_, est.far_field_ = found.in_units_of_rows(inner), found.far_field
+    return est
+
+
+def _written(name, value):
+    """A parameter as JSON: plain values as they are, objects of this package by name."""
+    if type(value).__name__ in CLASSES:
+        return {"class": type(value).__name__, "parameters": _plain(value.get_params(deep=False))}
+    if isinstance(value, type):
+        return {"class": value.__name__}
+    if isinstance(value, (np.integer, np.floating, np.bool_)):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return {"tuple": list(value)}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(
+        f"save writes numbers, texts and objects of this package; {name} is {value!r}: pickle "
+        "the estimator, or set the parameter to None first."
+    )
+
+
+def _plain(values):
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in (values or {}).items()}
+
+
+def _read(value):
+    if not isinstance(value, dict):
+        return value
+    if "tuple" in value:
+        return tuple(value["tuple"])
+    if "parameters" not in value:  # a class of the user's own
+        return value["class"]
+    if value["class"] not in CLASSES:
+        raise ValueError(f"unknown class {value['class']!r} in config.json.")
+    return CLASSES[value["class"]](**value["parameters"])
+
+
+def _name(module):
+    for name in NETWORKS:
+        if type(module) is check_network(name):
+            return name
+    return type(module).__name__
+
+
+def _network(name, module):
+    if module is not None:
+        return check_network(module)
+    if name not in NETWORKS:
+        raise ValueError(
+            f"the network is a class {name!r} of its author's own: load(path, module={name})."
+        )
+    return check_network(name)
+
+
+def _labels_written(labels):
+    if labels.classes is None:
+        return {"mean": labels.mean, "scale": labels.scale}
+    return {"classes": labels.classes.tolist()}
+
+
+def _labels_read(written):
+    if "classes" in written:
+        return LabelCode(written["classes"])
+    labels = LabelCode([0.0, 0.5])
+    labels.mean, labels.scale = written["mean"], written["scale"]
+    return labels
