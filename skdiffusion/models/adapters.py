@@ -37,6 +37,7 @@ __all__ = ["Foreign", "Preconditioned", "recognise"]
 
 PREDICTION_TYPES = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
 """What the schedulers of diffusers call predictions."""
+ROUNDING = 1e-6
 
 
 class Foreign(NamedTuple):
@@ -174,7 +175,8 @@ def _scheduled(network, scheduler, prediction):
     if prediction is None:
         prediction = lookup(kind, PREDICTION_TYPES, "prediction_type of the scheduler")
     schedule = DiscreteSchedule(scheduler.alphas_cumprod.double().numpy())
-    levels = schedule.sigma_min, schedule.sigma_max
+    # levels of theirs are in single precision
+    levels = schedule.sigma_min * (1 - ROUNDING), schedule.sigma_max * (1 + ROUNDING)
     return Foreign(_Network(network, channels), schedule, prediction, shape, levels)
 
 
