@@ -29,6 +29,8 @@ from skdiffusion.schedules import check_schedule
 
 __all__ = ["PretrainedScore"]
 
+REGULARISATION = 1e-6
+"""Share of each column's variance added to the covariance of the far field."""
 N_TRIED = 64
 """Rows on which ``fit`` tries the model."""
 
@@ -161,7 +163,8 @@ class PretrainedScore(BaseScoreEstimator):
         moments = DiagonalMoments(X.shape[1])
         moments.update(X, weights)
         form = "ledoit_wolf" if X.shape[1] <= FULL_UP_TO else "low_rank"
-        gaussian = GaussianScore(form, random_state=0).fit(X, sample_weight=weights)
+        gaussian = GaussianScore(form, reg_covar=REGULARISATION, random_state=0)
+        gaussian.fit(X, sample_weight=weights)
         model = self._score_model(X.shape[1])
         _try(model, X[weights > 0][:N_TRIED], gaussian.scale_)
         self._set_model(model, gaussian.far_field_, moments.column_variances())

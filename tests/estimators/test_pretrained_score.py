@@ -11,6 +11,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdiffusion import DiscreteSchedule, GaussianScore, PretrainedScore
+from skdiffusion.estimators.base import FLOW_ERROR
+from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import AffineModel, GaussianModel, MixtureModel, as_score_model
 from skdiffusion.utils.estimator_checks import check_score_estimator
 
@@ -31,6 +33,7 @@ def wide(x, sigma):
 
 # rows of scikit-learn's checks are what they are, and the model does not suit them
 @pytest.mark.filterwarnings("ignore:at noise level:UserWarning")
+@pytest.mark.filterwarnings("ignore:the denoiser changes too fast:UserWarning")
 @pytest.mark.foreign_state
 @parametrize_with_checks([PretrainedScore(shrink, prediction="data")])
 def test_scikit_learn_checks(estimator, check):
@@ -47,7 +50,9 @@ def test_everything_is_that_of_the_law_behind_the_model():
     est = PretrainedScore(network, schedule="vp", prediction="noise").fit(ROWS)
     np.testing.assert_allclose(est.denoise(ROWS, 0.5), LAW.denoise(ROWS, 0.5), rtol=1e-9, atol=1e-9)
     found, exact = est.score_samples(ROWS[:5]), LAW.log_prob(ROWS[:5], est.sigma_min_)
-    np.testing.assert_allclose(found, exact, atol=1e-4)  # the flow's tolerance
+    np.testing.assert_allclose(found, exact, atol=FLOW_ERROR)
+    flow = flow_log_prob(LAW, ROWS[:5], est.far_field_, est.sigma_min_, est.sigma_max_)
+    np.testing.assert_allclose(found, flow.log_prob, atol=1e-5)  # of steps to 1e-6
     bound = est.denoising_bound(ROWS)
     exact = np.mean(LAW.log_prob(ROWS))
     assert abs(bound.score - exact) < 4 * bound.score_std_error + 1e-3
@@ -64,7 +69,9 @@ def test_far_field_and_range_are_those_of_the_data():
     est = PretrainedScore(LAW).fit(ROWS)
     assert est.model_ is LAW
     np.testing.assert_allclose(est.far_field_.mean, gaussian.mean_)
-    np.testing.assert_allclose(est.far_field_.covariance.to_matrix(), gaussian.covariance_)
+    np.testing.assert_allclose(
+        est.far_field_.covariance.to_matrix(), gaussian.covariance_, rtol=1e-5
+    )
     plain = GaussianScore().fit(ROWS)
     for name in ("scale_", "sigma_min_", "sigma_max_"):
         assert getattr(est, name) == pytest.approx(getattr(plain, name))
@@ -79,7 +86,7 @@ def test_range_is_cut_to_the_levels_of_the_model():
     model = as_score_model(LAW.denoise, prediction="data", n_features=2, sigma_range=(0.1, 3.0))
     est = PretrainedScore(model).fit(ROWS)
     assert (est.sigma_min_, est.sigma_max_) == (0.1, 3.0)
-    assert est.noise_levels(5)[[0, -1]].tolist() == [3.0, 0.1]
+    assert est.noise_levels(5, "heun")[[0, -1]].tolist() == [3.0, 0.1]
     asked = PretrainedScore(model, sigma_min=0.2, sigma_max=2.0).fit(ROWS)
     assert (asked.sigma_min_, asked.sigma_max_) == (0.2, 2.0)
     for wrong in ({"sigma_min": 0.01}, {"sigma_max": 5.0}):
@@ -119,9 +126,9 @@ def test_samplers_find_their_levels_by_the_spacing():
 
 def test_the_score_finds_the_schedule_and_prediction_a_model_was_trained_with():
     network = LAW.at_time("cosine").predict_noise
-    grid = {"schedule": ["vp", "cosine", "flow_matching"], "prediction": ["noise", "v", "data"]}
+    grid = {"schedule": ["vp", "cosine"], "prediction": ["noise", "v", "data"]}
     with pytest.warns(UserWarning, match="denoises rows of X worse than by leaving them"):
-        search = GridSearchCV(PretrainedScore(network), grid, cv=2, refit=False).fit(ROWS)
+        search = GridSearchCV(PretrainedScore(network), grid, cv=2, refit=False).fit(ROWS[:60])
     assert search.best_params_ == {"schedule": "cosine", "prediction": "noise"}
 
 

@@ -173,7 +173,7 @@ def test_variance_exploding_network_returns_the_score(diffusers):
         expected = network(images(x), torch.tensor(levels)).sample.flatten(1)
     size = expected.abs().amax(1).numpy()[:, None]
     assert np.abs((model.score(x, levels) - expected.numpy()) / size).max() < 1e-5
-    with pytest.raises(ValueError, match="from 0.01 to 1348"):
+    with pytest.raises(ValueError, match=r"from 0\.01 to 1348"):
         model.score(x, 0.001)
 
 
