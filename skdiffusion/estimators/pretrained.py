@@ -56,6 +56,9 @@ class PretrainedScore(BaseScoreEstimator):
         What the model computes with (modules: torch).
     batch_size : int or None
         Largest number of rows in one call of the model, which bounds its memory.
+    conditional : bool, optional
+        Whether the model takes labels as a third argument where there are some: class-conditional
+        networks of diffusers and EDM say so themselves.
     likelihood : {"denoising", "ode"}
         What ``score`` is: the denoising bound, or the mean log-density along the flow.
     spacing : "auto", str or NoiseSchedule
@@ -110,6 +113,7 @@ class PretrainedScore(BaseScoreEstimator):
         sigma_data=0.5,
         backend=None,
         batch_size=256,
+        conditional=None,
         likelihood="denoising",
         spacing="auto",
         sampler=None,
@@ -123,6 +127,7 @@ class PretrainedScore(BaseScoreEstimator):
         self.sigma_data = sigma_data
         self.backend = backend
         self.batch_size = batch_size
+        self.conditional = conditional
         self.likelihood = likelihood
         self.spacing = spacing
         self.sampler = sampler
@@ -138,7 +143,8 @@ class PretrainedScore(BaseScoreEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             At least two rows, in the units the model was trained in.
-        y : ignored
+        y : array-like of shape (n_samples,), optional
+            Labels, with which a conditional model is tried; ignored by others.
         sample_weight : array-like of shape (n_samples,), optional
             A weight of 2 equals a repeated row, a weight of 0 its absence.
 
@@ -166,7 +172,9 @@ class PretrainedScore(BaseScoreEstimator):
         gaussian = GaussianScore(form, reg_covar=REGULARISATION, random_state=0)
         gaussian.fit(X, sample_weight=weights)
         model = self._score_model(X.shape[1])
-        _try(model, X[weights > 0][:N_TRIED], gaussian.scale_)
+        tried = np.flatnonzero(weights)[:N_TRIED]
+        labels = np.asarray(y)[tried] if model.is_conditional and y is not None else None
+        _try(model, X[tried], labels, gaussian.scale_)
         self._set_model(model, gaussian.far_field_, moments.column_variances())
         return self
 
@@ -218,6 +226,7 @@ class PretrainedScore(BaseScoreEstimator):
             sigma_data=self.sigma_data,
             backend=self.backend,
             batch_size=self.batch_size,
+            conditional=self.conditional,
         )
         if model.n_features != n_features:
             raise ValueError(f"X has {n_features} columns, but the model {model.n_features}.")
@@ -268,12 +277,12 @@ class PretrainedScore(BaseScoreEstimator):
         return clone
 
 
-def _try(model, rows, scale):
+def _try(model, rows, y, scale):
     """Warn of a model that makes noised rows worse."""
     level = float(np.clip(scale, *model.sigma_range))
     _, noise = perturb(rows, level, 0)
     noise = level * np.asarray(model.noise_scale) * noise
-    error, before = model.denoise(rows + noise, level) - rows, np.mean(noise**2)
+    error, before = model.denoise(rows + noise, level, y=y) - rows, np.mean(noise**2)
     if not np.mean(error**2) <= before:
         warnings.warn(
             f"at noise level {level:.3g} the model denoises rows of X worse than by leaving them "

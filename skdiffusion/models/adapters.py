@@ -48,6 +48,7 @@ class Foreign(NamedTuple):
     prediction: str | None
     input_shape: tuple[int, ...] | None
     sigma_range: tuple[float, float]
+    conditional: bool
 
 
 class Preconditioned:
@@ -68,11 +69,11 @@ class Preconditioned:
         self.sigma_data = check_number(sigma_data, "sigma_data", above=0)
         self.sign = sign
 
-    def __call__(self, x, sigma):
+    def __call__(self, x, sigma, *labels):
         """Denoised points of any shape ``(n, ...)`` at levels ``(n,)``."""
         level = sigma.reshape((-1,) + (1,) * (x.ndim - 1))
         total = level**2 + self.sigma_data**2
-        output = self.network(x / total**0.5, namespace(sigma).log(sigma) / 4)
+        output = self.network(x / total**0.5, namespace(sigma).log(sigma) / 4, *labels)
         out = self.sign * level * self.sigma_data / total**0.5
         return self.sigma_data**2 / total * x + out * output
 
@@ -92,16 +93,28 @@ class _Network:
     least: half precision does not tell timesteps apart.
     """
 
-    def __init__(self, network: Any, channels: int | None = None, time_unit: float = 1.0):
+    def __init__(
+        self,
+        network: Any,
+        channels: int | None = None,
+        time_unit: float = 1.0,
+        n_labels: int = 0,
+    ):
         self.network, self.channels, self.time_unit = network, channels, time_unit
+        self.n_labels = n_labels
 
-    def __call__(self, x, times):
+    def __call__(self, x, times, *labels):
         import torch
 
         weight = next(iter(getattr(self.network, "parameters", tuple)()), x)
         wide = torch.promote_types(weight.dtype, torch.float32)
         times = (times * self.time_unit).to(device=weight.device, dtype=wide)
-        output = self.network(x.to(device=weight.device, dtype=weight.dtype), times)
+        labels = [label.to(weight.device) for label in labels]
+        if self.n_labels:  # as unit vectors
+            labels = [
+                torch.nn.functional.one_hot(label, self.n_labels).to(weight) for label in labels
+            ]
+        output = self.network(x.to(device=weight.device, dtype=weight.dtype), times, *labels)
         if not torch.is_tensor(output):
             output = output[0]
         # learned variances, where there are any, follow the prediction
@@ -141,31 +154,33 @@ def recognise(obj: Any, schedule: Any = None, prediction: str | None = None) -> 
     if schedule is None and all(hasattr(obj, name) for name in ("img_channels", "img_resolution")):
         shape = obj.img_channels, obj.img_resolution, obj.img_resolution
         low, high = getattr(obj, "sigma_min", 0.0), getattr(obj, "sigma_max", float("inf"))
-        levels = float(low), float(high)
-        return Foreign(_Network(obj), None, prediction or "data", shape, levels)
+        levels, n_labels = (float(low), float(high)), getattr(obj, "label_dim", 0)
+        fn = _Network(obj, n_labels=n_labels)
+        return Foreign(fn, None, prediction or "data", shape, levels, n_labels > 0)
     return None
 
 
 def _scheduled(network, scheduler, prediction):
     """A network with a scheduler of diffusers."""
     name, config = type(scheduler).__name__, scheduler.config
-    shape = _shape(network)
+    shape, labels = _shape(network), getattr(network, "class_embedding", None) is not None
     channels = None if shape is None else shape[0]
     kind = config.get("prediction_type")
     if "FlowMatch" in name or kind == "flow_prediction":
         n_steps = config["num_train_timesteps"]
         fn = _Network(network, channels, n_steps)
         levels = 1 / (n_steps - 1), float("inf")
-        return Foreign(fn, FlowMatchingSchedule(), prediction or "velocity", shape, levels)
+        return Foreign(fn, FlowMatchingSchedule(), prediction or "velocity", shape, levels, labels)
     if "ScoreSdeVe" in name:
         levels = config["sigma_min"], config["sigma_max"]
-        return Foreign(_Network(network, channels), None, prediction or "score", shape, levels)
+        fn = _Network(network, channels)
+        return Foreign(fn, None, prediction or "score", shape, levels, labels)
     if name.startswith("EDM"):
         fn = Preconditioned(
             _Network(network, channels), config["sigma_data"], -1.0 if kind[0] == "v" else 1.0
         )
         levels = config["sigma_min"], config["sigma_max"]
-        return Foreign(fn, None, prediction or "data", shape, levels)
+        return Foreign(fn, None, prediction or "data", shape, levels, labels)
     if not hasattr(scheduler, "alphas_cumprod") or config.get("timestep_type") == "continuous":
         raise ValueError(
             f"{name} is of no kind that is known here: schedulers of diffusers with numbered "
@@ -177,7 +192,7 @@ def _scheduled(network, scheduler, prediction):
     schedule = DiscreteSchedule(scheduler.alphas_cumprod.double().numpy())
     # levels of theirs are in single precision
     levels = schedule.sigma_min * (1 - ROUNDING), schedule.sigma_max * (1 + ROUNDING)
-    return Foreign(_Network(network, channels), schedule, prediction, shape, levels)
+    return Foreign(_Network(network, channels), schedule, prediction, shape, levels, labels)
 
 
 def _shape(network):

@@ -56,6 +56,8 @@ class CallableModel(BaseScoreModel):
         images; by default ``(n_features,)``.
     batch_size : int, optional
         Largest number of points ``fn`` is called with; by default all at once.
+    conditional : bool
+        Whether ``fn`` takes labels ``(n,)`` as a third argument where there are some.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class CallableModel(BaseScoreModel):
         sigma_range: tuple[float, float] = (0.0, float("inf")),
         input_shape: tuple[int, ...] | None = None,
         batch_size: int | None = None,
+        conditional: bool = False,
     ):
         if backend not in (None, "numpy", "torch"):
             raise ValueError(f"backend must be 'torch', 'numpy' or None; got {backend!r}.")
@@ -86,6 +89,7 @@ class CallableModel(BaseScoreModel):
                 f"but a point has {self.n_features}."
             )
         self.batch_size = None if batch_size is None else check_count(batch_size, "batch_size")
+        self.is_conditional = bool(conditional)
 
     @property
     def is_differentiable(self) -> bool:
@@ -96,15 +100,15 @@ class CallableModel(BaseScoreModel):
     def _keeps_library(self) -> bool:
         return self.backend is None
 
-    def _denoise(self, x, sigma):
+    def _denoise(self, x, sigma, y=None):
         times = self.schedule.time_of(sigma)
         alpha, noise = self.schedule.alpha(times), self.schedule.sigma(times)
         rates = self.schedule.rates(times)
         x_t = alpha * x
-        output = self._call(x_t, times)
+        output = self._call(x_t, times, y)
         return denoised_from_prediction(self.prediction, output, x_t, alpha, noise, rates)
 
-    def _call(self, x_t, times):
+    def _call(self, x_t, times, y):
         if isinstance(times, float) or times.ndim == 0:
             times = x_t[:, 0] * 0 + times
         else:
@@ -113,28 +117,29 @@ class CallableModel(BaseScoreModel):
             point = x_t
             if self.backend == "torch":
                 point, times = self._as_parameters(x_t, times)
-            return like(self._ask(point, times), x_t)
+            return like(self._ask(point, times, y), x_t)
         if self.backend == "numpy":
-            return like(self._ask(to_numpy(x_t), to_numpy(times)), x_t)
+            return like(self._ask(to_numpy(x_t), to_numpy(times), y), x_t)
         import torch
 
         with torch.no_grad():
             point, times = self._as_parameters(
                 torch.tensor(np.ascontiguousarray(x_t)), torch.tensor(np.ascontiguousarray(times))
             )
-            return like(self._ask(point, times).cpu().double(), x_t)  # NumPy has no bfloat16
+            return like(self._ask(point, times, y).cpu().double(), x_t)  # NumPy has no bfloat16
 
-    def _ask(self, x, times):
+    def _ask(self, x, times, y):
         """What ``fn`` returns at rows, as rows."""
+        arguments = [x, times] if y is None else [x, times, _labels_beside(x, y)]
         if self.batch_size is None or len(x) <= self.batch_size:
-            return self._ask_batch(x, times)
+            return self._ask_batch(*arguments)
         batches = gen_batches(len(x), self.batch_size)
-        parts = [self._ask_batch(x[rows], times[rows]) for rows in batches]
+        parts = [self._ask_batch(*(a[rows] for a in arguments)) for rows in batches]
         return namespace(x).concat(parts, axis=0)
 
-    def _ask_batch(self, x, times):
+    def _ask_batch(self, x, *more):
         points = x.reshape(len(x), *self.input_shape)
-        output = self.fn(points, times)
+        output = self.fn(points, *more)
         if tuple(output.shape) != tuple(points.shape):
             raise ValueError(
                 f"the wrapped callable must return shape {tuple(points.shape)}; "
@@ -150,6 +155,19 @@ class CallableModel(BaseScoreModel):
         return (a.to(device=weight.device, dtype=weight.dtype) for a in (x, times))
 
 
+def _labels_beside(x, y):
+    """One label per row, in the library of ``x``."""
+    if np.shape(y) != (len(x),):
+        raise ValueError(
+            f"y must hold one label per row, shape ({len(x)},); got shape {np.shape(y)}."
+        )
+    if is_torch(x):
+        import torch
+
+        return torch.as_tensor(y if is_torch(y) else np.asarray(y), device=x.device)
+    return to_numpy(y)
+
+
 def as_score_model(
     obj: Any,
     *,
@@ -161,6 +179,7 @@ def as_score_model(
     backend: str | None = None,
     sigma_range: tuple[float, float] | None = None,
     batch_size: int | None = None,
+    conditional: bool | None = None,
 ) -> BaseScoreModel:
     r"""A score model from whatever holds one.
 
@@ -168,7 +187,7 @@ def as_score_model(
     ----------
     obj : BaseScoreModel, fitted estimator, torch.nn.Module, callable or diffusers pipeline
         Estimators (also inside a ``FrozenEstimator``) give their ``model_``; networks that come
-        with a scheduler of diffusers, its unconditional pipelines and EDM's networks
+        with a scheduler of diffusers, its pipelines around a ``UNet2DModel`` and EDM's networks
         (``img_channels``, ``img_resolution``) need nothing else.
     schedule : str, NoiseSchedule, diffusers scheduler or None
         For callables: the schedule of their arguments ``(x_t, t)``; ``None`` means
@@ -191,6 +210,9 @@ def as_score_model(
         scheduler was made for.
     batch_size : int
         For callables: largest number of points in one call.
+    conditional : bool
+        For callables: whether they take labels ``(n,)`` as a third argument where there are some;
+        by default where a network of another library says so.
 
     Returns
     -------
@@ -233,6 +255,7 @@ def as_score_model(
         obj, schedule, prediction = known.fn, known.schedule, known.prediction
         input_shape = known.input_shape if input_shape is None else input_shape
         sigma_range = known.sigma_range if sigma_range is None else sigma_range
+        conditional = known.conditional if conditional is None else conditional
         backend = "torch"
     if not callable(obj):
         raise TypeError(
@@ -264,6 +287,7 @@ def as_score_model(
         sigma_range=(0.0, float("inf")) if sigma_range is None else sigma_range,
         input_shape=input_shape,
         batch_size=batch_size,
+        conditional=bool(conditional),
     )
 
 

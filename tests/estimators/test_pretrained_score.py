@@ -132,6 +132,25 @@ def test_the_score_finds_the_schedule_and_prediction_a_model_was_trained_with():
     assert search.best_params_ == {"schedule": "cosine", "prediction": "noise"}
 
 
+def test_labels_reach_the_model():
+    one, other = (GaussianModel([mean, 0.0], 0.1) for mean in (-2.0, 2.0))
+
+    def fn(x, sigma, y=None):
+        if y is None:
+            return MixtureModel([0.5, 0.5], [[-2, 0], [2, 0]], [0.1, 0.1]).denoise(x, sigma)
+        return np.where(y[:, None] == "left", one.denoise(x, sigma), other.denoise(x, sigma))
+
+    X = np.vstack([one.sample(50, random_state=0), other.sample(50, random_state=1)])
+    labels = np.repeat(["left", "right"], 50)
+    est = PretrainedScore(fn, prediction="data", conditional=True).fit(X, labels)
+    sides = est.sample(20, y=np.repeat(["left", "right"], 10), random_state=0)[:, 0] > 0
+    assert sides.tolist() == [False] * 10 + [True] * 10
+    assert 0 < (est.sample(40, random_state=0)[:, 0] > 0).mean() < 1
+    plain = clone(est).set_params(conditional=False).fit(X, labels)
+    with pytest.raises(ValueError, match="unconditional"):
+        plain.sample(2, y=["left", "left"])
+
+
 def test_wrong_units_are_noticed():
     with pytest.warns(UserWarning, match="are schedule, prediction and the units of X those"):
         PretrainedScore(LAW.denoise, prediction="data").fit(50 * ROWS + 100)

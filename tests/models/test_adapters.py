@@ -229,6 +229,23 @@ def test_learned_variances_are_left_aside(diffusers):
 
 
 @pytest.mark.foreign_state
+def test_classes_of_diffusers(diffusers):
+    network = unet(num_class_embeds=3)
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    model = as_score_model(network, schedule=scheduler, batch_size=2)
+    assert model.is_conditional
+    y, x, level = [0, 2, 1], points(3), model.schedule.noise_level(400.0)
+    alpha = model.schedule.alpha(400.0)
+    with torch.no_grad():
+        noise = network(images(alpha * x), 400, torch.tensor(y)).sample.flatten(1)
+    np.testing.assert_allclose(model.predict_noise(x, level, y=y), noise, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match=r"one label per row, shape \(3,\); got shape \(2,\)"):
+        model.denoise(x, level, y=[0, 1])
+    with pytest.raises(ValueError, match="class_labels should be provided"):
+        model.denoise(x, level)
+
+
+@pytest.mark.foreign_state
 def test_half_precision_keeps_the_timesteps(diffusers):
     seen = []
 
@@ -324,6 +341,25 @@ def test_edms_own_networks_are_recognised():
     np.testing.assert_allclose(tensor.grad, np.full((3, 32), 0.2), rtol=1e-6)
 
 
+class LabelledEDMNetwork(EDMNetwork):
+    label_dim = 3
+
+    def forward(self, x, sigma, class_labels=None):
+        out = super().forward(x, sigma)
+        if class_labels is None:
+            return out
+        return out + (class_labels @ torch.tensor([1.0, 10.0, 100.0])).reshape(-1, 1, 1, 1)
+
+
+def test_classes_of_edm_are_unit_vectors():
+    model = as_score_model(LabelledEDMNetwork())
+    assert model.is_conditional and not as_score_model(EDMNetwork()).is_conditional
+    x = np.zeros((3, 32))
+    found = model.denoise(x, 1.0, y=np.array([2, 0, 1]))
+    np.testing.assert_allclose(found[:, 0], [100, 1, 10])
+    assert not model.denoise(x, 1.0).any()
+
+
 def test_what_is_not_known_is_left_to_the_user():
     assert recognise(lambda x, t: x) is None
     assert recognise(EDMNetwork(), "vp") is None
@@ -349,6 +385,22 @@ def test_callables_of_images_and_batches():
         flat.denoise(np.zeros((3, 4)), 1.0)
     with pytest.raises(ValueError, match="batch_size must be an integer"):
         as_score_model(network, prediction="data", n_features=2, batch_size=0)
+
+
+def test_callables_of_labels():
+    def fn(x, sigma, y=None):
+        return x if y is None else x + y[:, None]
+
+    model = as_score_model(fn, prediction="data", n_features=2, conditional=True, batch_size=3)
+    y = np.arange(4.0)
+    np.testing.assert_allclose(model.denoise(POINTS, 1.0, y=y), POINTS + y[:, None])
+    np.testing.assert_allclose(model.denoise(POINTS, 1.0), POINTS)
+    for labels in (y, torch.tensor(y)):
+        found = model.denoise(torch.tensor(POINTS), 1.0, y=labels)
+        np.testing.assert_allclose(found, POINTS + y[:, None])
+    np.testing.assert_allclose(
+        jacobian(model, POINTS, 1.0, y=y, of="denoise")[0], np.eye(2), atol=1e-8
+    )
 
 
 def test_modules_in_training_mode_are_named():
