@@ -38,6 +38,7 @@ __all__ = ["Foreign", "Preconditioned", "recognise"]
 PREDICTION_TYPES = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
 """What the schedulers of diffusers call predictions."""
 ROUNDING = 1e-6
+"""How far their levels, in single precision, may lie outside the range in double."""
 
 
 class Foreign(NamedTuple):
@@ -190,7 +191,6 @@ def _scheduled(network, scheduler, prediction):
     if prediction is None:
         prediction = lookup(kind, PREDICTION_TYPES, "prediction_type of the scheduler")
     schedule = DiscreteSchedule(scheduler.alphas_cumprod.double().numpy())
-    # levels of theirs are in single precision
     levels = schedule.sigma_min * (1 - ROUNDING), schedule.sigma_max * (1 + ROUNDING)
     return Foreign(_Network(network, channels), schedule, prediction, shape, levels, labels)
 

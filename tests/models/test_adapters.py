@@ -118,6 +118,7 @@ def test_ddim_run(diffusers, kind, spacing):
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("karras", [False, True])
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.foreign_state
 def test_euler_run_also_between_the_timesteps(diffusers, kind, karras):
     scheduler = diffusers.EulerDiscreteScheduler(
