@@ -21,7 +21,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._moments import DiagonalMoments
-from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
+from skdiffusion.estimators.base import (
+    DEFAULT_STEPS,
+    BaseScoreEstimator,
+    check_rows,
+    check_weights,
+)
 from skdiffusion.estimators.gaussian import FULL_UP_TO, GaussianScore
 from skdiffusion.models import GaussianModel, as_score_model
 from skdiffusion.noising import perturb
@@ -54,6 +59,9 @@ class PretrainedScore(BaseScoreEstimator):
         For ``prediction="edm"``: the standard deviation in EDM's coefficients.
     backend : {"torch", "numpy", None}
         What the model computes with (modules: torch).
+    sigma_range : tuple of float, optional
+        The noise levels the model was trained at; it is asked at no others. By default all, or
+        those its scheduler was made for.
     batch_size : int or None
         Largest number of rows in one call of the model, which bounds its memory.
     conditional : bool, optional
@@ -62,8 +70,8 @@ class PretrainedScore(BaseScoreEstimator):
     likelihood : {"denoising", "ode"}
         What ``score`` is: the denoising bound, or the mean log-density along the flow.
     spacing : "auto", str or NoiseSchedule
-        Spacing of noise levels for samplers and trajectories; ``"auto"`` spaces them by the
-        spectrum of the data, where that suits the sampler.
+        Spacing of noise levels for samplers and trajectories: evenly in the time of a schedule, at
+        its own levels, or ``"auto"``, by the spectrum of the data where that suits the sampler.
     sampler : str, BaseSampler or None
         Default of ``sample``; ``None`` is Adams' multistep method.
     sigma_min, sigma_max : float, optional
@@ -112,6 +120,7 @@ class PretrainedScore(BaseScoreEstimator):
         input_shape=None,
         sigma_data=0.5,
         backend=None,
+        sigma_range=None,
         batch_size=256,
         conditional=None,
         likelihood="denoising",
@@ -126,6 +135,7 @@ class PretrainedScore(BaseScoreEstimator):
         self.input_shape = input_shape
         self.sigma_data = sigma_data
         self.backend = backend
+        self.sigma_range = sigma_range
         self.batch_size = batch_size
         self.conditional = conditional
         self.likelihood = likelihood
@@ -225,6 +235,7 @@ class PretrainedScore(BaseScoreEstimator):
             input_shape=self.input_shape,
             sigma_data=self.sigma_data,
             backend=self.backend,
+            sigma_range=self.sigma_range,
             batch_size=self.batch_size,
             conditional=self.conditional,
         )
@@ -262,6 +273,28 @@ class PretrainedScore(BaseScoreEstimator):
         """
         check_is_fitted(self)
         return self.model_.at_time(schedule or getattr(self.model_, "schedule", "edm"))
+
+    def noise_levels(self, n_steps: int | None = None, sampler: Any = None) -> np.ndarray:
+        """Decreasing noise levels of a sampler, in the units of ``X``, without the final zero.
+
+        Parameters
+        ----------
+        n_steps : int, optional
+            How many; 32 by default.
+        sampler : str or BaseSampler, optional
+            Which sampler they are for; by default the one that :meth:`sample` takes.
+
+        Returns
+        -------
+        ndarray of shape (n_steps,)
+        """
+        check_is_fitted(self)
+        schedule = self._schedule()
+        if schedule is None:
+            return super().noise_levels(n_steps, sampler)
+        n_steps = DEFAULT_STEPS if n_steps is None else n_steps
+        # not in units of scale_: the model knows its schedule at the levels it was trained at
+        return schedule.grid(n_steps, sigma_min=self.sigma_min_, sigma_max=self.sigma_max_)
 
     def _schedule(self):
         if isinstance(self.spacing, str) and self.spacing == "auto":

@@ -81,6 +81,9 @@ class CallableModel(BaseScoreModel):
         self.schedule = EDMSchedule() if schedule is None else check_schedule(schedule)
         self.prediction = prediction
         self.backend = backend
+        low, high = sigma_range
+        if not 0 <= low < high:
+            raise ValueError(f"sigma_range must be two rising noise levels; got {sigma_range!r}.")
         self.sigma_range = sigma_range
         self.input_shape = (self.n_features,) if input_shape is None else tuple(input_shape)
         if math.prod(self.input_shape) != self.n_features:

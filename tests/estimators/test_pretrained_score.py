@@ -84,7 +84,7 @@ def test_far_field_and_range_are_those_of_the_data():
 
 def test_range_is_cut_to_the_levels_of_the_model():
     model = as_score_model(LAW.denoise, prediction="data", n_features=2, sigma_range=(0.1, 3.0))
-    est = PretrainedScore(model).fit(ROWS)
+    est = PretrainedScore(LAW.denoise, prediction="data", sigma_range=(0.1, 3.0)).fit(ROWS)
     assert (est.sigma_min_, est.sigma_max_) == (0.1, 3.0)
     np.testing.assert_allclose(est.noise_levels(5, "heun")[[0, -1]], [3.0, 0.1], rtol=1e-12)
     asked = PretrainedScore(model, sigma_min=0.2, sigma_max=2.0).fit(ROWS)
@@ -120,7 +120,8 @@ def test_samplers_find_their_levels_by_the_spacing():
     own = PretrainedScore(
         LAW.at_time("vp").predict_noise, schedule="vp", prediction="noise", spacing=schedule
     ).fit(ROWS)
-    assert isinstance(own._schedule(), DiscreteSchedule)
+    times = schedule.time_of(own.noise_levels(10))
+    np.testing.assert_allclose(np.diff(times), times[1] - times[0], rtol=1e-9)
     assert np.isfinite(own.sample(3, sampler="heun", n_steps=10, random_state=0)).all()
 
 
