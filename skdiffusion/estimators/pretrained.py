@@ -36,6 +36,7 @@ __all__ = ["PretrainedScore"]
 
 REGULARISATION = 1e-6
 """Share of each column's variance added to the covariance of the far field."""
+SMALLEST_BATCH, NUMBERS_PER_BATCH = 256, 2**18
 N_TRIED = 64
 """Rows on which ``fit`` tries the model."""
 
@@ -62,8 +63,9 @@ class PretrainedScore(BaseScoreEstimator):
     sigma_range : tuple of float, optional
         The noise levels the model was trained at; it is asked at no others. By default all, or
         those its scheduler was made for.
-    batch_size : int or None
-        Largest number of rows in one call of the model, which bounds its memory.
+    batch_size : int, optional
+        Largest number of rows in one call of the model, which bounds its memory; by default as
+        many as hold a quarter of a million numbers, and 256 at least.
     conditional : bool, optional
         Whether the model takes labels as a third argument where there are some: class-conditional
         networks of diffusers and EDM say so themselves.
@@ -121,7 +123,7 @@ class PretrainedScore(BaseScoreEstimator):
         sigma_data=0.5,
         backend=None,
         sigma_range=None,
-        batch_size=256,
+        batch_size=None,
         conditional=None,
         likelihood="denoising",
         spacing="auto",
@@ -227,6 +229,9 @@ class PretrainedScore(BaseScoreEstimator):
                 f"X has {n_features} columns, but input_shape {tuple(shape)} holds "
                 f"{math.prod(shape)} numbers."
             )
+        batch_size = self.batch_size
+        if batch_size is None:
+            batch_size = max(SMALLEST_BATCH, NUMBERS_PER_BATCH // n_features)
         model = as_score_model(
             self.model,
             schedule=self.schedule,
@@ -236,7 +241,7 @@ class PretrainedScore(BaseScoreEstimator):
             sigma_data=self.sigma_data,
             backend=self.backend,
             sigma_range=self.sigma_range,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             conditional=self.conditional,
         )
         if model.n_features != n_features:

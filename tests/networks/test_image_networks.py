@@ -10,10 +10,12 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skdiffusion import GaussianScore
+from skdiffusion.models import as_score_model
 from skdiffusion.networks import NETWORKS, check_network
 from skdiffusion.networks.images import check_input_shape
 from skdiffusion.networks.transformer import DiT
 from skdiffusion.networks.unet import UNet
+from skdiffusion.utils.estimator_checks import check_score_model
 
 SMALL = {"unet": {"width": 16, "depth": 1}, "dit": {"width": 32, "n_blocks": 2}}
 NAMES = list(SMALL)
@@ -130,6 +132,13 @@ def test_networks_start_alike_on_the_same_seed_and_copy(name):
     torch.testing.assert_close(copy.deepcopy(a)(x, noise), a(x, noise), rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_keep_the_contract_of_score_models(name):
+    net = network(name, (1, 3, 4))
+    check_score_model(as_score_model(net, prediction="edm", sigma_data=1.0, n_features=12))
+
+
 # ------------------------------------------------------------------ where a pixel is
 
 
@@ -236,7 +245,6 @@ def test_digits_are_soon_denoised_better_than_by_any_linear_map(name):
             found = denoiser(
                 net, torch.tensor(noised, dtype=torch.float32), torch.full((len(test),), level)
             )
-        print(name, level, np.mean((found.numpy() - test) ** 2) / error)
         assert np.mean((found.numpy() - test) ** 2) < 0.95 * error
 
 
