@@ -117,15 +117,15 @@ def test_ddim_run(diffusers, kind, spacing):
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("karras", [False, True])
+@pytest.mark.parametrize("spacing, karras", [("leading", 0), ("linspace", 0), ("trailing", 1)])
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.foreign_state
-def test_euler_run_also_between_the_timesteps(diffusers, kind, karras):
+def test_euler_run_also_between_the_timesteps(diffusers, kind, spacing, karras):
     scheduler = diffusers.EulerDiscreteScheduler(
-        prediction_type=kind, timestep_spacing="trailing", use_karras_sigmas=karras
+        prediction_type=kind, timestep_spacing=spacing, use_karras_sigmas=bool(karras)
     )
     scheduler.set_timesteps(20)
-    assert bool((scheduler.timesteps % 1 != 0).any()) == karras
+    assert bool((scheduler.timesteps % 1 != 0).any()) == (spacing != "leading")
     model = as_score_model(unet(), schedule=scheduler)
     start = points(3) * float(scheduler.sigmas[0])
     expected = in_their_loop(unet(), scheduler, images(start))
