@@ -6,6 +6,7 @@ import torch
 from sklearn.base import clone
 
 from skdiffusion import DiscreteSchedule
+from skdiffusion.models import MixtureModel, as_score_model
 from skdiffusion.schedules import check_schedule
 
 COSINE = np.cos(np.linspace(0.01, 1.55, 50)) ** 2
@@ -61,6 +62,17 @@ def test_floats_arrays_and_tensors_agree_and_keep_their_kind():
     (slope,) = torch.autograd.grad(schedule.time_of(level).sum(), level)
     difference = (schedule.time_of(0.5 + 1e-6) - schedule.time_of(0.5 - 1e-6)) / 2e-6
     np.testing.assert_allclose(slope, difference, rtol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", ["noise", "velocity"])
+def test_a_model_seen_at_its_times_and_read_back(prediction, rng):
+    schedule = DiscreteSchedule()
+    law = MixtureModel([0.4, 0.6], [[-2.0, 0.0], [1.0, 1.0]], [0.3, 0.1])
+    view = law.at_time(schedule)
+    network = {"noise": view.predict_noise, "velocity": view.velocity}[prediction]
+    model = as_score_model(network, schedule=schedule, prediction=prediction, n_features=2)
+    x, levels = rng.standard_normal((5, 2)), np.array([0.02, 0.4, 1.0, 3.0, 100.0])
+    np.testing.assert_allclose(model.denoise(x, levels), law.denoise(x, levels), atol=1e-8)
 
 
 def test_no_signal_at_all_has_no_level():
