@@ -29,7 +29,7 @@ from skdiffusion.estimators.base import (
 )
 from skdiffusion.estimators.gaussian import FULL_UP_TO, GaussianScore
 from skdiffusion.models import GaussianModel, as_score_model
-from skdiffusion.noising import perturb
+from skdiffusion.noising import noise_range, perturb
 from skdiffusion.schedules import check_schedule
 
 __all__ = ["PretrainedScore"]
@@ -257,9 +257,14 @@ class PretrainedScore(BaseScoreEstimator):
                     f"{name} must lie within the noise levels of the model, {low:g} to {high:g}; "
                     f"got {level:g}."
                 )
+        _, first, last = noise_range(column_variances, self.sigma_min, self.sigma_max)
+        if max(first, low) >= min(last, high):
+            raise ValueError(
+                f"the data ask for noise levels from {first:.3g} to {last:.3g}, the model knows "
+                f"those from {low:.3g} to {high:.3g}: X must be in the units it was trained in."
+            )
         super()._set_model(model, far_field, column_variances)
-        self.sigma_min_ = max(self.sigma_min_, low)
-        self.sigma_max_ = min(self.sigma_max_, high)
+        self.sigma_min_, self.sigma_max_ = max(first, low), min(last, high)
 
     # ------------------------------------------------------------------ what differs
 

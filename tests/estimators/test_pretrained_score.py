@@ -155,6 +155,8 @@ def test_labels_reach_the_model():
 def test_wrong_units_are_noticed():
     with pytest.warns(UserWarning, match="are schedule, prediction and the units of X those"):
         PretrainedScore(LAW.denoise, prediction="data").fit(50 * ROWS + 100)
+    with pytest.raises(ValueError, match="X must be in the units it was trained in"):
+        PretrainedScore(LAW.denoise, prediction="data", sigma_range=(0.01, 100)).fit(1e-5 * ROWS)
     scaled = AffineModel(LAW, shift=100.0, scale=50.0)
     est = PretrainedScore(scaled).fit(50 * ROWS + 100)
     assert est.score(50 * ROWS + 100) == pytest.approx(np.mean(scaled.log_prob(50 * ROWS + 100)))
