@@ -152,6 +152,7 @@ def test_labels_reach_the_model():
         plain.sample(2, y=["left", "left"])
 
 
+@pytest.mark.filterwarnings("ignore:at noise level 0.01:UserWarning")
 def test_wrong_units_are_noticed():
     with pytest.warns(UserWarning, match="are schedule, prediction and the units of X those"):
         PretrainedScore(LAW.denoise, prediction="data").fit(50 * ROWS + 100)
