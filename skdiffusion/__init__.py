@@ -15,11 +15,13 @@ from importlib import import_module
 from skdiffusion._version import __version__
 
 _HOMES = {
+    "skdiffusion.discrete_schedule": ["DiscreteSchedule"],
     "skdiffusion.estimators": [
         "EmpiricalScore",
         "GMMScore",
         "GaussianScore",
         "NeuralScore",
+        "PretrainedScore",
         "StackedScore",
     ],
     "skdiffusion.models": ["as_score_model"],

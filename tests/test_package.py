@@ -16,7 +16,7 @@ LAYERS = [
     ["_version"],
     ["utils"],
     ["networks"],
-    ["schedules", "parameterizations"],
+    ["schedules", "discrete_schedule", "parameterizations"],
     ["noising"],
     ["models"],
     ["flow"],

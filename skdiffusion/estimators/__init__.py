@@ -5,6 +5,7 @@ from skdiffusion.estimators.empirical import EmpiricalScore
 from skdiffusion.estimators.gaussian import GaussianScore
 from skdiffusion.estimators.mixture import GMMScore
 from skdiffusion.estimators.neural import NeuralScore
+from skdiffusion.estimators.pretrained import PretrainedScore
 from skdiffusion.estimators.stacked import StackedScore
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "GMMScore",
     "GaussianScore",
     "NeuralScore",
+    "PretrainedScore",
     "StackedScore",
 ]

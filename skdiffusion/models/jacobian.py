@@ -277,9 +277,23 @@ class _Route:
         if self.autograd:
             import torch
 
-            return torch.func.jvp(self.field, (self.point,), (v,))[1]
+            try:
+                return torch.func.jvp(self.field, (self.point,), (v,))[1]
+            except NotImplementedError:
+                return self._jvp_by_reverse(v)
         h = self._steps() / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-300)
         return (self.field(self.point + h * v) - self.field(self.point - h * v)) / (2 * h)
+
+    def _jvp_by_reverse(self, v):
+        """For fields with layers that have no forward derivative, as fused attention: the pullback
+        is linear, so that its own pullback is the product.
+        """
+        import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        with sdpa_kernel(SDPBackend.MATH):  # fused kernels are differentiated only once
+            pullback = self._pullback()
+            return torch.func.vjp(lambda u: pullback(u)[0], torch.zeros_like(self.point))[1](v)[0]
 
     def _steps(self):
         """A step that balances truncation, ``(h/sigma)^2``, and rounding, ``eps |x|/h``."""

@@ -11,6 +11,8 @@ __all__ = ["NETWORKS", "check_network"]
 
 NETWORKS = {
     "mlp": "skdiffusion.networks.mlp:ResidualMLP",
+    "unet": "skdiffusion.networks.unet:UNet",
+    "dit": "skdiffusion.networks.transformer:DiT",
 }
 """Short names of the networks and where they live."""
 

@@ -243,6 +243,9 @@ def test_refusals():
         as_score_model(fn, prediction="data", n_features=2, backend="jax")
     with pytest.raises(ValueError, match="n_features must be an integer"):
         as_score_model(fn, prediction="data", n_features=0)
+    for wrong in ((1.0, 1.0), (-1.0, 2.0), (2.0, 1.0)):
+        with pytest.raises(ValueError, match="sigma_range must be two rising noise levels"):
+            as_score_model(fn, prediction="data", n_features=2, sigma_range=wrong)
     flat = as_score_model(lambda x, t: x[:, 0], prediction="data", n_features=2)
     with pytest.raises(ValueError, match=r"must return shape \(5, 2\); got \(5,\)"):
         flat.denoise(POINTS, 1.0)
