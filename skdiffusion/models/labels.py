@@ -74,7 +74,7 @@ class LabelCode:
         unknown = self.classes[index] != y
         if unknown.any():
             raise ValueError(
-                f"unknown class {y[unknown][0]!r} in y; the model was fitted with "
+                f"unknown class {y[unknown].tolist()[0]!r} in y; the model was fitted with "
                 f"{', '.join(map(repr, self.classes[:10].tolist()))}."
             )
         return np.eye(len(self.classes))[index]

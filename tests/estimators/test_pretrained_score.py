@@ -20,9 +20,17 @@ LAW = MixtureModel([0.4, 0.6], [[-2.0, 0.0], [1.0, 1.0]], [0.3, 0.1])
 ROWS = LAW.sample(400, random_state=0)
 
 
-def shrink(x, sigma):
-    """The denoiser of a standard normal law of any width."""
-    return x / (1 + sigma[:, None] ** 2)
+class Shrink:
+    """The denoiser of a standard normal law of any width; its name is the same in any process."""
+
+    def __call__(self, x, sigma):
+        return x / (1 + sigma[:, None] ** 2)
+
+    def __repr__(self):
+        return "shrink"
+
+
+shrink = Shrink()
 
 
 def wide(x, sigma):
