@@ -82,6 +82,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
 
     _density_dtype: Any = np.float64
     """Precision of exact densities; a tuple lets float32 rows stay float32."""
+    _flow_tolerances: Any = {"code": 1e-8, "density": 1e-6}
+    """Errors allowed in a step along the flow: of latent codes, and of log-densities."""
 
     # ------------------------------------------------------------------ samples
 
@@ -377,7 +379,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         X = X.astype(np.float64, copy=False)
         sigma = np.asarray(sigma, dtype=np.float64) if np.ndim(sigma) else float(sigma)
         y = None if y is None else np.asarray(y)
-        found = flow_log_prob(self.model_, X, self.far_field_, sigma, self.sigma_max_, y=y)
+        tol = self._flow_tolerances["density"]
+        found = flow_log_prob(self.model_, X, self.far_field_, sigma, self.sigma_max_, y=y, tol=tol)
         rough = np.flatnonzero(found.error > FLOW_ERROR)
         if len(rough):
             listed = ", ".join(str(row) for row in rough[:5]) + ", ..." * (len(rough) > 5)
@@ -472,7 +475,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         if self.model_.has_flow:
             codes = self.model_.to_latent(rows)
         else:
-            codes = encode(self.model_, rows, *self._flow_range())
+            tol = self._flow_tolerances["code"]
+            codes = encode(self.model_, rows, *self._flow_range(), tol=tol)
         return codes.astype(X.dtype, copy=False)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
@@ -492,7 +496,8 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         if self.model_.has_flow:
             rows = self.model_.from_latent(codes)
         else:
-            rows = decode(self.model_, codes, *self._flow_range())
+            tol = self._flow_tolerances["code"]
+            rows = decode(self.model_, codes, *self._flow_range(), tol=tol)
         return rows.astype(Z.dtype, copy=False)
 
     def _flow_range(self):

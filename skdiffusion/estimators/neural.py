@@ -218,6 +218,9 @@ class NeuralScore(BaseScoreEstimator):
                 raise TypeError(f"NeuralScore got an unexpected keyword argument {name!r}.")
         self._nested = kwargs
 
+    # a network is further from the law than this
+    _flow_tolerances = {"code": 1e-6, "density": 1e-4}
+
     # ------------------------------------------------------------------ parameters
 
     # scikit-learn and other tools read which parameters there are from the signature

@@ -20,7 +20,7 @@ LAW = MixtureModel([0.4, 0.6], [[-2.0, 0.0], [1.0, 1.0]], [0.3, 0.1])
 ROWS = LAW.sample(400, random_state=0)
 
 
-class Shrink:
+class ShrinkToMean:
     """The denoiser of a standard normal law of any width; its name is the same in any process."""
 
     def __call__(self, x, sigma):
@@ -30,7 +30,7 @@ class Shrink:
         return "shrink"
 
 
-shrink = Shrink()
+shrink = ShrinkToMean()
 
 
 def wide(x, sigma):
