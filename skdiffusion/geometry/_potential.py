@@ -1,0 +1,147 @@
+r"""One fitted potential, and the score model that potentials at several noise levels make.
+
+At level :math:`\sigma_j` the gradient part :math:`\nabla\phi_j` is known. Between levels the
+denoiser's distance from that of the Gaussian far field G is interpolated in :math:`\log\sigma`,
+
+.. math:: D(x, \sigma) = D_G(x, \sigma) + \sum_j w_j(\sigma)\, \min(\sigma, \sigma_j)^2
+          \big(\nabla\phi_j(x) - \nabla\log G_{\sigma_j}(x)\big),
+
+with hat functions :math:`w_j`: below the first level the score's distance is kept, above the last
+it fades to zero within one more step. At every level this is the gradient of a potential again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skdiffusion.models.base import BaseScoreModel
+from skdiffusion.models.gaussian import GaussianModel
+from skdiffusion.utils.arrays import Parameters, functions, namespace
+
+__all__ = ["Potential", "ProjectedModel"]
+
+
+class Potential:
+    r""":math:`\phi = b^\top(x-\mu) + \tfrac12 (x-\mu)^\top S (x-\mu) + \sum_k c_k \psi_k(x)`.
+
+    Parameters
+    ----------
+    centre, constant : ndarray of shape (d,)
+        :math:`\mu` and :math:`b`.
+    matrix : ndarray of shape (d, d)
+        Symmetric S.
+    features : family of potentials, optional
+    coefficients : ndarray of shape (m,), optional
+    """
+
+    def __init__(self, centre, constant, matrix, features=None, coefficients=None):
+        self.features = features
+        self.offset = 0.0
+        self._seen = Parameters(
+            centre=centre, constant=constant, matrix=matrix, coefficients=coefficients
+        )
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Symmetric matrix S of the quadratic part."""
+        return self._seen.matrix
+
+    @property
+    def has_hessian(self) -> bool:
+        """Whether second derivatives are known in closed form."""
+        return self.features is None or hasattr(self.features, "hessian")
+
+    def value(self, x: Any):
+        """Potential at points ``(n, d)``, shape ``(n,)``."""
+        seen = self._seen.like(x)
+        y = x - seen.centre
+        value = y @ seen.constant + ((y @ seen.matrix) * y).sum(-1) / 2 - self.offset
+        if self.features is None:
+            return value
+        return value + self.features.values(x) @ seen.coefficients
+
+    def gradient(self, x: Any):
+        """Its gradient, ``(n, d)``."""
+        seen = self._seen.like(x)
+        gradient = (x - seen.centre) @ seen.matrix + seen.constant
+        if self.features is None:
+            return gradient
+        return gradient + self.features.gradient(x, seen.coefficients)
+
+    def hessian(self, x: Any):
+        """Its Hessian, ``(n, d, d)``."""
+        seen = self._seen.like(x)
+        if self.features is None:
+            return namespace(x).broadcast_to(seen.matrix, (*x.shape, x.shape[1]))
+        return seen.matrix + self.features.hessian(x, seen.coefficients)
+
+
+class ProjectedModel(BaseScoreModel):
+    """The gradient part of a score at several noise levels as one score model.
+
+    Parameters
+    ----------
+    far_field : GaussianModel
+        What the noised law tends to.
+    levels : array-like of shape (n_levels,)
+        Rising and positive.
+    potentials : sequence of Potential
+        One per level.
+    """
+
+    is_conservative = True
+
+    def __init__(self, far_field: GaussianModel, levels: Any, potentials: Any):
+        self.n_features = far_field.n_features
+        self.far_field = far_field
+        self.levels = np.asarray(levels, dtype=np.float64)
+        self.potentials = tuple(potentials)
+
+    @property
+    def has_jacobian(self) -> bool:
+        """Whether Hessians of all potentials are known in closed form."""
+        return all(potential.has_hessian for potential in self.potentials)
+
+    def _shares(self, sigma):
+        """Weight of each level, and what its score's distance is multiplied by in the denoiser."""
+        u, nodes = functions(sigma).log(sigma), np.log(self.levels)
+        step = nodes[-1] - nodes[-2] if len(nodes) > 1 else np.log(2.0)
+        nodes = [-np.inf, *nodes, nodes[-1] + step]
+        clip = _clip if isinstance(u, float) else namespace(u).clip
+        shares = []
+        for before, node, after in zip(nodes, nodes[1:], nodes[2:], strict=False):
+            share = clip((after - u) / (after - node), 0.0, 1.0)
+            if np.isfinite(before):
+                share = share * clip((u - before) / (node - before), 0.0, 1.0)
+            variance = (sigma - clip(sigma - np.exp(node), 0.0, np.inf)) ** 2
+            shares.append(share * variance)
+        return shares
+
+    def _distance(self, name, x, sigma):
+        """Distance from the far field of the denoiser, or of its Jacobian."""
+        total = 0.0
+        field = {"gradient": "_score", "hessian": "_score_jacobian"}[name]
+        shares = self._shares(sigma)
+        for level, potential, share in zip(self.levels, self.potentials, shares, strict=True):
+            if isinstance(share, float) and share == 0:
+                continue
+            here = getattr(potential, name)(x) - getattr(self.far_field, field)(x, float(level))
+            if np.ndim(share):
+                share = namespace(x).reshape(share, (-1,) + (1,) * (here.ndim - 1))
+            total = total + share * here
+        return total
+
+    def _denoise(self, x, sigma):
+        return self.far_field._denoise(x, sigma) + self._distance("gradient", x, sigma)
+
+    def _score(self, x, sigma):
+        return self.far_field._score(x, sigma) + self._distance("gradient", x, sigma) / sigma**2
+
+    def _denoise_jacobian(self, x, sigma):
+        return self.far_field._denoise_jacobian(x, sigma) + self._distance("hessian", x, sigma)
+
+
+def _clip(value, low, high):
+    return min(max(value, low), high)

@@ -1,0 +1,653 @@
+r"""ConservativityDecomposer: which part of a field is a gradient, from samples alone.
+
+Every field ``v`` in :math:`L^2(p)` splits in one way into a gradient and a gauge field,
+
+.. math:: v = \nabla\phi + r, \qquad \nabla\cdot(p\,r) = 0, \qquad
+          E_p|v|^2 = E_p|\nabla\phi|^2 + E_p|r|^2
+
+(Horvat & Pfister 2024, theorem 1). For a learned score only the gradient part moves the marginals;
+the rest turns the paths. :math:`\phi` is the least-squares fit of its gradient to ``v`` over rows
+of ``p``: neither ``p`` nor its score need be known, and the orthogonal split is a regression.
+
+Any curl-free interpolant fits a pure gauge field on isolated rows. So the strength of the penalty
+and the family of potentials are chosen by cross-validation, the simplest whose mean loss is within
+one standard error of the best, and the *conservative fraction*
+
+.. math:: 1 - E|v - \nabla\phi|^2 / E|v|^2
+
+is out of fold, always. Its expectation is below the true :math:`E|\nabla\phi|^2/E|v|^2` by the
+estimation error of :math:`\phi`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from skdiffusion.estimators.base import check_rows, check_weights
+from skdiffusion.geometry._families import Kernel, Polynomial, RandomFeatures, Units
+from skdiffusion.geometry._potential import Potential, ProjectedModel
+from skdiffusion.geometry._projection import ALPHAS, cross_validate
+from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel, as_score_model
+from skdiffusion.utils.arrays import as_levels
+from skdiffusion.utils.random import as_generator, normal_by_row
+from skdiffusion.utils.validation import check_count, check_number, lookup
+
+__all__ = ["ConservativityDecomposer"]
+
+POTENTIALS = ("auto", "linear", "polynomial", "kernel", "random_features", "neural")
+WIDTHS = (0.5, 1.0, 2.0)
+"""Widths of the kernel that are tried, in units of the data's root mean square radius."""
+MOST_MONOMIALS = 3000
+AUTO_MONOMIALS = 300
+"""Numbers of monomials up to which they are accepted, and tried by ``"auto"``."""
+LEVELS = (0.05, 5.0, 10)
+"""Lowest and highest default noise level in units of the data's scale, and their number."""
+ROWS_PER_LEVEL, MOST_COPIES = 2000, 16
+
+
+class Decomposition(NamedTuple):
+    """Gradient part and gauge part of a field, ``(n, d)`` each; they add up to it."""
+
+    gradient: np.ndarray
+    gauge: np.ndarray
+
+
+class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    r"""Split a vector field into the gradient of a potential and a gauge field.
+
+    ``fit(X, V)`` regresses on the values V of a field at rows X of the law. With
+    ``score_estimator``, ``fit(X)`` does so for its score at one or several noise levels, on rows
+    with noise added.
+
+    Parameters
+    ----------
+    potential : {"auto", "linear", "polynomial", "kernel", "random_features", "neural"}
+        Family of potentials besides quadratics, which are always part of it and free of penalty:
+        their gradients, the linear part of the field, are exact (a Lyapunov equation; singular
+        covariances included). ``"auto"`` chooses among no more than that, cubics and kernels of
+        three widths; ``"neural"`` trains small networks.
+    score_estimator : estimator or BaseScoreModel, optional
+        Whose score to decompose: a clone is fitted to X; a fitted one goes in as
+        ``FrozenEstimator(est)``. Without one and without V: ``EmpiricalScore()``.
+    sigma : float or array-like of shape (n_levels,), optional
+        Noise levels of the score, in the units of X. By default ten, from a twentieth to
+        five times the scale of the data.
+    alpha : "cv" or float
+        Strength of the ridge, in units of the mean squared gradient of a feature.
+    cv : int or cross-validation splitter
+        Folds that partition the rows. An int deals out distinct rows at random; copies of a row,
+        with noise or without, stay together.
+    degree : int
+        Of ``"polynomial"``, at least 3.
+    n_components : int, optional
+        Rows of the kernel or random features (256), or units per hidden layer (64).
+    length_scale : float, optional
+        Width of the kernel in units of the data's root mean square radius; by default the best
+        of 1/2, 1 and 2 out of fold.
+    n_noise : int, optional
+        Noised copies of each row per level; by default as many as make 2000, at most 16.
+    n_jobs : int, optional
+        Levels decomposed in parallel.
+    random_state : None, int, Generator or RandomState
+        Folds, noise, features.
+    verbose : bool
+        Whether to show progress.
+
+    Attributes
+    ----------
+    conservative_fraction_ : float or ndarray of shape (n_levels,)
+        Out of fold; negative where the fit is worse than no field at all.
+    conservative_fraction_std_error_ : float or ndarray of shape (n_levels,)
+        Over rows.
+    potentials_ : list of Potential
+        One per level: ``value``, ``gradient``, ``hessian`` at points; ``matrix`` of its quadratic.
+    chosen_ : list of str
+        Family and strength chosen at each level.
+    oof_gradient_ : ndarray of shape (n_samples, n_features)
+        With V: the gradient part at each row, from the other folds (NaN for rows of weight zero).
+    levels_ : ndarray of shape (n_levels,)
+        With a score estimator: rising noise levels.
+    score_model_, model_ : BaseScoreModel
+        With a score estimator: the model that was decomposed, and its gradient part, a score model
+        at all noise levels. ``as_score_model()`` returns it.
+    far_field_ : GaussianModel
+        With a score estimator: the Gaussian with the moments of X.
+    n_features_in_, feature_names_in_
+        As everywhere.
+
+    Notes
+    -----
+    It has the methods of a multi-output regressor with V as its target, and works in
+    ``cross_val_score`` and ``GridSearchCV``; it does not call itself one, as the common checks
+    ask regressors for targets narrower than X. One-dimensional labels are ignored, as
+    unsupervised estimators do.
+
+    Two ways to be wrong: few rows beside columns, where the fraction comes out low by the
+    estimation error (about (d + 1)/(2n) of the gauge's share for the linear part); and modes far
+    apart, where potentials that are constant on each are hard to tell from noise.
+
+    References
+    ----------
+    C. Horvat and J.-P. Pfister, "On gauge freedom, conservativity and intrinsic dimensionality
+    estimation in diffusion models", ICLR 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdiffusion.geometry import ConservativityDecomposer
+    >>> X = np.random.default_rng(0).normal(size=(2000, 2))
+    >>> V = np.stack([X[:, 1] ** 2, 0 * X[:, 0]], axis=1)  # the gradient part is 5/9 of it
+    >>> dec = ConservativityDecomposer("polynomial", random_state=0).fit(X, V)
+    >>> bool(abs(dec.conservative_fraction_ - 5 / 9) < 0.05)
+    True
+    >>> dec.predict([[0.0, 0.0]]).round(1)  # (2/3, 0)
+    array([[0.7, 0. ]])
+    """
+
+    def __init__(
+        self,
+        potential="auto",
+        *,
+        score_estimator=None,
+        sigma=None,
+        alpha="cv",
+        cv=5,
+        degree=3,
+        n_components=None,
+        length_scale=None,
+        n_noise=None,
+        n_jobs=None,
+        random_state=None,
+        verbose=False,
+    ):
+        self.potential = potential
+        self.score_estimator = score_estimator
+        self.sigma = sigma
+        self.alpha = alpha
+        self.cv = cv
+        self.degree = degree
+        self.n_components = n_components
+        self.length_scale = length_scale
+        self.n_noise = n_noise
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fitting
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Find the potential.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows of the law.
+        y : array-like of shape (n_samples, n_features), optional
+            V, the field at each row. Without it the score of ``score_estimator`` is decomposed.
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        ConservativityDecomposer
+
+        Raises
+        ------
+        ValueError
+            If V is not of the shape of X, or a parameter is out of its range.
+        """
+        self._check_parameters()
+        X = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
+        V = _as_field(y, X)
+        weights = check_weights(sample_weight, len(X))
+        rng = as_generator(self.random_state)
+        if V is None:
+            return self._fit_score(X, weights, sample_weight is not None, rng)
+        if self.score_estimator is not None:
+            raise ValueError("give the values V of a field or a score_estimator, not both.")
+        problem = _Problem.of(X, V, weights, self.cv, rng)
+        found = self._decompose(problem, rng)
+        for name in ("levels_", "score_model_", "model_", "far_field_"):
+            self.__dict__.pop(name, None)
+        self._set(found)
+        self.conservative_fraction_ = float(self.conservative_fraction_[0])
+        self.conservative_fraction_std_error_ = float(self.conservative_fraction_std_error_[0])
+        gradient = np.vstack([found[0].out_of_fold, np.full(X.shape[1], np.nan)])
+        self.oof_gradient_ = gradient[problem.index]
+        return self
+
+    def _fit_score(self, X, weights, weighted, rng):
+        model = self._score_model(X, weights if weighted else None)
+        scale = np.broadcast_to(
+            model.noise_scale, X.shape[1]
+        )  # where it is one, noise is isotropic
+        Z = X / scale
+        shares = weights / weights.sum()
+        mean = shares @ Z
+        covariance = (Z - mean).T @ ((Z - mean) * shares[:, None])
+        if not covariance.diagonal().any():
+            raise ValueError("X has no variance: all of its rows are the same.")
+        levels = self._levels(float(np.sqrt(covariance.diagonal().mean())), model)
+        problem = _Problem.of(Z, None, weights, self.cv, rng)
+        copies = self.n_noise or int(np.clip(-(-ROWS_PER_LEVEL // len(problem.X)), 1, MOST_COPIES))
+        seed = int(rng.integers(2**62))
+        noise = normal_by_row(problem.X, copies, seed)
+
+        def at(level):
+            noised = problem.noised(level * noise)
+            V = scale * model.score(noised.X * scale, level)
+            return self._decompose(noised._replace(V=V), np.random.default_rng(seed))
+
+        found = Parallel(n_jobs=self.n_jobs)(
+            delayed(at)(level) for level in self._progress(levels, "levels")
+        )
+        found = [one for [one] in found]
+        self.__dict__.pop("oof_gradient_", None)
+        far_field = GaussianModel(mean, covariance)
+        projected = ProjectedModel(far_field, levels, [one.potential for one in found])
+        self._set(found)
+        self.levels_, self.score_model_ = levels, model
+        anisotropic = np.ndim(model.noise_scale)
+        self.model_ = AffineModel(projected, scale=scale) if anisotropic else projected
+        self.far_field_ = GaussianModel(mean * scale, covariance * np.outer(scale, scale))
+        if np.ndim(self.sigma) == 0 and self.sigma is not None:
+            self.conservative_fraction_ = float(self.conservative_fraction_[0])
+            self.conservative_fraction_std_error_ = float(self.conservative_fraction_std_error_[0])
+        return self
+
+    def _set(self, found):
+        self.potentials_ = [one.potential for one in found]
+        self.chosen_ = [one.name for one in found]
+        self.conservative_fraction_ = np.array([one.fraction for one in found])
+        self.conservative_fraction_std_error_ = np.array([one.std_error for one in found])
+
+    def _decompose(self, problem, rng):
+        candidates = list(self._candidates(problem, rng))
+        candidate, k = _simplest_of_the_best(candidates, problem)
+        potential = candidate.potential(k, problem.centre)
+        shares = problem.weights / problem.weights.sum()
+        potential.offset = float(shares @ potential.value(problem.X))
+        fraction, error = _fraction(candidate.losses[:, k], problem)
+        name = candidate.name
+        if candidate.features is not None and name != "neural":
+            name = f"{name}, alpha {candidate.alphas[k]:.1e}"
+        return [_Found(potential, name, fraction, error, candidate.out_of_fold(k))]
+
+    def _candidates(self, problem, rng):
+        """The families that are asked for, each with its out-of-fold losses."""
+        X, V, weights, folds, _, _ = problem
+        n, d = X.shape
+        units = Units(X, weights)
+        alphas = ALPHAS if self.alpha == "cv" else np.array([float(self.alpha)])
+        fit = partial(cross_validate, centre=units.centre, X=X, V=V, weights=weights, folds=folds)
+        auto = self.potential == "auto"
+        if auto or self.potential == "linear":
+            yield fit("linear", None, np.zeros(1))
+        if self.potential == "neural":
+            from skdiffusion.geometry._networks import cross_validate_networks
+
+            width = self.n_components or 64
+            progress = partial(self._progress, what="networks")
+            yield cross_validate_networks(units, X, V, weights, folds, width, rng, progress)
+        if self.potential == "polynomial" or (
+            auto and Polynomial.count(d, self.degree) <= min(AUTO_MONOMIALS, n // 2)
+        ):
+            yield fit("polynomial", Polynomial(units, X, weights, self.degree), alphas)
+        radius = float(np.sqrt(np.average((units.inward(X) ** 2).sum(axis=1), weights=weights)))
+        m = self.n_components or 256
+        landmarks = X[np.sort(rng.permutation(n)[:m])]
+        widths = WIDTHS if self.length_scale is None else (self.length_scale,)
+        for width in widths:
+            name = f"width {width:g}"
+            width = width * (radius or 1.0)
+            if auto or self.potential == "kernel":
+                yield fit(f"kernel of {name}", Kernel(units, landmarks, width), alphas)
+            if self.potential == "random_features":
+                features = RandomFeatures(units, m, width, rng)
+                yield fit(f"random features of {name}", features, alphas)
+
+    def _check_parameters(self):
+        lookup(self.potential, dict.fromkeys(POTENTIALS), "potential")
+        if self.alpha != "cv":
+            check_number(self.alpha, "alpha", above=0)
+        check_count(self.degree, "degree", 3)
+        for name in ("n_components", "n_noise"):
+            if getattr(self, name) is not None:
+                check_count(getattr(self, name), name)
+        if self.length_scale is not None:
+            check_number(self.length_scale, "length_scale", above=0)
+
+    def _score_model(self, X, weights):
+        estimator = self.score_estimator
+        if isinstance(estimator, BaseScoreModel):
+            return _of_width(estimator, X.shape[1])
+        if estimator is None:
+            from skdiffusion.estimators.empirical import EmpiricalScore
+
+            estimator = EmpiricalScore()
+        estimator = clone(estimator)
+        if weights is not None and not has_fit_parameter(estimator, "sample_weight"):
+            raise ValueError(f"{type(estimator).__name__} takes no sample_weight.")
+        estimator.fit(X, **({} if weights is None else {"sample_weight": weights}))
+        return _of_width(as_score_model(estimator), X.shape[1])
+
+    def _levels(self, scale, model):
+        if self.sigma is None:
+            low, high = model.sigma_range
+            first, last, number = LEVELS
+            levels = np.geomspace(first * scale, last * scale, number)
+            return np.unique(np.clip(levels, low * 1.001, high / 1.001))
+        levels = np.unique(np.atleast_1d(np.asarray(self.sigma, dtype=np.float64)))
+        if levels.ndim != 1 or not len(levels) or not (np.isfinite(levels) & (levels > 0)).all():
+            raise ValueError(
+                f"sigma must be a positive noise level or a list of them; got {self.sigma!r}."
+            )
+        return levels
+
+    def _progress(self, items, what):
+        if not self.verbose:
+            return items
+        from tqdm.auto import tqdm
+
+        return tqdm(items, desc=what)
+
+    # ------------------------------------------------------------------ what was found
+
+    def predict(self, X: Any, sigma: Any = None) -> np.ndarray:
+        r"""Gradient part :math:`\nabla\phi` of the field.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        sigma : float or array-like of shape (n_samples,), optional
+            Noise level, with a score estimator; by default the lowest of ``levels_``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        X = check_rows(self, X, reset=False, dtype=np.float64)
+        return self._gradient(X, sigma)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Gradient part of the field at each row, as :meth:`predict`."""
+        return self.predict(X)
+
+    def potential_at(self, X: Any, sigma: Any = None) -> np.ndarray:
+        r"""Potential :math:`\phi`, of mean zero over the rows that were fitted.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        sigma : float, optional
+            One of ``levels_``, with a score estimator; by default the lowest.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        X = check_rows(self, X, reset=False, dtype=np.float64)
+        if not hasattr(self, "levels_"):
+            self._no_level(sigma)
+            return self.potentials_[0].value(X)
+        sigma = self.levels_[0] if sigma is None else sigma
+        nearest = int(np.argmin(np.abs(np.log(self.levels_ / sigma))))
+        if not np.isclose(self.levels_[nearest], sigma, rtol=1e-6):
+            raise ValueError(
+                f"there is a potential at the levels {self.levels_.round(4).tolist()} alone; "
+                f"got {sigma!r}."
+            )
+        return self.potentials_[nearest].value(X / self.score_model_.noise_scale)
+
+    def gauge(self, X: Any, V: Any = None, sigma: Any = None) -> np.ndarray:
+        """Gauge part of a field: what is left of V, or of the score, without its gradient part.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        V : array-like of shape (n_samples, n_features), optional
+            The field at X; with a score estimator its score by default.
+        sigma : float or array-like of shape (n_samples,), optional
+            Noise level, with a score estimator; by default the lowest of ``levels_``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        return self.decompose(X, V, sigma).gauge
+
+    def decompose(self, X: Any, V: Any = None, sigma: Any = None) -> Decomposition:
+        """Both parts of a field, as :meth:`predict` and :meth:`gauge`.
+
+        Returns
+        -------
+        Decomposition
+            ``gradient`` and ``gauge``, which add up to the field.
+        """
+        check_is_fitted(self)
+        X = check_rows(self, X, reset=False, dtype=np.float64)
+        gradient = self._gradient(X, sigma)
+        return Decomposition(gradient, self._field(X, V, sigma) - gradient)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        r"""Conservative fraction on other rows: :math:`1 - \sum|V - \nabla\phi|^2 / \sum|V|^2`.
+
+        It is an uncentred :math:`R^2`, as constants are gradients too.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples, n_features), optional
+            V, the field at X. With a score estimator: left out, and the mean over ``levels_``
+            of the fraction of its score on noised rows.
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        X = check_rows(self, X, reset=False, dtype=np.float64)
+        weights = check_weights(sample_weight, len(X))
+        V = _as_field(y, X)
+        if V is not None or not hasattr(self, "levels_"):
+            return _explained(self._field(X, V, None), self._gradient(X, None), weights)
+        scale = np.asarray(self.score_model_.noise_scale)
+        noise = scale * normal_by_row(X, 1)[0]
+        fractions = []
+        for level in self.levels_:
+            x = X + level * noise
+            fields = [scale * m.score(x, float(level)) for m in (self.score_model_, self.model_)]
+            fractions.append(_explained(*fields, weights))
+        return float(np.mean(fractions))
+
+    def as_score_model(self) -> BaseScoreModel:
+        """The gradient part of the decomposed score, as a score model at all noise levels.
+
+        Returns
+        -------
+        BaseScoreModel
+            ``model_``: what samplers, flows and densities take, beside ``far_field_``.
+
+        Raises
+        ------
+        ValueError
+            If a field was fitted that belongs to no noise level.
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "levels_"):
+            raise ValueError(
+                "the values V of a field make no score model: fit with score_estimator= instead."
+            )
+        return self.model_
+
+    def _gradient(self, X, sigma):
+        if hasattr(self, "levels_"):
+            sigma = self.levels_[0] if sigma is None else sigma
+            as_levels(sigma, X, allow_zero=False)
+            return self.model_.score(X, sigma)
+        self._no_level(sigma)
+        return self.potentials_[0].gradient(X)
+
+    def _field(self, X, V, sigma):
+        if V is not None:
+            V = _as_field(V, X)
+        if V is not None:
+            return V
+        if not hasattr(self, "levels_"):
+            raise ValueError(f"V is needed: the field at the rows of X, shape {X.shape}.")
+        return self.score_model_.score(X, self.levels_[0] if sigma is None else sigma)
+
+    def _no_level(self, sigma):
+        if sigma is not None:
+            raise ValueError(
+                "a field given by its values V has no noise level: sigma must be None."
+            )
+
+
+# ---------------------------------------------------------------------- rows and folds
+
+
+class _Problem(NamedTuple):
+    """Distinct rows with the field at them, folds, and which rows are copies of one."""
+
+    X: np.ndarray
+    V: Any
+    weights: np.ndarray
+    folds: list
+    groups: np.ndarray
+    index: np.ndarray
+
+    @property
+    def centre(self):
+        return (self.weights / self.weights.sum()) @ self.X
+
+    @classmethod
+    def of(cls, X, V, weights, cv, rng):
+        """Equal rows become one with the sum of their weights, in an order that turns with them."""
+        if not isinstance(cv, int):
+            keep = np.flatnonzero(weights)
+            folds = [rows for _, rows in check_cv(cv).split(X[keep])]
+            counts = np.bincount(np.concatenate(folds), minlength=len(keep))
+            if (counts != 1).any() or len(folds) < 2:
+                raise ValueError("cv must hold out every row once, in at least two folds.")
+            index = np.full(len(X), -1)
+            index[keep] = np.arange(len(keep))
+            V = None if V is None else V[keep]
+            return cls(X[keep], V, weights[keep], folds, np.arange(len(keep)), index)
+        n_folds = check_count(cv, "cv", 2)
+        kept = np.flatnonzero(weights)
+        table = X[kept] if V is None else np.hstack([X[kept], V[kept]])
+        rows, which = np.unique(table + 0.0, axis=0, return_inverse=True)
+        if len(rows) < 2:
+            raise ValueError("X needs at least two distinct rows of positive weight.")
+        merged = np.bincount(which.ravel(), weights[kept])
+        # by the distance from the mean: an order that rotations and copies leave as it is
+        d = X.shape[1]
+        centred = rows[:, :d] - merged @ rows[:, :d] / merged.sum()
+        order = np.argsort((centred**2).sum(axis=1), kind="stable")
+        rows, merged = rows[order], merged[order]
+        index = np.full(len(X), -1)
+        index[kept] = np.argsort(order)[which.ravel()]
+        folds = np.array_split(rng.permutation(len(rows)), min(n_folds, len(rows)))
+        V = None if V is None else rows[:, d:]
+        return cls(rows[:, :d], V, merged, folds, np.arange(len(rows)), index)
+
+    def noised(self, noise):
+        """Copies with noise ``(n_copies, n, d)``; the copies of a row share its fold."""
+        n_copies, n, d = noise.shape
+        starts = np.arange(n_copies)[:, None] * n
+        return _Problem(
+            (self.X + noise).reshape(-1, d),
+            None,
+            np.tile(self.weights, n_copies),
+            [(starts + rows).ravel() for rows in self.folds],
+            np.tile(self.groups, n_copies),
+            self.index,
+        )
+
+
+class _Found(NamedTuple):
+    potential: Potential
+    name: str
+    fraction: float
+    std_error: float
+    out_of_fold: np.ndarray
+
+
+def _mean_and_error(values, problem):
+    """Weighted mean over rows and its standard error; copies of a row are one observation."""
+    total = problem.weights.sum()
+    mean = problem.weights @ values / total
+    sums = np.bincount(problem.groups, problem.weights * (values - mean))
+    n = len(sums)
+    return mean, np.sqrt((sums**2).sum() * n / max(n - 1, 1)) / total
+
+
+def _fraction(losses, problem):
+    """Conservative fraction and its standard error, that of a ratio of means."""
+    squares = (problem.V**2).sum(axis=1)
+    energy = problem.weights @ squares / problem.weights.sum()
+    if energy == 0:
+        return 1.0, 0.0
+    rest = problem.weights @ losses / problem.weights.sum() / energy
+    return 1 - rest, _mean_and_error((losses - rest * squares) / energy, problem)[1]
+
+
+def _simplest_of_the_best(candidates, problem):
+    """The candidate and strength of fewest degrees of freedom within one standard error.
+
+    The error is that of the difference from the best, row by row: most of a loss is the gauge,
+    which all candidates share.
+    """
+    shares = problem.weights / problem.weights.sum()
+    best_mean, best = np.inf, None
+    for candidate in candidates:
+        means = shares @ candidate.losses
+        if means.min() < best_mean:
+            best_mean, best = means.min(), candidate.losses[:, means.argmin()]
+    chosen, fewest = None, np.inf
+    for candidate in candidates:
+        for k, dof in enumerate(candidate.final.dof):
+            excess, error = _mean_and_error(candidate.losses[:, k] - best, problem)
+            if excess <= error and (chosen is None or dof < fewest):
+                chosen, fewest = (candidate, k), dof
+    return chosen
+
+
+def _explained(V, gradient, weights):
+    energy = weights @ (V**2).sum(axis=1)
+    if energy == 0:
+        return 1.0
+    return float(1 - weights @ ((V - gradient) ** 2).sum(axis=1) / energy)
+
+
+def _as_field(V, X):
+    """V as an array of the shape of X; None for no field, or for labels."""
+    if V is None:
+        return None
+    if np.ndim(V) < 2 and type_of_target(V) in ("binary", "multiclass"):
+        check_consistent_length(X, V)
+        return None
+    V = check_array(V, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="V")
+    if V.shape != X.shape:
+        raise ValueError(
+            f"V must hold the field at each row of X, shape {X.shape}; got shape {V.shape}."
+        )
+    return V
+
+
+def _of_width(model, d):
+    if model.n_features != d:
+        raise ValueError(f"the score model has {model.n_features} features, X has {d}.")
+    return model
