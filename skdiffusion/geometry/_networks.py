@@ -22,7 +22,7 @@ from skdiffusion.utils.arrays import Parameters, namespace
 
 __all__ = ["Networks", "cross_validate_networks"]
 
-N_STEPS, BATCH, RATE, LOOK_EVERY = 1500, 256, 5e-3, 25
+N_STEPS, BATCH, RATE, LOOK_EVERY = 1000, 256, 5e-3, 25
 HELD_OUT = 0.15
 """Share of the training rows that decides when to stop."""
 

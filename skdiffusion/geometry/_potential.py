@@ -12,6 +12,7 @@ it fades to zero within one more step. At every level this is the gradient of a 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -106,16 +107,16 @@ class ProjectedModel(BaseScoreModel):
 
     def _shares(self, sigma):
         """Weight of each level, and what its score's distance is multiplied by in the denoiser."""
-        u, nodes = functions(sigma).log(sigma), np.log(self.levels)
-        step = nodes[-1] - nodes[-2] if len(nodes) > 1 else np.log(2.0)
-        nodes = [-np.inf, *nodes, nodes[-1] + step]
+        u, nodes = functions(sigma).log(sigma), np.log(self.levels).tolist()
+        step = nodes[-1] - nodes[-2] if len(nodes) > 1 else math.log(2.0)
+        nodes = [-math.inf, *nodes, nodes[-1] + step]
         clip = _clip if isinstance(u, float) else namespace(u).clip
         shares = []
         for before, node, after in zip(nodes, nodes[1:], nodes[2:], strict=False):
             share = clip((after - u) / (after - node), 0.0, 1.0)
-            if np.isfinite(before):
+            if math.isfinite(before):
                 share = share * clip((u - before) / (node - before), 0.0, 1.0)
-            variance = (sigma - clip(sigma - np.exp(node), 0.0, np.inf)) ** 2
+            variance = (sigma - clip(sigma - math.exp(node), 0.0, math.inf)) ** 2
             shares.append(share * variance)
         return shares
 
