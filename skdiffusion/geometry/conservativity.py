@@ -535,33 +535,30 @@ class _Problem(NamedTuple):
     @classmethod
     def of(cls, X, V, weights, cv, rng):
         """Equal rows become one with the sum of their weights, in an order that turns with them."""
-        if not isinstance(cv, int):
-            keep = np.flatnonzero(weights)
-            folds = [rows for _, rows in check_cv(cv).split(X[keep])]
-            counts = np.bincount(np.concatenate(folds), minlength=len(keep))
-            if (counts != 1).any() or len(folds) < 2:
-                raise ValueError("cv must hold out every row once, in at least two folds.")
-            index = np.full(len(X), -1)
-            index[keep] = np.arange(len(keep))
-            V = None if V is None else V[keep]
-            return cls(X[keep], V, weights[keep], folds, np.arange(len(keep)), index)
-        n_folds = check_count(cv, "cv", 2)
         kept = np.flatnonzero(weights)
-        table = X[kept] if V is None else np.hstack([X[kept], V[kept]])
-        rows, which = np.unique(table + 0.0, axis=0, return_inverse=True)
-        if len(rows) < 2:
+        columns = [X[kept]] if V is None else [X[kept], V[kept]]
+        if not isinstance(cv, int):  # copies of a row stay where the splitter put them
+            columns.append(_fold_numbers(cv, X)[kept, None])
+        table, which = np.unique(np.hstack(columns) + 0.0, axis=0, return_inverse=True)
+        if len(table) < 2:
             raise ValueError("X needs at least two distinct rows of positive weight.")
         merged = np.bincount(which.ravel(), weights[kept])
         # by the distance from the mean: an order that rotations and copies leave as it is
         d = X.shape[1]
-        centred = rows[:, :d] - merged @ rows[:, :d] / merged.sum()
+        centred = table[:, :d] - merged @ table[:, :d] / merged.sum()
         order = np.argsort((centred**2).sum(axis=1), kind="stable")
-        rows, merged = rows[order], merged[order]
+        table, merged = table[order], merged[order]
         index = np.full(len(X), -1)
         index[kept] = np.argsort(order)[which.ravel()]
-        folds = np.array_split(rng.permutation(len(rows)), min(n_folds, len(rows)))
-        V = None if V is None else rows[:, d:]
-        return cls(rows[:, :d], V, merged, folds, np.arange(len(rows)), index)
+        n = len(table)
+        if isinstance(cv, int):
+            folds = np.array_split(rng.permutation(n), min(check_count(cv, "cv", 2), n))
+        else:
+            folds = [np.flatnonzero(table[:, -1] == k) for k in np.unique(table[:, -1])]
+            if len(folds) < 2:
+                raise ValueError("cv must put rows of positive weight into at least two folds.")
+        V = None if V is None else table[:, d : 2 * d]
+        return cls(table[:, :d], V, merged, folds, np.arange(n), index)
 
     def noised(self, noise):
         """Copies with noise ``(n_copies, n, d)``; the copies of a row share its fold."""
@@ -575,6 +572,19 @@ class _Problem(NamedTuple):
             np.tile(self.groups, n_copies),
             self.index,
         )
+
+
+def _fold_numbers(cv, X):
+    """Which fold holds out each row."""
+    numbers = np.full(len(X), -1)
+    for k, (_, test) in enumerate(check_cv(cv).split(X)):
+        if (numbers[test] >= 0).any():
+            break
+        numbers[test] = k
+    else:
+        if numbers.min() >= 0 and numbers.max() >= 1:
+            return numbers
+    raise ValueError("cv must hold out every row once, in at least two folds.")
 
 
 class _Found(NamedTuple):
@@ -636,7 +646,9 @@ def _as_field(V, X):
     """V as an array of the shape of X; None for no field, or for labels."""
     if V is None:
         return None
-    if np.ndim(V) < 2 and type_of_target(V) in ("binary", "multiclass"):
+    V = np.asarray(V)
+    labels = V.ndim < 2 and type_of_target(V, raise_unknown=True) in ("binary", "multiclass")
+    if labels:
         check_consistent_length(X, V)
         return None
     V = check_array(V, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="V")

@@ -253,7 +253,7 @@ def score_fpe_residual(model: Any, X: Any, sigma: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ConservativityReport:
-    """The diagnostics of one score at one noise level.
+    r"""The diagnostics of one score at one noise level.
 
     Attributes
     ----------
@@ -267,7 +267,7 @@ class ConservativityReport:
     loop : float
         Root mean square of loop integrals on circles of half the level in radius.
     fpe : float
-        Root mean square residual of the heat equation, as a share of :math:`|\\partial_\\sigma s|`.
+        Root mean square residual of the heat equation, as a share of :math:`|\partial_\sigma s|`.
     """
 
     sigma: float
