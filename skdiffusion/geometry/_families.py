@@ -23,6 +23,7 @@ from math import comb
 from typing import Any
 
 import numpy as np
+from scipy.special import factorial
 
 from skdiffusion.models.covariance import GRADED
 from skdiffusion.utils.arrays import Parameters, namespace
@@ -51,7 +52,11 @@ class Units:
 
 
 class Polynomial:
-    """Monomials of degree three to ``degree``, each of unit mean squared gradient."""
+    r"""Monomials :math:`\sqrt{k!/\alpha!}\, z^\alpha` of degree k from three to ``degree``.
+
+    With these factors a rotation leaves the norm of the coefficients as it is. Those of one degree
+    have gradients of mean square one.
+    """
 
     def __init__(self, units: Units, rows: np.ndarray, weights: np.ndarray, degree: int):
         d = rows.shape[1]
@@ -64,10 +69,13 @@ class Polynomial:
             dtype=int,
         ).reshape(-1, d)
         self._seen = Parameters(centre=units.centre, scale=units.scale)
-        self.size = np.ones(len(self.powers))
+        degrees = self.powers.sum(axis=1)
+        self.factor = np.sqrt(factorial(degrees) / factorial(self.powers).prod(axis=1))
         gradients = self.gradients(rows)
         squares = np.einsum("nkd,nkd,n->k", gradients, gradients, weights / weights.sum())
-        self.size = np.sqrt(np.where(squares > 0, squares, 1.0))
+        for k in range(3, degree + 1):
+            size = np.sqrt(squares[degrees == k].mean())
+            self.factor[degrees == k] /= size or 1.0
 
     @staticmethod
     def count(d: int, degree: int) -> int:
@@ -111,7 +119,7 @@ class Polynomial:
         for _ in range(int(self.powers.max(initial=0))):
             tables.append(tables[-1] * z)
         table = xp.stack(tables, axis=0)
-        product = Parameters(factor=factor / self.size).like(x).factor
+        product = Parameters(factor=factor * self.factor).like(x).factor
         for j in range(x.shape[1]):
             product = product * xp.permute_dims(table[:, :, j][powers[:, j]], (1, 0))
         return product

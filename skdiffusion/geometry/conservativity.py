@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
@@ -333,10 +334,11 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
             from skdiffusion.estimators.empirical import EmpiricalScore
 
             estimator = EmpiricalScore()
-        estimator = clone(estimator)
-        if weights is not None and not has_fit_parameter(estimator, "sample_weight"):
-            raise ValueError(f"{type(estimator).__name__} takes no sample_weight.")
-        estimator.fit(X, **({} if weights is None else {"sample_weight": weights}))
+        if not isinstance(estimator, FrozenEstimator):
+            estimator = clone(estimator)
+            if weights is not None and not has_fit_parameter(estimator, "sample_weight"):
+                raise ValueError(f"{type(estimator).__name__} takes no sample_weight.")
+            estimator.fit(X, **({} if weights is None else {"sample_weight": weights}))
         return _of_width(as_score_model(estimator), X.shape[1])
 
     def _levels(self, scale, model):
