@@ -1,10 +1,11 @@
 r"""One fitted potential, and the score model that potentials at several noise levels make.
 
-At level :math:`\sigma_j` the gradient part :math:`\nabla\phi_j` is known. Between levels the
-denoiser's distance from that of the Gaussian far field G is interpolated in :math:`\log\sigma`,
+At level :math:`\sigma_j` the gradient part is that of a reference, whose score :math:`s_0` is a
+gradient itself, plus :math:`\nabla\phi_j`. Between levels the denoiser's distance from that of the
+reference is interpolated in :math:`\log\sigma`,
 
-.. math:: D(x, \sigma) = D_G(x, \sigma) + \sum_j w_j(\sigma)\, \min(\sigma, \sigma_j)^2
-          \big(\nabla\phi_j(x) - \nabla\log G_{\sigma_j}(x)\big),
+.. math:: D(x, \sigma) = D_0(x, \sigma)
+          + \sum_j w_j(\sigma)\, \min(\sigma, \sigma_j)^2\, \nabla\phi_j(x),
 
 with hat functions :math:`w_j`: below the first level the score's distance is kept, above the last
 it fades to zero within one more step. At every level this is the gradient of a potential again.
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models.base import BaseScoreModel
-from skdiffusion.models.gaussian import GaussianModel
+from skdiffusion.models.wrapper import Wrapper
 from skdiffusion.utils.arrays import Parameters, functions, namespace
 
 __all__ = ["Potential", "ProjectedModel"]
@@ -79,31 +80,35 @@ class Potential:
         return seen.matrix + self.features.hessian(x, seen.coefficients)
 
 
-class ProjectedModel(BaseScoreModel):
+class ProjectedModel(Wrapper):
     """The gradient part of a score at several noise levels as one score model.
 
     Parameters
     ----------
-    far_field : GaussianModel
-        What the noised law tends to.
+    reference : BaseScoreModel
+        Conservative.
     levels : array-like of shape (n_levels,)
         Rising and positive.
     potentials : sequence of Potential
-        One per level.
+        One per level: what is added to the reference, in coordinates of isotropic noise.
     """
 
-    is_conservative = True
+    has_density = has_log_prob = has_sample = has_flow = False
 
-    def __init__(self, far_field: GaussianModel, levels: Any, potentials: Any):
-        self.n_features = far_field.n_features
-        self.far_field = far_field
+    def __init__(self, reference: BaseScoreModel, levels: Any, potentials: Any):
+        super().__init__(reference)
         self.levels = np.asarray(levels, dtype=np.float64)
         self.potentials = tuple(potentials)
 
     @property
+    def reference(self) -> BaseScoreModel:
+        """What the potentials are added to."""
+        return self._models[0]
+
+    @property
     def has_jacobian(self) -> bool:
         """Whether Hessians of all potentials are known in closed form."""
-        return all(potential.has_hessian for potential in self.potentials)
+        return self.reference.has_jacobian and all(p.has_hessian for p in self.potentials)
 
     def _shares(self, sigma):
         """Weight of each level, and what its score's distance is multiplied by in the denoiser."""
@@ -121,27 +126,33 @@ class ProjectedModel(BaseScoreModel):
         return shares
 
     def _distance(self, name, x, sigma):
-        """Distance from the far field of the denoiser, or of its Jacobian."""
-        total = 0.0
-        field = {"gradient": "_score", "hessian": "_score_jacobian"}[name]
-        shares = self._shares(sigma)
-        for level, potential, share in zip(self.levels, self.potentials, shares, strict=True):
+        """Distance from the reference of the denoiser, or of its Jacobian, at isotropic noise."""
+        total = x * 0.0 if name == "gradient" else 0.0
+        for potential, share in zip(self.potentials, self._shares(sigma), strict=True):
             if isinstance(share, float) and share == 0:
                 continue
-            here = getattr(potential, name)(x) - getattr(self.far_field, field)(x, float(level))
+            here = getattr(potential, name)(x)
             if np.ndim(share):
                 share = namespace(x).reshape(share, (-1,) + (1,) * (here.ndim - 1))
             total = total + share * here
         return total
 
     def _denoise(self, x, sigma):
-        return self.far_field._denoise(x, sigma) + self._distance("gradient", x, sigma)
+        scale = self._noise_scale_like(x)
+        distance = scale * self._distance("gradient", x / scale, sigma)
+        return self.reference._denoise(x, sigma) + distance
 
     def _score(self, x, sigma):
-        return self.far_field._score(x, sigma) + self._distance("gradient", x, sigma) / sigma**2
+        scale = self._noise_scale_like(x)
+        distance = self._distance("gradient", x / scale, sigma) / scale
+        return self.reference._score(x, sigma) + distance / sigma**2
 
     def _denoise_jacobian(self, x, sigma):
-        return self.far_field._denoise_jacobian(x, sigma) + self._distance("hessian", x, sigma)
+        scale = self._noise_scale_like(x)
+        distance = self._distance("hessian", x / scale, sigma)
+        if np.ndim(scale):
+            distance = distance * scale[:, None] / scale
+        return self.reference._denoise_jacobian(x, sigma) + distance
 
 
 def _clip(value, low, high):

@@ -28,7 +28,6 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import check_cv
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
@@ -36,8 +35,10 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skdiffusion.estimators.base import check_rows, check_weights
 from skdiffusion.geometry._families import Kernel, Polynomial, RandomFeatures, Units
 from skdiffusion.geometry._potential import Potential, ProjectedModel
+from skdiffusion.geometry._problem import Problem, conservative_fraction, simplest_of_the_best
 from skdiffusion.geometry._projection import ALPHAS, cross_validate
 from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel, as_score_model
+from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.random import as_generator, normal_by_row
 from skdiffusion.utils.validation import check_count, check_number, lookup
@@ -82,6 +83,9 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
     sigma : float or array-like of shape (n_levels,), optional
         Noise levels of the score, in the units of X. By default ten, from a twentieth to
         five times the scale of the data.
+    reference : estimator or BaseScoreModel, optional
+        With a score estimator: a conservative score near it, such as ``GMMScore()``. It is its own
+        gradient part, so only the rest has to be fitted. By default the Gaussian of the data.
     alpha : "cv" or float
         Strength of the ridge, in units of the mean squared gradient of a feature.
     cv : int or cross-validation splitter
@@ -111,6 +115,7 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         Over rows.
     potentials_ : list of Potential
         One per level: ``value``, ``gradient``, ``hessian`` at points; ``matrix`` of its quadratic.
+        With a score estimator: what is added to the reference.
     chosen_ : list of str
         Family and strength chosen at each level.
     oof_gradient_ : ndarray of shape (n_samples, n_features)
@@ -160,6 +165,7 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         *,
         score_estimator=None,
         sigma=None,
+        reference=None,
         alpha="cv",
         cv=5,
         degree=3,
@@ -173,6 +179,7 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         self.potential = potential
         self.score_estimator = score_estimator
         self.sigma = sigma
+        self.reference = reference
         self.alpha = alpha
         self.cv = cv
         self.degree = degree
@@ -214,51 +221,54 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
             return self._fit_score(X, weights, sample_weight is not None, rng)
         if self.score_estimator is not None:
             raise ValueError("give the values V of a field or a score_estimator, not both.")
-        problem = _Problem.of(X, V, weights, self.cv, rng)
+        problem = Problem.of(X, V, weights, self.cv, rng)
         found = self._decompose(problem, rng)
         for name in ("levels_", "score_model_", "model_", "far_field_"):
             self.__dict__.pop(name, None)
-        self._set(found)
-        self.conservative_fraction_ = float(self.conservative_fraction_[0])
-        self.conservative_fraction_std_error_ = float(self.conservative_fraction_std_error_[0])
-        gradient = np.vstack([found[0].out_of_fold, np.full(X.shape[1], np.nan)])
+        self._set([found])
+        self.conservative_fraction_, self.conservative_fraction_std_error_ = found[2:4]
+        gradient = np.vstack([found.out_of_fold, np.full(X.shape[1], np.nan)])
         self.oof_gradient_ = gradient[problem.index]
         return self
 
     def _fit_score(self, X, weights, weighted, rng):
-        model = self._score_model(X, weights if weighted else None)
-        scale = np.broadcast_to(
-            model.noise_scale, X.shape[1]
-        )  # where it is one, noise is isotropic
-        Z = X / scale
-        shares = weights / weights.sum()
-        mean = shares @ Z
-        covariance = (Z - mean).T @ ((Z - mean) * shares[:, None])
+        given = weights if weighted else None
+        model = _score_model(self.score_estimator, X, given)
+        # where the noise differs by column, fields are split in coordinates where it does not
+        scale = np.broadcast_to(model.noise_scale, X.shape[1])
+        problem = Problem.of(X / scale, None, weights, self.cv, rng)
+        shares = problem.weights / problem.weights.sum()
+        centred = problem.X - problem.centre
+        covariance = centred.T @ (centred * shares[:, None])
         if not covariance.diagonal().any():
             raise ValueError("X has no variance: all of its rows are the same.")
+        reference = GaussianModel(problem.centre, covariance)
+        if np.ndim(model.noise_scale):
+            reference = AffineModel(reference, scale=scale)
+        if self.reference is not None:
+            reference = _score_model(self.reference, X, given)
+            check_same_space([model, reference])
+            if not reference.is_conservative:
+                raise ValueError("the score of the reference must be known to be a gradient.")
         levels = self._levels(float(np.sqrt(covariance.diagonal().mean())), model)
-        problem = _Problem.of(Z, None, weights, self.cv, rng)
         copies = self.n_noise or int(np.clip(-(-ROWS_PER_LEVEL // len(problem.X)), 1, MOST_COPIES))
         seed = int(rng.integers(2**62))
         noise = normal_by_row(problem.X, copies, seed)
 
         def at(level):
             noised = problem.noised(level * noise)
-            V = scale * model.score(noised.X * scale, level)
-            return self._decompose(noised._replace(V=V), np.random.default_rng(seed))
+            V, known = (scale * m.score(noised.X * scale, level) for m in (model, reference))
+            return self._decompose(noised._replace(V=V), np.random.default_rng(seed), known)
 
         found = Parallel(n_jobs=self.n_jobs)(
             delayed(at)(level) for level in self._progress(levels, "levels")
         )
-        found = [one for [one] in found]
         self.__dict__.pop("oof_gradient_", None)
-        far_field = GaussianModel(mean, covariance)
-        projected = ProjectedModel(far_field, levels, [one.potential for one in found])
         self._set(found)
         self.levels_, self.score_model_ = levels, model
-        anisotropic = np.ndim(model.noise_scale)
-        self.model_ = AffineModel(projected, scale=scale) if anisotropic else projected
-        self.far_field_ = GaussianModel(mean * scale, covariance * np.outer(scale, scale))
+        self.model_ = ProjectedModel(reference, levels, self.potentials_)
+        outer = np.outer(scale, scale)
+        self.far_field_ = GaussianModel(problem.centre * scale, covariance * outer)
         if np.ndim(self.sigma) == 0 and self.sigma is not None:
             self.conservative_fraction_ = float(self.conservative_fraction_[0])
             self.conservative_fraction_std_error_ = float(self.conservative_fraction_std_error_[0])
@@ -270,17 +280,18 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         self.conservative_fraction_ = np.array([one.fraction for one in found])
         self.conservative_fraction_std_error_ = np.array([one.std_error for one in found])
 
-    def _decompose(self, problem, rng):
-        candidates = list(self._candidates(problem, rng))
-        candidate, k = _simplest_of_the_best(candidates, problem)
+    def _decompose(self, problem, rng, known=0.0):
+        """Potential of the field without ``known``, a part of it that is a gradient already."""
+        candidates = list(self._candidates(problem._replace(V=problem.V - known), rng))
+        candidate, k = simplest_of_the_best(candidates, problem)
         potential = candidate.potential(k, problem.centre)
         shares = problem.weights / problem.weights.sum()
         potential.offset = float(shares @ potential.value(problem.X))
-        fraction, error = _fraction(candidate.losses[:, k], problem)
+        fraction, error = conservative_fraction(candidate.losses[:, k], problem)
         name = candidate.name
         if candidate.features is not None and name != "neural":
             name = f"{name}, alpha {candidate.alphas[k]:.1e}"
-        return [_Found(potential, name, fraction, error, candidate.out_of_fold(k))]
+        return _Found(potential, name, fraction, error, candidate.out_of_fold(k))
 
     def _candidates(self, problem, rng):
         """The families that are asked for, each with its out-of-fold losses."""
@@ -326,21 +337,6 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         if self.length_scale is not None:
             check_number(self.length_scale, "length_scale", above=0)
 
-    def _score_model(self, X, weights):
-        estimator = self.score_estimator
-        if isinstance(estimator, BaseScoreModel):
-            return _of_width(estimator, X.shape[1])
-        if estimator is None:
-            from skdiffusion.estimators.empirical import EmpiricalScore
-
-            estimator = EmpiricalScore()
-        if not isinstance(estimator, FrozenEstimator):
-            estimator = clone(estimator)
-            if weights is not None and not has_fit_parameter(estimator, "sample_weight"):
-                raise ValueError(f"{type(estimator).__name__} takes no sample_weight.")
-            estimator.fit(X, **({} if weights is None else {"sample_weight": weights}))
-        return _of_width(as_score_model(estimator), X.shape[1])
-
     def _levels(self, scale, model):
         if self.sigma is None:
             low, high = model.sigma_range
@@ -385,7 +381,10 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         return self.predict(X)
 
     def potential_at(self, X: Any, sigma: Any = None) -> np.ndarray:
-        r"""Potential :math:`\phi`, of mean zero over the rows that were fitted.
+        r"""Potential :math:`\phi` whose gradient :meth:`predict` gives.
+
+        Of a field it has mean zero over the rows that were fitted; of a score it is the log-density
+        of the reference plus such a function.
 
         Parameters
         ----------
@@ -404,12 +403,17 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
             return self.potentials_[0].value(X)
         sigma = self.levels_[0] if sigma is None else sigma
         nearest = int(np.argmin(np.abs(np.log(self.levels_ / sigma))))
-        if not np.isclose(self.levels_[nearest], sigma, rtol=1e-6):
+        level = float(self.levels_[nearest])
+        if not np.isclose(level, sigma, rtol=1e-6):
             raise ValueError(
                 f"there is a potential at the levels {self.levels_.round(4).tolist()} alone; "
                 f"got {sigma!r}."
             )
-        return self.potentials_[nearest].value(X / self.score_model_.noise_scale)
+        reference = self.model_.reference
+        if not reference.has_log_prob:
+            raise ValueError("the potential of the reference is not known in closed form.")
+        added = self.potentials_[nearest].value(X / self.score_model_.noise_scale)
+        return reference.log_prob(X, level) + added
 
     def gauge(self, X: Any, V: Any = None, sigma: Any = None) -> np.ndarray:
         """Gauge part of a field: what is left of V, or of the score, without its gradient part.
@@ -517,124 +521,12 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
             )
 
 
-# ---------------------------------------------------------------------- rows and folds
-
-
-class _Problem(NamedTuple):
-    """Distinct rows with the field at them, folds, and which rows are copies of one."""
-
-    X: np.ndarray
-    V: Any
-    weights: np.ndarray
-    folds: list
-    groups: np.ndarray
-    index: np.ndarray
-
-    @property
-    def centre(self):
-        return (self.weights / self.weights.sum()) @ self.X
-
-    @classmethod
-    def of(cls, X, V, weights, cv, rng):
-        """Equal rows become one with the sum of their weights, in an order that turns with them."""
-        kept = np.flatnonzero(weights)
-        columns = [X[kept]] if V is None else [X[kept], V[kept]]
-        if not isinstance(cv, int):  # copies of a row stay where the splitter put them
-            columns.append(_fold_numbers(cv, X)[kept, None])
-        table, which = np.unique(np.hstack(columns) + 0.0, axis=0, return_inverse=True)
-        if len(table) < 2:
-            raise ValueError("X needs at least two distinct rows of positive weight.")
-        merged = np.bincount(which.ravel(), weights[kept])
-        # by the distance from the mean: an order that rotations and copies leave as it is
-        d = X.shape[1]
-        centred = table[:, :d] - merged @ table[:, :d] / merged.sum()
-        order = np.argsort((centred**2).sum(axis=1), kind="stable")
-        table, merged = table[order], merged[order]
-        index = np.full(len(X), -1)
-        index[kept] = np.argsort(order)[which.ravel()]
-        n = len(table)
-        if isinstance(cv, int):
-            folds = np.array_split(rng.permutation(n), min(check_count(cv, "cv", 2), n))
-        else:
-            folds = [np.flatnonzero(table[:, -1] == k) for k in np.unique(table[:, -1])]
-            if len(folds) < 2:
-                raise ValueError("cv must put rows of positive weight into at least two folds.")
-        V = None if V is None else table[:, d : 2 * d]
-        return cls(table[:, :d], V, merged, folds, np.arange(n), index)
-
-    def noised(self, noise):
-        """Copies with noise ``(n_copies, n, d)``; the copies of a row share its fold."""
-        n_copies, n, d = noise.shape
-        starts = np.arange(n_copies)[:, None] * n
-        return _Problem(
-            (self.X + noise).reshape(-1, d),
-            None,
-            np.tile(self.weights, n_copies),
-            [(starts + rows).ravel() for rows in self.folds],
-            np.tile(self.groups, n_copies),
-            self.index,
-        )
-
-
-def _fold_numbers(cv, X):
-    """Which fold holds out each row."""
-    numbers = np.full(len(X), -1)
-    for k, (_, test) in enumerate(check_cv(cv).split(X)):
-        if (numbers[test] >= 0).any():
-            break
-        numbers[test] = k
-    else:
-        if numbers.min() >= 0 and numbers.max() >= 1:
-            return numbers
-    raise ValueError("cv must hold out every row once, in at least two folds.")
-
-
 class _Found(NamedTuple):
     potential: Potential
     name: str
     fraction: float
     std_error: float
     out_of_fold: np.ndarray
-
-
-def _mean_and_error(values, problem):
-    """Weighted mean over rows and its standard error; copies of a row are one observation."""
-    total = problem.weights.sum()
-    mean = problem.weights @ values / total
-    sums = np.bincount(problem.groups, problem.weights * (values - mean))
-    n = len(sums)
-    return mean, np.sqrt((sums**2).sum() * n / max(n - 1, 1)) / total
-
-
-def _fraction(losses, problem):
-    """Conservative fraction and its standard error, that of a ratio of means."""
-    squares = (problem.V**2).sum(axis=1)
-    energy = problem.weights @ squares / problem.weights.sum()
-    if energy == 0:
-        return 1.0, 0.0
-    rest = problem.weights @ losses / problem.weights.sum() / energy
-    return 1 - rest, _mean_and_error((losses - rest * squares) / energy, problem)[1]
-
-
-def _simplest_of_the_best(candidates, problem):
-    """The candidate and strength of fewest degrees of freedom within one standard error.
-
-    The error is that of the difference from the best, row by row: most of a loss is the gauge,
-    which all candidates share.
-    """
-    shares = problem.weights / problem.weights.sum()
-    best_mean, best = np.inf, None
-    for candidate in candidates:
-        means = shares @ candidate.losses
-        if means.min() < best_mean:
-            best_mean, best = means.min(), candidate.losses[:, means.argmin()]
-    chosen, fewest = None, np.inf
-    for candidate in candidates:
-        for k, dof in enumerate(candidate.final.dof):
-            excess, error = _mean_and_error(candidate.losses[:, k] - best, problem)
-            if excess <= error and (chosen is None or dof < fewest):
-                chosen, fewest = (candidate, k), dof
-    return chosen
 
 
 def _explained(V, gradient, weights):
@@ -661,7 +553,18 @@ def _as_field(V, X):
     return V
 
 
-def _of_width(model, d):
-    if model.n_features != d:
-        raise ValueError(f"the score model has {model.n_features} features, X has {d}.")
+def _score_model(estimator, X, weights):
+    """The score model of an estimator, fitted to X unless it is one that holds or is a model."""
+    if estimator is None:
+        from skdiffusion.estimators.empirical import EmpiricalScore
+
+        estimator = EmpiricalScore()
+    if not isinstance(estimator, (BaseScoreModel, FrozenEstimator)):
+        estimator = clone(estimator)
+        if weights is not None and not has_fit_parameter(estimator, "sample_weight"):
+            raise ValueError(f"{type(estimator).__name__} takes no sample_weight.")
+        estimator.fit(X, **({} if weights is None else {"sample_weight": weights}))
+    model = as_score_model(estimator)
+    if model.n_features != X.shape[1]:
+        raise ValueError(f"the score model has {model.n_features} features, X has {X.shape[1]}.")
     return model

@@ -295,6 +295,30 @@ def test_closed_form_estimators_have_no_gauge():
     np.testing.assert_array_equal(again.predict(X), again.transform(X))
 
 
+def test_a_reference_near_the_score_leaves_less_to_be_fitted():
+    X, level = MIXTURE.sample(300, random_state=0), 0.3
+    model = AdditiveGauge(MIXTURE, 0.3 * TURN)
+    dec = ConservativityDecomposer(score_estimator=model, sigma=level, random_state=0)
+    x = MIXTURE.sample(2000, level, random_state=1)
+    truth = MIXTURE.score(x, level)
+    plain = relative_error(dec.fit(X).predict(x), truth)
+    near = clone(dec).set_params(reference=GMMScore(3, random_state=0)).fit(X)
+    assert relative_error(near.predict(x), truth) < plain
+    perfect = clone(dec).set_params(reference=MIXTURE).fit(X)
+    # what remains is the linear part of the gauge, by chance
+    assert relative_error(perfect.predict(x), truth) < 0.05
+    assert perfect.conservative_fraction_ == pytest.approx(1 / 1.09, abs=0.01)
+    h = 1e-5
+    slopes = [
+        (near.potential_at(x[:9] + e) - near.potential_at(x[:9] - e)) / (2 * h)
+        for e in h * np.eye(2)
+    ]
+    np.testing.assert_allclose(np.stack(slopes, axis=1), near.predict(x[:9]), atol=1e-5)
+    check_score_model(near.as_score_model())
+    with pytest.raises(ValueError, match="must be known to be a gradient"):
+        clone(dec).set_params(reference=model).fit(X)
+
+
 def test_a_gaussian_score_is_found_in_any_units():
     units = np.array([1.0, 30.0])
     inner = AdditiveGauge(GaussianModel([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]]), TURN)
