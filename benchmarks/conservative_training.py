@@ -5,9 +5,10 @@ Three networks of the same size and number of steps: free, free with a penalty o
 asymmetry, and the gradient of an energy. The bound is on the mean log-density of the first 200
 held-out rows, in nats, and its difference from the free network's row by row; samples are 497 by
 the default sampler, told from the held-out rows by 15 neighbours in five folds (0.5 is best). Gauge
-fractions are out of fold by networks on eight noised copies of each row: they are upper bounds, as
-no family of potentials holds the whole gradient part. The projection of the free network is by
-kernels about a Gaussian or a mixture at eight levels.
+fractions are out of fold by networks on eight noised copies of each row. They are upper bounds, as
+no family of potentials holds the whole gradient part, and loose in 64 columns: the energy's network
+has no gauge at all, so what it shows is the error of the fit. The projection of the free network is
+by kernels about a Gaussian or a mixture at eight levels; what it loses is that error too.
 """
 
 import argparse
