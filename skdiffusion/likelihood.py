@@ -126,8 +126,9 @@ class _Flow:
         start = xp.concat([codes] + [codes[:, :1] * 0] * n_integrals, axis=1)
         state, rate, error = follow(self.rates, start, level, last, more, self.tol, self.size)
         rest = TAIL * rate
-        z, integrals = state[:, :d] + rest[:, :d], state[:, d:] + rest[:, d:]
-        squares = xp.sum(z * z - codes * codes, axis=1)
+        z, integrals = state[:, :d], state[:, d:] + rest[:, d:]
+        # to first order in the rest of the way: what turns without end keeps its length
+        squares = xp.sum(z * z + 2 * z * rest[:, :d] - codes * codes, axis=1)
         log_prob = self.far_field.log_prob(x, level) - squares / 2 + xp.mean(integrals, axis=1)
         error = error + TAIL_ERROR * self.size(rest, state)
         if n_integrals == 1:

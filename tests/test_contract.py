@@ -5,6 +5,7 @@ import pytest
 
 from skdiffusion import datasets
 from skdiffusion.models import (
+    AdditiveGauge,
     AffineModel,
     EmpiricalModel,
     GaussianModel,
@@ -64,6 +65,7 @@ MODELS = {
     "product": ProductModel([GAUSSIAN, MIXTURE], [0.5, 1.0]),
     "tempered": TemperedModel(MIXTURE, 0.7),
     "guided": GuidedModel(MIXTURE, gradient=towards_zero),
+    "turned": AdditiveGauge(MIXTURE, [[0, 2, 0], [-2, 0, 1], [0, -1, 0]], fade=3.0),
     "stacked": StackedModel([GAUSSIAN, MIXTURE], [0.1, 1.0, 10.0], [[0, 1], [0.3, 0.7], [1, 0]]),
     "noise callable": as_callable("noise", "vp"),
     "velocity callable": as_callable("velocity", "flow_matching"),

@@ -13,6 +13,7 @@ from skdiffusion.models.compose import (
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.models.empirical import BarycentricModel, EmpiricalModel
 from skdiffusion.models.external import CallableModel, as_score_model
+from skdiffusion.models.gauge import AdditiveGauge
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.guided import GuidedModel, LabelGuidedModel
 from skdiffusion.models.jacobian import (
@@ -31,6 +32,7 @@ from skdiffusion.models.superposition import SuperpositionModel
 from skdiffusion.models.uniform import UniformModel
 
 __all__ = [
+    "AdditiveGauge",
     "AffineModel",
     "AtTime",
     "BarycentricModel",

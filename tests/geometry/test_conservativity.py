@@ -1,0 +1,463 @@
+"""ConservativityDecomposer: known splits, chance levels, and the manners of scikit-learn."""
+
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skdiffusion import ConservativityDecomposer, GaussianScore, GMMScore
+from skdiffusion.datasets import make_gaussian
+from skdiffusion.geometry import linear_gradient
+from skdiffusion.likelihood import flow_log_prob
+from skdiffusion.models import (
+    AdditiveGauge,
+    AffineModel,
+    GaussianModel,
+    MixtureModel,
+    ProductModel,
+    as_score_model,
+)
+from skdiffusion.utils.estimator_checks import check_score_model
+
+TURN = np.array([[0.0, -1.0], [1.0, 0.0]])
+MIXTURE = MixtureModel([1, 1, 1], [[2.0, 0.0], [-2.0, 0.0], [0.0, 2.0]], [0.5, 0.5, 0.5])
+
+
+def exact_moments(n, covariance, seed=0):
+    """Rows of mean zero with exactly this covariance."""
+    z = np.random.default_rng(seed).standard_normal((n, len(covariance)))
+    z = z - z.mean(axis=0)
+    z = z @ np.linalg.inv(np.linalg.cholesky(z.T @ z / n)).T
+    return z @ np.linalg.cholesky(covariance).T
+
+
+def relative_error(found, truth):
+    return np.sqrt(((found - truth) ** 2).sum() / (truth**2).sum())
+
+
+# ------------------------------------------------------------------ known answers
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e5])
+def test_a_linear_field_is_split_exactly(scale, rng):
+    root, M = rng.standard_normal((2, 3, 3))
+    covariance = root @ root.T
+    X = scale * exact_moments(200, covariance) + 10 * scale
+    V = (X - 3 * scale) @ M.T + 5 * scale
+    dec = ConservativityDecomposer("linear", random_state=0).fit(X, V)
+    S = linear_gradient(M, covariance)
+    np.testing.assert_allclose(dec.potentials_[0].matrix, S, atol=1e-9)
+    gradient, gauge = dec.decompose(X, V)
+    np.testing.assert_allclose(gradient + gauge, V, rtol=1e-14)
+    mean = X.mean(axis=0)
+    np.testing.assert_allclose(gauge, (X - mean) @ (M - S).T, atol=1e-9 * np.abs(V).max())
+    # orthogonal, so energies add up
+    whole, *parts = ((a**2).sum() for a in (V, gradient, gauge))
+    assert whole == pytest.approx(sum(parts), rel=1e-10)
+    assert dec.score(X, V) == pytest.approx(parts[0] / whole, rel=1e-10)
+    assert abs(dec.potential_at(X).mean()) < 1e-10 * np.abs(dec.potential_at(X)).max()
+
+
+def test_the_shear_of_the_paper_out_of_fold():
+    X, _ = make_gaussian(4000, 2, covariance=[1.0, 4.0], random_state=0)
+    V = X @ np.array([[0.0, 1.0], [0.0, 0.0]]).T
+    dec = ConservativityDecomposer("linear", random_state=0).fit(X, V)
+    assert abs(dec.conservative_fraction_ - 0.8) < 4 * dec.conservative_fraction_std_error_
+    assert dec.conservative_fraction_std_error_ < 0.02
+
+
+def test_a_singular_covariance_is_no_obstacle(rng):
+    X = exact_moments(100, np.diag([1.0, 2.0]))
+    X = np.column_stack([X, np.full(100, 7.0)])
+    M = np.arange(9.0).reshape(3, 3)
+    dec = ConservativityDecomposer("linear", random_state=0).fit(X, (X - [0, 0, 7]) @ M.T)
+    expected = [[0, 5 / 3, 6], [5 / 3, 4, 7], [6, 7, 0]]  # nothing is known of the last entry
+    np.testing.assert_allclose(dec.potentials_[0].matrix, expected, atol=1e-10)
+    few = ConservativityDecomposer(random_state=0).fit(
+        rng.standard_normal((5, 12)), np.ones((5, 12))
+    )
+    np.testing.assert_allclose(
+        few.predict(np.zeros((1, 12))), 1, atol=1e-6
+    )  # fewer rows than columns
+
+
+@pytest.mark.parametrize("potential", ["polynomial", "auto"])
+def test_a_quadratic_field_under_a_normal_law(potential):
+    X, _ = make_gaussian(4000, 2, covariance=1.0, random_state=1)
+    V = np.stack([X[:, 1] ** 2, 0 * X[:, 1]], axis=1)
+    dec = ConservativityDecomposer(potential, random_state=0).fit(X, V)
+    Y, _ = make_gaussian(2000, 2, covariance=1.0, random_state=2)
+    truth = np.stack([Y[:, 1] ** 2 / 3 + 2 / 3, 2 * Y[:, 0] * Y[:, 1] / 3], axis=1)
+    # nine coefficients at a noise of order one and heavy tails; the field itself is off by 0.9
+    assert relative_error(dec.predict(Y), truth) < 0.15
+    assert abs(dec.conservative_fraction_ - 5 / 9) < 4 * dec.conservative_fraction_std_error_
+
+
+def test_a_gauge_with_divergence_has_no_gradient_part():
+    X, _ = make_gaussian(2000, 2, covariance=1.0, random_state=0)
+    V = np.stack([X[:, 0] * X[:, 1], 1 - X[:, 0] ** 2], axis=1)
+    dec = ConservativityDecomposer(random_state=0).fit(X, V)
+    assert abs(dec.conservative_fraction_) < 0.02
+    assert (V**2).sum(axis=1).mean() == pytest.approx(3, abs=0.5)
+
+
+@pytest.mark.parametrize("d", [2, 8, 32])
+def test_a_pure_gauge_on_a_mixture_has_fraction_zero(d):
+    rng = np.random.default_rng(d)
+    means, Q = rng.standard_normal((3, d)), rng.standard_normal((d, d))
+    law = MixtureModel([1, 2, 3], 2 * means, [0.5, 1.0, 0.3])
+    X = law.sample(2000, random_state=0)
+    dec = ConservativityDecomposer(random_state=0).fit(X, law.score(X, 0.0) @ (Q - Q.T).T)
+    # the linear part alone has d(d+1)/2 numbers to get wrong: some (d+1)/(2n) of the energy
+    assert abs(dec.conservative_fraction_) < 0.02
+
+
+def test_half_of_a_turned_score_is_its_gradient():
+    X, Y = MIXTURE.sample(5000, random_state=0), MIXTURE.sample(3000, random_state=1)
+    model = AdditiveGauge(MIXTURE, TURN)
+    dec = ConservativityDecomposer(random_state=0).fit(X, model.score(X, 0.0))
+    # the fit can only fall short of the fraction, by its own estimation error
+    assert 0.47 < dec.conservative_fraction_ < 0.5 + 3 * dec.conservative_fraction_std_error_
+    assert relative_error(dec.predict(Y), MIXTURE.score(Y, 0.0)) < 0.15
+    assert relative_error(model.score(Y, 0.0), MIXTURE.score(Y, 0.0)) == pytest.approx(1)
+    assert dec.score(Y, model.score(Y, 0.0)) == pytest.approx(dec.conservative_fraction_, abs=0.02)
+
+
+@pytest.mark.parametrize("potential", ["linear", "polynomial", "kernel", "random_features"])
+def test_gradients_of_quadratics_and_constants_are_explained(potential, rng):
+    X = rng.standard_normal((60, 3))
+    A = rng.standard_normal((3, 3))
+    dec = ConservativityDecomposer(potential, random_state=0)
+    for V in (X @ (A + A.T), np.ones_like(X)):
+        dec.fit(X, V)
+        assert dec.score(X, V) == pytest.approx(1, abs=1e-9)
+        assert dec.conservative_fraction_ == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("potential", ["polynomial", "kernel", "random_features", "neural"])
+def test_the_field_is_the_gradient_of_the_potential(potential, rng):
+    X = rng.standard_normal((80, 2)) * [3.0, 0.1] + 5
+    V = np.cos(X)
+    dec = ConservativityDecomposer(potential, cv=2, n_components=8, random_state=0).fit(X, V)
+    x, h = X[:10], 1e-5
+    step = h * np.eye(2)
+    slopes = [(dec.potential_at(x + e) - dec.potential_at(x - e)) / (2 * h) for e in step]
+    field = dec.predict(x)
+    np.testing.assert_allclose(np.stack(slopes, axis=1), field, atol=1e-6 * np.abs(field).max())
+    bends = np.stack([(dec.predict(x + e) - dec.predict(x - e)) / (2 * h) for e in step], axis=2)
+    hessian = dec.potentials_[0].hessian(x)
+    np.testing.assert_allclose(bends, hessian, atol=1e-5 * np.abs(hessian).max())
+
+
+def test_small_networks_find_the_gradient_too():
+    X, Y = MIXTURE.sample(600, random_state=0), MIXTURE.sample(1000, random_state=1)
+    V = AdditiveGauge(MIXTURE, TURN).score(X, 0.0)
+    dec = ConservativityDecomposer("neural", cv=3, n_components=24, random_state=0).fit(X, V)
+    linear = ConservativityDecomposer("linear", random_state=0).fit(X, V)
+    truth = MIXTURE.score(Y, 0.0)
+    # an untrained network would leave the linear part, off by 0.8
+    assert relative_error(dec.predict(Y), truth) < 0.5 * relative_error(linear.predict(Y), truth)
+    assert dec.conservative_fraction_ > linear.conservative_fraction_ + 0.15
+
+
+# ------------------------------------------------------------------ invariances
+
+
+@pytest.mark.parametrize("potential", ["linear", "polynomial", "kernel", "auto"])
+def test_a_rotated_problem_has_the_rotated_answer(potential, rng):
+    X, _ = make_gaussian(300, 3, random_state=0)
+    V = np.sin(X[:, [1, 2, 0]]) + X
+    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    dec = ConservativityDecomposer(potential, random_state=0)
+    straight = dec.fit(X, V)
+    fraction, field = straight.conservative_fraction_, straight.predict(X)
+    turned = clone(dec).fit(X @ turn.T + 3, V @ turn.T)
+    assert turned.conservative_fraction_ == pytest.approx(fraction, rel=1e-8)
+    np.testing.assert_allclose(turned.predict(X @ turn.T + 3), field @ turn.T, atol=1e-7)
+
+
+@pytest.mark.parametrize("potential", ["linear", "auto"])
+def test_a_weight_is_a_number_of_copies(potential, rng):
+    X = rng.standard_normal((120, 2))
+    V = np.sin(X[:, ::-1]) + X
+    weights = rng.integers(0, 4, 120)
+    order = rng.permutation(weights.sum())
+    dec = ConservativityDecomposer(potential, random_state=0)
+    weighted = dec.fit(X, V, sample_weight=weights).predict(X)
+    copies = [np.repeat(a, weights, axis=0)[order] for a in (X, V)]
+    np.testing.assert_allclose(clone(dec).fit(*copies).predict(X), weighted, atol=1e-9)
+    assert np.isnan(dec.oof_gradient_[weights == 0]).all()
+    assert np.isfinite(dec.oof_gradient_[weights > 0]).all()
+
+
+def test_columns_of_any_units(rng):
+    X, V = rng.standard_normal((2, 400, 2))
+    V = V * 0.1 + np.stack([np.cos(X[:, 0]), 0 * X[:, 0]], axis=1)  # a gradient along one column
+    units = np.array([1.0, 1e4])
+    dec = ConservativityDecomposer(random_state=0).fit(X * units, V / units)
+    assert dec.conservative_fraction_ > 0.8
+
+
+def test_out_of_fold_fields_never_saw_their_rows(rng):
+    # a field without any law behind it: what is interpolated in sample is worth nothing outside
+    X, V = rng.standard_normal((2, 100, 2))
+    dec = ConservativityDecomposer("kernel", alpha=1e-7, length_scale=0.2, random_state=0).fit(X, V)
+    assert dec.score(X, V) > 0.4
+    assert dec.conservative_fraction_ < 0
+    rest = ((V - dec.oof_gradient_) ** 2).sum() / (V**2).sum()
+    assert dec.conservative_fraction_ == pytest.approx(1 - rest)
+
+
+def test_standard_errors_are_those_of_repetitions():
+    def fraction(seed):
+        X = MIXTURE.sample(300, random_state=seed)
+        V = X @ np.array([[1.0, 2.0], [0.0, 1.0]]).T
+        dec = ConservativityDecomposer("linear", random_state=0).fit(X, V)
+        return dec.conservative_fraction_, dec.conservative_fraction_std_error_
+
+    found, errors = np.array([fraction(seed) for seed in range(60)]).T
+    # the deviation of 60 repetitions is itself known to 9%
+    assert found.std() == pytest.approx(errors.mean(), rel=0.3)
+
+
+# ------------------------------------------------------------------ scores
+
+
+@pytest.fixture(scope="module")
+def turned_model():
+    return AdditiveGauge(MIXTURE, 2 * TURN, fade=20.0)
+
+
+@pytest.fixture(scope="module")
+def decomposed(turned_model):
+    X = MIXTURE.sample(1500, random_state=0)
+    return ConservativityDecomposer("kernel", score_estimator=turned_model, random_state=0).fit(X)
+
+
+def test_fractions_per_level_of_a_turned_model(decomposed):
+    found, errors = decomposed.conservative_fraction_, decomposed.conservative_fraction_std_error_
+    assert found.shape == errors.shape == decomposed.levels_.shape == (10,)
+    strength = 2 / (1 + (decomposed.levels_ / 20) ** 4)
+    truth = 1 / (1 + strength**2)
+    # |r|^2 = 4 |s|^2 is what the few potentials have to see through
+    np.testing.assert_allclose(found, truth, atol=0.04)
+    assert (found < truth + 4 * errors + 1e-3).all()
+
+
+def test_the_projected_model_is_a_score_model_near_the_truth(decomposed, turned_model):
+    model = decomposed.as_score_model()
+    check_score_model(model)
+    assert as_score_model(decomposed) is model
+    for level in (0.1, 0.3, 1.0, 3.0):
+        x = MIXTURE.sample(2000, level, random_state=1)
+        truth = MIXTURE.score(x, level)
+        before = relative_error(turned_model.score(x, level), truth)
+        assert relative_error(model.score(x, level), truth) < 0.2 * before
+        np.testing.assert_array_equal(model.score(x, level), decomposed.predict(x, level))
+    x = MIXTURE.sample(40, 0.1, random_state=2)
+    found = flow_log_prob(model, x, decomposed.far_field_, 0.1, 40.0).log_prob
+    # gauges twice the score on 1500 rows leave an error of some tenths of a nat per row
+    assert abs((found - MIXTURE.log_prob(x, 0.1)).mean()) < 0.2
+
+
+def test_levels_between_those_that_were_fitted(decomposed):
+    x = MIXTURE.sample(50, 0.5, random_state=0)
+    at, h = decomposed.levels_[3], 1e-6
+    middle = decomposed.predict(x, at)
+    for nearby in (at * (1 - h), at * (1 + h)):
+        np.testing.assert_allclose(decomposed.predict(x, nearby), middle, atol=1e-3)
+    per_row = decomposed.predict(x, np.where(np.arange(50) < 25, at, 0.9))
+    np.testing.assert_allclose(per_row[:25], middle[:25], rtol=1e-12)
+    np.testing.assert_allclose(per_row[25:], decomposed.predict(x, 0.9)[25:], rtol=1e-12)
+    # far out it is the Gaussian
+    far = decomposed.far_field_
+    np.testing.assert_allclose(decomposed.predict(x, 1e3), far.score(x, 1e3), rtol=1e-12)
+
+
+def test_closed_form_estimators_have_no_gauge():
+    X = MIXTURE.sample(800, random_state=0)
+    dec = ConservativityDecomposer(
+        score_estimator=GMMScore(3, random_state=0), sigma=[0.5, 2.0], random_state=0
+    ).fit(X)
+    assert (dec.conservative_fraction_ > 0.97).all()
+    assert (dec.conservative_fraction_ <= 1).all()
+    assert dec.score(X) > 0.97
+    fitted = FrozenEstimator(GMMScore(3, random_state=0).fit(X))
+    again = clone(dec).set_params(score_estimator=fitted).fit(X)
+    np.testing.assert_allclose(again.conservative_fraction_, dec.conservative_fraction_)
+    np.testing.assert_array_equal(again.predict(X), again.transform(X))
+
+
+def test_a_reference_near_the_score_leaves_less_to_be_fitted():
+    X, level = MIXTURE.sample(300, random_state=0), 0.3
+    model = AdditiveGauge(MIXTURE, 0.3 * TURN)
+    dec = ConservativityDecomposer(score_estimator=model, sigma=level, random_state=0)
+    x = MIXTURE.sample(2000, level, random_state=1)
+    truth = MIXTURE.score(x, level)
+    plain = relative_error(dec.fit(X).predict(x), truth)
+    near = clone(dec).set_params(reference=GMMScore(3, random_state=0)).fit(X)
+    assert relative_error(near.predict(x), truth) < plain
+    perfect = clone(dec).set_params(reference=MIXTURE).fit(X)
+    # what remains is the linear part of the gauge, by chance
+    assert relative_error(perfect.predict(x), truth) < 0.05
+    assert perfect.conservative_fraction_ == pytest.approx(1 / 1.09, abs=0.01)
+    h = 1e-5
+    slopes = [
+        (near.potential_at(x[:9] + e) - near.potential_at(x[:9] - e)) / (2 * h)
+        for e in h * np.eye(2)
+    ]
+    np.testing.assert_allclose(np.stack(slopes, axis=1), near.predict(x[:9]), atol=1e-5)
+    check_score_model(near.as_score_model())
+    with pytest.raises(ValueError, match="must be known to be a gradient"):
+        clone(dec).set_params(reference=model).fit(X)
+
+
+def test_a_gaussian_score_is_found_in_any_units():
+    units = np.array([1.0, 30.0])
+    inner = AdditiveGauge(GaussianModel([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]]), TURN)
+    model = AffineModel(inner, scale=units)
+    X = AffineModel(inner.model, scale=units).sample(2000, random_state=0)
+    dec = ConservativityDecomposer("linear", score_estimator=model, sigma=3.0, random_state=0).fit(
+        X
+    )
+    assert dec.conservative_fraction_ == pytest.approx(0.5, abs=0.02)
+    truth = AffineModel(inner.model, scale=units).score(X, 3.0)
+    assert relative_error(dec.predict(X), truth) < 0.05
+    gradient, gauge = dec.decompose(X)
+    np.testing.assert_allclose(gradient + gauge, model.score(X, 3.0), rtol=1e-12)
+
+
+def test_guidance_mixes_gauges_into_no_gauge_unless_they_are_projected_first():
+    # of two branches the rate is w (1 - w) <r_u - r_c, s_c - s_u>, not zero
+    conditional = GaussianModel([1.0, 0.0], [[1.0, 0.0], [0.0, 0.3]])
+    marginal = GaussianModel([0.0, 0.0], [[1.0, 0.3], [0.3, 2.0]])
+    branches = AdditiveGauge(conditional, TURN), AdditiveGauge(marginal, -2 * TURN)
+    w, level = 3.0, 0.5
+    truth = ProductModel([conditional, marginal], [w, 1 - w])
+    guided = ProductModel(branches, [w, 1 - w])
+    x = conditional.sample(300, level, random_state=0)
+    r_c, r_u = (m.gauge(x, level) for m in branches)
+    gap = conditional.score(x, level) - marginal.score(x, level)
+    expected = w * (1 - w) * ((r_u - r_c) * gap).sum(axis=1)
+    from skdiffusion.geometry import strong_gauge_residual
+
+    found = strong_gauge_residual(guided, truth, x, level)
+    np.testing.assert_allclose(found, expected, atol=1e-10 * np.abs(expected).max())
+    assert np.abs(expected).max() > 1
+    projected = [
+        ConservativityDecomposer("linear", score_estimator=m, sigma=level, random_state=0)
+        .fit(m.model.sample(4000, random_state=1))
+        .as_score_model()
+        for m in branches
+    ]
+    harmless = strong_gauge_residual(ProductModel(projected, [w, 1 - w]), truth, x, level)
+    assert np.abs(harmless).mean() < 0.1 * np.abs(expected).mean()
+
+
+# ------------------------------------------------------------------ the contract
+
+
+@pytest.mark.foreign_state
+@parametrize_with_checks(
+    [
+        ConservativityDecomposer("linear", sigma=[0.5, 1.0], n_noise=1),
+        ConservativityDecomposer("kernel", sigma=1.0, n_noise=1),
+    ]
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def test_model_selection_over_potentials():
+    X = MIXTURE.sample(400, random_state=0)
+    V = AdditiveGauge(MIXTURE, TURN).score(X, 0.0)
+    dec = ConservativityDecomposer(random_state=0)
+    search = GridSearchCV(dec, {"potential": ["linear", "polynomial", "kernel"]}, cv=3).fit(X, V)
+    assert search.best_params_ == {"potential": "kernel"}
+    assert 0.3 < search.best_score_ < 0.55
+    scores = cross_val_score(clone(dec).set_params(potential="linear"), X, V, cv=KFold(4))
+    assert np.abs(scores - 0.16).max() < 0.1  # as the linear part of a larger sample
+    pipeline = make_pipeline(StandardScaler(), clone(dec)).fit(X, V)
+    assert pipeline.predict(X).shape == X.shape
+
+
+def test_copies_jobs_and_containers(rng):
+    pandas = pytest.importorskip("pandas")
+    X = rng.standard_normal((60, 2))
+    model = AdditiveGauge(GaussianModel(np.zeros(2), 1.0), TURN)
+    dec = ConservativityDecomposer(score_estimator=model, sigma=[0.5, 1.0], random_state=0)
+    one = clone(dec).fit(X)
+    two = clone(dec).set_params(n_jobs=2).fit(X)
+    np.testing.assert_array_equal(one.predict(X), two.predict(X))
+    for copied in (pickle.loads(pickle.dumps(one)), joblib.hash(one) and clone(one).fit(X)):
+        np.testing.assert_array_equal(copied.predict(X, 1.0), one.predict(X, 1.0))
+    frame = pandas.DataFrame(X, columns=["a", "b"])
+    out = clone(dec).set_output(transform="pandas").fit(frame).transform(frame)
+    assert list(out.columns) == ["a", "b"]
+    assert list(out.index) == list(frame.index)
+
+
+def test_a_splitter_may_deal_out_the_rows(rng):
+    X = rng.standard_normal((50, 2))
+    dec = ConservativityDecomposer("linear", cv=KFold(5)).fit(X, X)
+    assert dec.conservative_fraction_ == pytest.approx(1)
+    with pytest.raises(ValueError, match="every row once"):
+        ConservativityDecomposer("linear", cv=[(np.arange(25), np.arange(25, 50))]).fit(X, X)
+
+
+@pytest.mark.parametrize(
+    "V, message",
+    [
+        (np.ones((20, 3)), r"V must hold the field at each row of X, shape \(20, 2\)"),
+        (np.ones((19, 2)), "V must hold the field"),
+        (np.linspace(0, 1, 20), "V must hold the field"),
+        (np.full((20, 2), np.nan), "V contains NaN"),
+    ],
+)
+def test_fields_of_another_shape_are_refused(V, message):
+    with pytest.raises(ValueError, match=message):
+        ConservativityDecomposer("linear").fit(np.random.default_rng(0).normal(size=(20, 2)), V)
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"potential": "quadratic"}, "Unknown potential 'quadratic'"),
+        ({"alpha": -1.0}, "alpha must be"),
+        ({"cv": 1}, "cv must be an integer of at least 2"),
+        ({"degree": 2}, "degree must be"),
+        ({"length_scale": 0.0}, "length_scale must be"),
+        ({"n_components": 0}, "n_components must be"),
+        ({"score_estimator": GaussianScore()}, "not both"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(parameters, message, rng):
+    X = rng.standard_normal((20, 2))
+    with pytest.raises(ValueError, match=message):
+        ConservativityDecomposer(**parameters).fit(X, X)
+
+
+def test_impossible_requests_are_refused(rng):
+    X = rng.standard_normal((20, 2))
+    dec = ConservativityDecomposer("linear").fit(X, X)
+    with pytest.raises(ValueError, match="no noise level"):
+        dec.predict(X, 1.0)
+    with pytest.raises(ValueError, match="make no score model"):
+        dec.as_score_model()
+    with pytest.raises(ValueError, match="V is needed"):
+        dec.gauge(X)
+    with pytest.raises(ValueError, match="sigma must be"):
+        ConservativityDecomposer(sigma=[0.0, 1.0]).fit(X)
+    scored = ConservativityDecomposer("linear", sigma=[1.0]).fit(X)
+    with pytest.raises(ValueError, match="at the levels"):
+        scored.potential_at(X, 2.0)
+    with pytest.raises(ValueError, match="has 3 features"):
+        wide = GaussianModel(np.zeros(3), 1.0)
+        ConservativityDecomposer(score_estimator=wide, sigma=1.0).fit(X)
