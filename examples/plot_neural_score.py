@@ -3,8 +3,8 @@
 A network that learns to write digits
 =====================================
 
-A network asked for what the linear denoiser misses starts as the Gaussian of the data; asked for the whole
-denoiser it first has to learn that Gaussian. The picture shows
+A network asked for what the linear denoiser misses starts as the Gaussian of the data; asked for
+the whole denoiser it first has to learn that Gaussian. The picture shows
 
 - the validation bound, in nats per row, against the steps of training for both,
 - digits drawn by label, one label a row.
