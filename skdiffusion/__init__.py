@@ -35,7 +35,16 @@ _HOMES = {
     ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_SUBMODULES = ["datasets", "estimators", "inspection", "models", "samplers", "schedules"]
+_SUBMODULES = [
+    "compose",
+    "datasets",
+    "estimators",
+    "inspection",
+    "metrics",
+    "models",
+    "samplers",
+    "schedules",
+]
 
 __all__ = ["__version__", *sorted(_HOME_OF), *_SUBMODULES]
 

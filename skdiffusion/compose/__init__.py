@@ -1,0 +1,1 @@
+"""Composition: pipelines with densities, imputation, denoising and outlier detection."""
