@@ -14,7 +14,6 @@ The same seed is used for every candidate, so that the noise of the comparison i
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from skdiffusion.metrics.c2st import c2st
 from skdiffusion.metrics.discrepancy import energy_distance, mmd
 from skdiffusion.metrics.frechet import frechet_distance
 from skdiffusion.metrics.wasserstein import sliced_wasserstein
+from skdiffusion.utils.drawing import draw_rows
 from skdiffusion.utils.validation import check_count, lookup
 
 __all__ = ["DensityScorer", "SampleScorer", "get_scorer", "get_scorer_names"]
@@ -92,16 +92,8 @@ class SampleScorer:
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
         """Score of a fitted estimator on the rows ``X``, larger is better."""
-        generated = self._draw(estimator, self.n_samples or len(X))
+        generated = draw_rows(estimator, self.n_samples or len(X), self.random_state)
         return -float(self.distance(np.asarray(X), np.asarray(generated), **self.options))
-
-    def _draw(self, estimator, n_samples):
-        sample = estimator.sample
-        if "random_state" not in inspect.signature(sample).parameters:
-            drawn = sample(n_samples)
-        else:
-            drawn = sample(n_samples, random_state=self.random_state)
-        return drawn[0] if isinstance(drawn, tuple) else drawn  # mixtures of scikit-learn: labels
 
     def __repr__(self):
         return f"{type(self).__name__}({self.distance.__name__})"
