@@ -23,7 +23,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.estimators import GMMScore
 from skdiffusion.estimators._condition import guided_rows
-from skdiffusion.models import ConditionedModel, KnownColumnsModel, as_score_model, posterior
+from skdiffusion.models import (
+    ConditionedModel,
+    GaussianModel,
+    KnownColumnsModel,
+    as_score_model,
+    posterior,
+)
 from skdiffusion.models.measurement import has_posterior
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, lookup
@@ -32,6 +38,8 @@ __all__ = ["DiffusionImputer"]
 
 ROWS_PER_COMPONENT, MOST_COMPONENTS = 20, 10
 """Of the default mixture, whose pseudo-rows keep small components regular."""
+N_NORMAL_ROUNDS = 3
+"""A round takes the error of what is missing down to the share that is missing."""
 N_COMPLETIONS = 3
 """Completions of every row that an estimator is fitted to together."""
 METHODS = {"exact": None, "guided": ConditionedModel, "repaint": KnownColumnsModel}
@@ -103,7 +111,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         method="auto",
         sample_posterior=False,
         n_draws=16,
-        n_rounds=4,
+        n_rounds=3,
         sampler=None,
         n_steps=None,
         random_state=None,
@@ -196,14 +204,21 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return _kept(self._draws(self.estimator_, rows, n, as_generator(random_state)), rows)
 
     def _fitted_to_completions(self, estimator, rows, rng):
-        """The estimator fitted to draws of what is missing, first from one normal law.
+        """The estimator fitted to draws of what is missing: EM with its expectation sampled.
 
-        Every round draws anew from what the last one fitted: EM with its expectation sampled.
+        It begins with independent columns and goes on with one normal law.
         """
-        law = GMMScore(1).fit(rows)
-        for _ in range(self.n_rounds):
-            completed = np.concatenate(self._draws(law, rows, N_COMPLETIONS, rng))
-            law = clone(estimator).fit(completed)
+        values = rows.astype(np.float64)
+        variances = np.nanvar(values, axis=0)
+        model = GaussianModel(np.nanmean(values, axis=0), np.where(variances > 0, variances, 1.0))
+        for _ in range(N_NORMAL_ROUNDS):
+            draws = posterior(model, values, n_draws=N_COMPLETIONS, random_state=rng).draws
+            model = GMMScore(1).fit(np.concatenate(draws)).model_
+        draws = posterior(model, values, n_draws=N_COMPLETIONS, random_state=rng).draws
+        law = clone(estimator).fit(np.concatenate(draws))
+        for _ in range(self.n_rounds - 1):
+            draws = self._draws(law, rows, N_COMPLETIONS, rng)
+            law = clone(estimator).fit(np.concatenate(draws))
         return law
 
     def _draws(self, estimator, rows, n_draws, rng):

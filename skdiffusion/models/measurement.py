@@ -16,12 +16,10 @@ errors, :math:`x' + G_k (y - A x' - s\,e)` has the posterior law. For rows blurr
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
 import sklearn
 from sklearn.utils import gen_batches
 
@@ -33,8 +31,6 @@ from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["LinearMeasurement", "Posterior", "has_posterior", "posterior"]
-
-LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def has_posterior(model: Any) -> bool:
     """Whether a model's posterior given linear measurements is known in closed form."""
     if isinstance(model, AffineModel):
         return has_posterior(model.model)
-    return _solve.dispatch(type(model)) is not _solve.dispatch(object)
+    return _law.dispatch(type(model)) is not _law.dispatch(object)
 
 
 def posterior(
@@ -145,13 +141,13 @@ def posterior(
     d = model.n_features
     matrix = np.eye(d) if matrix is None else np.asarray(matrix, dtype=np.float64)
     values = np.asarray(values, dtype=np.float64)
-    rng = as_generator(random_state)
+    rng, law = as_generator(random_state), _law(model)
     mean, draws = np.empty((len(values), d)), np.empty((n_draws, len(values), d))
     patterns, labels = np.unique(np.isnan(values), axis=0, return_inverse=True)
     for p, missing in enumerate(patterns):
         rows, seen = np.flatnonzero(np.reshape(labels, -1) == p), ~missing
         block = _Measured(matrix[seen], values[np.ix_(rows, seen)], noise)
-        mean[rows], draws[:, rows] = _solve(model, block, n_draws, rng)
+        mean[rows], draws[:, rows] = law.solve(block, n_draws, rng)
     return Posterior(mean, draws)
 
 
@@ -162,99 +158,118 @@ class _Measured(NamedTuple):
     values: np.ndarray
     noise: float
 
-    def gain(self, covariance):
-        """Gain ``C A' B^-1``, and the triangular factor of B."""
-        cross = covariance @ self.matrix.T
+    def gains(self, covariances):
+        """Gains ``C A' B^-1`` of covariances ``(k, d, d)``, and W with ``W' W = B^-1``."""
+        cross = covariances @ self.matrix.T
         inner = self.matrix @ cross + self.noise**2 * np.eye(len(self.matrix))
-        scale = np.sqrt(np.maximum(inner.diagonal(), np.finfo(float).tiny))
-        try:  # the correlation: units do not matter then
-            factor = np.linalg.cholesky(inner / np.outer(scale, scale)) * scale[:, None]
+        scale = np.sqrt(np.maximum(np.diagonal(inner, axis1=1, axis2=2), np.finfo(float).tiny))
+        try:  # of the correlation: units do not matter then
+            factors = np.linalg.cholesky(inner / (scale[:, :, None] * scale[:, None, :]))
         except np.linalg.LinAlgError:
             raise ValueError(
                 "what is measured has a singular covariance under the model: give a positive "
                 "noise, or measure each thing once."
             ) from None
-        return scipy.linalg.cho_solve((factor, True), cross.T).T, factor
+        whiten = np.linalg.inv(factors) / scale[:, None, :]
+        return cross @ np.swapaxes(whiten, 1, 2) @ whiten, whiten
 
     def errors(self, shape, rng):
         return self.noise * rng.standard_normal(shape) if self.noise else 0.0
 
 
+class _Mixture:
+    """Components with means and covariances of their own."""
+
+    def __init__(self, weights, means, covariances):
+        with np.errstate(divide="ignore"):
+            self.log_weights = np.log(weights)
+        self.means, self.covariances = np.asarray(means), covariances
+        self.matrices = np.stack([covariance.to_matrix() for covariance in covariances])
+
+    def solve(self, measured, n_draws, rng):
+        (n, m), d = measured.values.shape, self.means.shape[1]
+        residuals = measured.values - (self.means @ measured.matrix.T)[:, None]
+        gains, whiten = measured.gains(self.matrices)
+        squares = ((residuals @ np.swapaxes(whiten, 1, 2)) ** 2).sum(axis=2)
+        log_det = np.log(np.diagonal(whiten, axis1=1, axis2=2)).sum(axis=1)
+        gamma = _softmax(self.log_weights + log_det - 0.5 * squares.T)
+        mean = gamma @ self.means
+        for k, gain in enumerate(gains):
+            mean += gamma[:, k, None] * (residuals[k] @ gain.T)
+        draws = np.empty((n_draws, n, d))
+        choices = _choices(gamma, n_draws, rng)
+        for k in np.unique(choices):
+            of_draw, rows = np.nonzero(choices == k)
+            x = self.means[k] + _spread(self.covariances[k], rng.standard_normal((len(rows), d)))
+            gap = measured.values[rows] - measured.errors((len(rows), m), rng)
+            draws[of_draw, rows] = x + (gap - x @ measured.matrix.T) @ gains[k].T
+        return mean, draws
+
+
+class _Kernels:
+    """Weighted points, all blurred by one kernel."""
+
+    def __init__(self, model):
+        d = model.n_features
+        self.points, self.kernel = model.points, model.kernel
+        self.matrix = np.zeros((1, d, d)) if self.kernel is None else self.kernel.to_matrix()[None]
+        with np.errstate(divide="ignore"):
+            self.log_weights = np.log(model.weights)
+
+    def solve(self, measured, n_draws, rng):
+        n, d = len(measured.values), self.points.shape[1]
+        (gain,), (whiten,) = measured.gains(self.matrix)
+        white = self.points @ measured.matrix.T @ whiten.T
+        targets = measured.values @ whiten.T
+        log_weights = self.log_weights - 0.5 * (white**2).sum(1)
+        centres, choices = np.empty((n, d)), np.empty((n_draws, n), dtype=int)
+        size = int(sklearn.get_config()["working_memory"] * 2**20 / (24 * len(white)))
+        for batch in gen_batches(n, max(size, 1)):
+            gamma = _softmax(targets[batch] @ white.T + log_weights)
+            centres[batch] = gamma @ self.points
+            choices[:, batch] = _choices(gamma, n_draws, rng)
+        mean = centres + (measured.values - centres @ measured.matrix.T) @ gain.T
+        x = self.points[choices]
+        if self.kernel is not None:
+            x = x + _spread(self.kernel, rng.standard_normal(x.shape))
+        errors = measured.errors((n_draws, *measured.values.shape), rng)
+        return mean, x + (measured.values - errors - x @ measured.matrix.T) @ gain.T
+
+
+class _Turned:
+    """An affine change of coordinates ``x = b + L z``: measured is ``y - A b = (A L) z``."""
+
+    def __init__(self, model):
+        self.model, self.law = model, _law(model.model)
+        self.centre = model._outward(np.zeros((1, model.n_features)))[0]
+        self.linear = (model._outward(np.eye(model.n_features)) - self.centre).T
+
+    def solve(self, measured, n_draws, rng):
+        values = measured.values - measured.matrix @ self.centre
+        inner = _Measured(measured.matrix @ self.linear, values, measured.noise)
+        mean, draws = self.law.solve(inner, n_draws, rng)
+        return self.model._outward(mean), self.model._outward(draws)
+
+
 @functools.singledispatch
-def _solve(model, measured, n_draws, rng):
+def _law(model):
     raise NotImplementedError(
         f"{type(model).__name__} has no closed form of its posterior given measurements."
     )
 
 
-@_solve.register
-def _(model: GaussianModel, measured, n_draws, rng):
-    return _mixture([1.0], model.mean[None], [model.covariance], measured, n_draws, rng)
+@_law.register
+def _(model: GaussianModel):
+    return _Mixture([1.0], model.mean[None], [model.covariance])
 
 
-@_solve.register
-def _(model: MixtureModel, measured, n_draws, rng):
-    return _mixture(model.weights, model.means, model.covariances, measured, n_draws, rng)
+@_law.register
+def _(model: MixtureModel):
+    return _Mixture(model.weights, model.means, model.covariances)
 
 
-@_solve.register
-def _(model: AffineModel, measured, n_draws, rng):
-    # x = b + L z: measured is y - A b = (A L) z
-    centre = model._outward(np.zeros((1, model.n_features)))[0]
-    linear = (model._outward(np.eye(model.n_features)) - centre).T
-    inner = _Measured(
-        measured.matrix @ linear, measured.values - measured.matrix @ centre, measured.noise
-    )
-    mean, draws = _solve(model.model, inner, n_draws, rng)
-    return model._outward(mean), model._outward(draws)
-
-
-@_solve.register
-def _(model: EmpiricalModel, measured, n_draws, rng):
-    d = model.n_features
-    kernel = np.zeros((d, d)) if model.kernel is None else model.kernel.to_matrix()
-    gain, factor = measured.gain(kernel)
-    white = scipy.linalg.solve_triangular(factor, measured.matrix @ model.points.T, lower=True).T
-    seen = scipy.linalg.solve_triangular(factor, measured.values.T, lower=True).T
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(model.weights) - 0.5 * (white**2).sum(1)
-    n = len(seen)
-    centres, choices = np.empty((n, d)), np.empty((n_draws, n), dtype=int)
-    size = int(sklearn.get_config()["working_memory"] * 2**20 / (24 * len(white)))
-    for batch in gen_batches(n, max(size, 1)):
-        gamma = _softmax(seen[batch] @ white.T + log_weights)
-        centres[batch] = gamma @ model.points
-        choices[:, batch] = _choices(gamma, n_draws, rng)
-    mean = centres + (measured.values - centres @ measured.matrix.T) @ gain.T
-    x = model.points[choices]
-    if model.kernel is not None:
-        x = x + _spread(model.kernel, rng.standard_normal(x.shape))
-    errors = measured.errors((n_draws, *measured.values.shape), rng)
-    return mean, x + (measured.values - errors - x @ measured.matrix.T) @ gain.T
-
-
-def _mixture(weights, means, covariances, measured, n_draws, rng):
-    n, d = len(measured.values), means.shape[1]
-    gains, logits = [], np.empty((n, len(weights)))
-    residuals = measured.values[:, None] - means @ measured.matrix.T
-    for k, covariance in enumerate(covariances):
-        gain, factor = measured.gain(covariance.to_matrix())
-        white = scipy.linalg.solve_triangular(factor, residuals[:, k].T, lower=True)
-        gains.append(gain)
-        logits[:, k] = -0.5 * (white**2).sum(0) - np.log(factor.diagonal()).sum()
-    with np.errstate(divide="ignore"):
-        gamma = _softmax(logits + np.log(weights))
-    moves = [residuals[:, k] @ gain.T for k, gain in enumerate(gains)]
-    mean = gamma @ means + sum(gamma[:, k, None] * move for k, move in enumerate(moves))
-    draws = np.empty((n_draws, n, d))
-    choices = _choices(gamma, n_draws, rng)
-    for k in np.unique(choices):
-        of_draw, rows = np.nonzero(choices == k)
-        x = means[k] + _spread(covariances[k], rng.standard_normal((len(rows), d)))
-        errors = measured.errors((len(rows), len(measured.matrix)), rng)
-        gap = measured.values[rows] - errors - x @ measured.matrix.T
-        draws[of_draw, rows] = x + gap @ gains[k].T
-    return mean, draws
+_law.register(EmpiricalModel, _Kernels)
+_law.register(AffineModel, _Turned)
 
 
 def _spread(covariance, codes):
