@@ -3,8 +3,8 @@
 The tables of Kotelnikov et al. (TabDDPM, ICML 2023) with their splits; at most 8000 training rows.
 A generator is fitted to the training rows and draws as many. Gradient boosting
 (HistGradientBoosting with its defaults) is trained on them and tested on the real test rows: macro
-F1 for classes, R2 for numbers, mean over seeds. Distance to the closest record: the median distance of
-generated rows to training rows over that of the validation rows, columns standardised and
+F1 for classes, R2 for numbers, mean over seeds. Distance to the closest record: the median distance
+of generated rows to training rows over that of the validation rows, columns standardised and
 categories one-hot; 1 is as far as fresh rows, 0 a copy. Copies: the share of generated rows three
 times as near to one training row as to any other, less that share of the validation rows.
 

@@ -36,7 +36,7 @@ from skdiffusion.utils.validation import check_count, lookup
 
 __all__ = ["DiffusionImputer"]
 
-ROWS_PER_COMPONENT, MOST_COMPONENTS = 20, 10
+ROWS_PER_COMPONENT, MOST_COMPONENTS = 50, 10
 """Of the default mixture, whose pseudo-rows keep small components regular."""
 N_NORMAL_ROUNDS = 3
 """A round takes the error of what is missing down to the share that is missing."""
@@ -52,7 +52,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     ----------
     estimator : score estimator, optional
         The law of the rows; a clone is fitted, a ``FrozenEstimator`` is used as it is. By default
-        a :class:`~skdiffusion.GMMScore` of one component per 20 rows, at most 10. It, and every
+        a :class:`~skdiffusion.GMMScore` of one component per 50 rows, at most 10. It, and every
         estimator that takes no missing values, is fitted to completions drawn from a normal
         law, then to draws of its own; a ``GMMScore`` that is given runs EM on the gaps instead.
     method : {"auto", "exact", "guided", "repaint"}
@@ -68,6 +68,11 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     n_steps : int, optional
         Noise levels of that sampler.
     random_state : None, int, Generator or RandomState
+
+    Notes
+    -----
+    Draws are those of the fitted law: that it was fitted to few rows they do not know, so that
+    intervals are too narrow where rows are few for the columns (below some 20 rows per column).
 
     Attributes
     ----------
