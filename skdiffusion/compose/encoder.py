@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.compose.table import TableFormat, is_numeric
 
@@ -72,7 +72,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         -------
         TableEncoder
         """
-        columns, names = _columns(X)
+        columns, names = self._columns(X, reset=True)
         chosen = self._chosen(columns, names)
         categories = {}
         for j, column in enumerate(columns):
@@ -82,9 +82,6 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 raise ValueError(f"column {names[j]!r} holds no numbers: list it as categorical.")
         self.table_ = TableFormat(X)
         self.categories_ = categories
-        self.n_features_in_ = len(columns)
-        if hasattr(X, "columns"):
-            self.feature_names_in_ = np.asarray(names, dtype=object)
         return self
 
     def _chosen(self, columns, names):
@@ -117,10 +114,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             Categories that were not seen are all zero.
         """
         check_is_fitted(self)
-        columns, names = _columns(X)
-        expected = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
-        if len(columns) != self.n_features_in_ or (hasattr(X, "columns") and names != expected):
-            raise ValueError(f"X must have the columns {expected}; got {names}.")
+        columns, _ = self._columns(X, reset=False)
         parts = []
         for j, column in enumerate(columns):
             if j in self.categories_:
@@ -166,22 +160,25 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             found += [name] if values is None else [f"{name}_{value}" for value in values]
         return np.asarray(found, dtype=object)
 
+    def _columns(self, X, *, reset):
+        """Columns of a table, and their names or positions."""
+        if hasattr(X, "columns"):  # columns of many kinds: each is looked at on its own
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return [X[name] for name in X.columns], list(X.columns)
+        rows = validate_data(self, X, reset=reset, dtype=None)
+        return list(rows.T), list(range(rows.shape[1]))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = tags.input_tags.categorical = True
+        return tags
+
     def log_abs_det_jacobian(self, X: Any) -> np.ndarray:
         """Zero if there are no categories; an error otherwise: they have no density."""
         check_is_fitted(self)
         if self.categories_:
             raise ValueError("categories have no density: only samples can be drawn.")
         return np.zeros(len(X))
-
-
-def _columns(X):
-    """Columns of a table, and their names or positions."""
-    if hasattr(X, "columns"):
-        return [X[name] for name in X.columns], list(X.columns)
-    X = np.asarray(X)
-    if X.ndim != 2:
-        raise ValueError(f"X must have shape (n, d); got shape {X.shape}.")
-    return list(X.T), list(range(X.shape[1]))
 
 
 def _labels(column):
