@@ -28,6 +28,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.compose.columns import inverted
+from skdiffusion.compose.conditions import translated
 from skdiffusion.compose.jacobians import (
     log_abs_det_jacobian,
     numerical_log_det,
@@ -154,6 +155,11 @@ class DensityPipeline(Pipeline):
                 Z = step.transform(Z)
         return self
 
+    @available_if(_final_has("transform"))
+    def fit_transform(self, X, y=None, **params):
+        """Fit, and the latent codes of the rows; arguments as in :meth:`fit`."""
+        return self.fit(X, y, **params).transform(X)
+
     # ------------------------------------------------------------------ densities
 
     @available_if(_final_has("score_samples"))
@@ -237,12 +243,15 @@ class DensityPipeline(Pipeline):
     # ------------------------------------------------------------------ samples
 
     @available_if(_final_has("sample"))
-    def sample(self, n_samples=1, *, random_state=None, **options):
+    def sample(self, n_samples=1, *, condition=None, random_state=None, **options):
         """Draw new rows, in the form of the table that the pipeline was fitted to.
 
         Parameters
         ----------
         n_samples : int
+        condition : mapping or LinearMeasurement, optional
+            What is known of the rows, in their own units, as in ``sample`` of a score estimator.
+            Scalers and powers pass values and ranges, a square PCA values and measurements.
         random_state : None, int, Generator or RandomState
         **options
             Further arguments of the final estimator's ``sample``, such as ``sampler``.
@@ -256,9 +265,13 @@ class DensityPipeline(Pipeline):
         Raises
         ------
         ValueError
-            If a step has no inverse.
+            If a step has no inverse, or cannot pass the condition.
         """
         check_is_fitted(self)
+        if condition is not None:
+            steps = [step for _, step in self._transformers()]
+            d = len(self.table_.bounds)
+            options["condition"] = translated(condition, steps, self.table_, d)
         rng = as_generator(random_state)
         n_samples = check_count(n_samples, "n_samples")
         Z = draw_rows(self.steps[-1][1], n_samples, rng, **options)

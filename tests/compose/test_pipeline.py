@@ -31,6 +31,7 @@ from sklearn.preprocessing import (
 from skdiffusion import GaussianScore, GMMScore
 from skdiffusion.compose import DensityPipeline, log_abs_det_jacobian, make_density_pipeline
 from skdiffusion.compose.jacobians import numerical_log_det
+from skdiffusion.models import LinearMeasurement
 
 IRIS = load_iris().data[np.random.default_rng(0).permutation(150)]
 WINE = load_wine().data
@@ -299,8 +300,9 @@ def test_samples_have_the_law_of_the_rows_for_any_scaler(scaler):
 
 
 def test_latent_codes_and_back():
-    pipeline = make_density_pipeline(StandardScaler(), PCA(), GaussianScore()).fit(IRIS)
-    codes = pipeline.transform(IRIS)
+    pipeline = make_density_pipeline(StandardScaler(), PCA(), GaussianScore())
+    codes = pipeline.fit_transform(IRIS)
+    np.testing.assert_array_equal(codes, pipeline.transform(IRIS))
     np.testing.assert_allclose(pipeline.inverse_transform(codes), IRIS, atol=1e-10)
     np.testing.assert_allclose(np.cov(codes.T, bias=True), np.eye(4), atol=1e-5)
 
@@ -379,6 +381,52 @@ def test_the_bound_of_the_pipeline_is_in_the_units_of_the_rows():
     pipeline = make_density_pipeline(MinMaxScaler((0, 1e-3)), GMMScore(2, random_state=0)).fit(IRIS)
     found = pipeline.denoising_bound(IRIS, n_noise=64)
     assert abs(found.score - pipeline.score(IRIS)) < 4 * found.score_std_error + 0.01
+
+
+# --------------------------------------------------------------------- conditions
+
+
+@pytest.mark.parametrize("steps", [[StandardScaler()], [PCA(whiten=True), MinMaxScaler()]], ids=str)
+def test_a_value_is_known_behind_any_linear_chain(steps):
+    density = GaussianScore(reg_covar=0.0)
+    pipeline = make_density_pipeline(*steps, density).fit(IRIS)
+    rows = pipeline.sample(4000, condition={2: 5.0, 0: 6.5}, random_state=0)
+    np.testing.assert_allclose(rows[:, [0, 2]], [[6.5, 5.0]] * 4000, atol=1e-9)
+    truth = clone(density).fit(IRIS).sample(4000, condition={2: 5.0, 0: 6.5}, random_state=1)
+    # two means of 4000 rows each
+    spread = truth.std(0) * np.sqrt(2 / 4000)
+    assert (np.abs(rows.mean(0) - truth.mean(0)) < 4 * spread + 1e-9).all()
+
+
+def test_ranges_and_values_pass_powers_by_name():
+    frame = mixed_frame()
+    pipeline = make_density_pipeline(PowerTransformer("box-cox"), StandardScaler(), GaussianScore())
+    condition = {"income": (20.0, None), "height": 175.0}
+    rows = pipeline.fit(frame).sample(300, condition=condition, random_state=0)
+    assert rows["income"].min() > 20 - 1e-9
+    np.testing.assert_allclose(rows["height"], 175, rtol=1e-6)
+
+
+def test_a_measurement_passes_a_whitened_pca():
+    pipeline = make_density_pipeline(PCA(whiten=True), GMMScore(2, random_state=0)).fit(IRIS)
+    total = LinearMeasurement(np.ones((1, 4)), [20.0])
+    np.testing.assert_allclose(pipeline.sample(20, condition=total).sum(1), 20, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "step, condition, words",
+    [
+        (PCA(), {0: (1.0, 2.0)}, "PCA mixes the columns"),
+        (PCA(2), {0: 1.0}, "a condition cannot pass PCA"),
+        (FastICA(random_state=0), {0: 1.0}, "a condition cannot pass FastICA"),
+        (StandardScaler(), {"a": 1.0}, "there is no column 'a'"),
+    ],
+    ids=str,
+)
+def test_conditions_that_cannot_pass(step, condition, words):
+    pipeline = make_density_pipeline(step, GaussianScore("oas")).fit(IRIS)
+    with pytest.raises(ValueError, match=words):
+        pipeline.sample(2, condition=condition)
 
 
 # --------------------------------------------------------------------- manners
