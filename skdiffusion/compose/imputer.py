@@ -235,7 +235,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         gaps = np.flatnonzero(np.isnan(values).any(axis=1))
         given = np.tile(values[gaps], (n_draws, 1))
         found = guided_rows(
-            estimator, METHODS[method](model), given, self.sampler, self.n_steps, rng
+            estimator, METHODS[method](model), given, rng, self.sampler, self.n_steps
         )
         draws[:, gaps] = found.reshape(n_draws, len(gaps), -1)
         return draws
