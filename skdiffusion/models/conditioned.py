@@ -33,6 +33,11 @@ __all__ = ["ConditionedModel", "KnownColumnsModel", "truncated_normal"]
 SMALLEST_SHARE = 1e-10
 """Of the largest variance that is measured, the least that a direction is taken to have."""
 
+SMALLEST_SLOPE = 0.02
+"""Least eigenvalue of the derivative of a learned denoiser: smaller ones are of its errors, and
+to divide by them would throw rows away. It hides what columns say of each other from levels above
+seven of their deviations."""
+
 
 class ConditionedModel(Wrapper):
     """A model given linear measurements of each row, and ranges of columns.
@@ -98,16 +103,28 @@ class ConditionedModel(Wrapper):
     def _denoise(self, x, sigma, y=None):
         level = sigma[:, 0] if np.ndim(sigma) else sigma
         mean = self.model._denoise(x, sigma)
-        scale = sigma * self._noise_scale_like(x)
-        variance = scale[..., None, :] ** 2 if np.ndim(scale) else scale**2
-        covariance = jacobian(self.model, x, level, of="denoise") * variance
-        covariance = (covariance + namespace(x).matrix_transpose(covariance)) / 2
+        covariance = self._covariance(x, sigma, level)
         if y is not None:
             mean, covariance = self._measured(mean, covariance, y)
         ranged = np.flatnonzero(np.isfinite(self.low) | np.isfinite(self.high))
         for j in ranged:
             mean, covariance = self._truncated(mean, covariance, j)
         return mean
+
+    def _covariance(self, x, sigma, level):
+        """Posterior covariance as the model has it: symmetric, and not negative."""
+        xp, scale = namespace(x), self._noise_scale_like(x)
+        slope = jacobian(self.model, x, level, of="denoise")
+        if np.ndim(scale):  # in coordinates of isotropic noise it is symmetric
+            slope = slope * scale / scale[:, None]
+        slope = (slope + xp.matrix_transpose(slope)) / 2
+        if not self.model.has_jacobian:
+            values, vectors = xp.linalg.eigh(slope)
+            kept = xp.where(values > SMALLEST_SLOPE, values, SMALLEST_SLOPE * xp.ones_like(values))
+            slope = (vectors * kept[:, None, :]) @ xp.matrix_transpose(vectors)
+        if np.ndim(scale):
+            slope = slope * scale * scale[:, None]
+        return slope * (sigma[:, :, None] if np.ndim(sigma) else sigma) ** 2
 
     def _measured(self, mean, covariance, y):
         xp, matrix = namespace(mean), like(self.matrix, mean)
