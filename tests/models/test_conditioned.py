@@ -59,12 +59,26 @@ def test_missing_values_are_not_measured_row_by_row():
     np.testing.assert_allclose(found[known], values[known], atol=1e-6)
 
 
-def test_a_function_of_unknown_derivatives_is_guided_by_differences():
-    model = as_score_model(
-        lambda x, s: GAUSSIAN.score(x, s), prediction="score", n_features=4, backend="numpy"
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_function_of_unknown_derivatives_is_guided_by_its_differences_or_graph(backend):
+    model = as_score_model(GAUSSIAN.score, prediction="score", n_features=4, backend=backend)
+    for sigma in (0.3, 1.0):  # derivatives of the denoiser are above the least that is believed
+        exact = ConditionedModel(GAUSSIAN, A).denoise(X, sigma, y=Y)
+        found = ConditionedModel(model, A).denoise(X, sigma, y=Y)
+        np.testing.assert_allclose(found, exact, atol=1e-5)
+
+
+def test_a_learned_denoiser_with_impossible_derivatives_does_not_throw_rows_away():
+    # a slope of -0.1 in one direction: no covariance has it
+    wrong = as_score_model(
+        lambda x, s: (x @ np.diag([0.5, -0.1]) - x) / s[:, None] ** 2,
+        prediction="score",
+        n_features=2,
+        backend="numpy",
     )
-    exact = ConditionedModel(GAUSSIAN, A).denoise(X, 2.0, y=Y)
-    np.testing.assert_allclose(ConditionedModel(model, A).denoise(X, 2.0, y=Y), exact, atol=1e-5)
+    x, y = np.array([[1.0, 1.0]]), np.array([[np.nan, 3.0]])
+    found = ConditionedModel(wrong).denoise(x, 1.0, y=y)
+    np.testing.assert_allclose(found, [[0.5, 3.0]], atol=1e-6)
 
 
 def test_a_range_of_one_column_is_exact_for_a_gaussian():
