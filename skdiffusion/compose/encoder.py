@@ -153,7 +153,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the encoded columns."""
         check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", [f"x{j}" for j in range(self.n_features_in_)])
+        names = [f"x{j}" for j in range(self.n_features_in_)]
+        if self.table_.empty is not None:
+            names = list(self.table_.empty.columns)
         found: list = []
         for j, name in enumerate(names):
             values = self.categories_.get(j)
@@ -170,7 +172,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.string = tags.input_tags.categorical = True
+        tags.input_tags.string = True
         return tags
 
     def log_abs_det_jacobian(self, X: Any) -> np.ndarray:
