@@ -94,7 +94,7 @@ for k, (name, values) in enumerate(found.items()):
 axis.set_yticks(place + 0.2, list(scalers))
 axis.set_xlabel("held-out score, nats")
 axis.set_xlim(1.5 * min(map(min, found.values())), 1.25 * max(map(max, found.values())))
-axis.legend(frameon=False, loc="lower center")
+axis.legend(frameon=False, loc="lower right")
 axis.set_title("the same Gaussian behind four scalers")
 shown = {
     (0, 1): (sheet(drawn, 10), "digits from PCA(16) + mixture + residual"),
