@@ -6,10 +6,12 @@ import pytest
 from skdiffusion import datasets
 from skdiffusion.models import (
     AffineModel,
+    ConditionedModel,
     EmpiricalModel,
     GaussianModel,
     GuidedModel,
     IndependentModel,
+    KnownColumnsModel,
     MixtureModel,
     ProductModel,
     SmoothedModel,
@@ -64,6 +66,8 @@ MODELS = {
     "product": ProductModel([GAUSSIAN, MIXTURE], [0.5, 1.0]),
     "tempered": TemperedModel(MIXTURE, 0.7),
     "guided": GuidedModel(MIXTURE, gradient=towards_zero),
+    "conditioned": ConditionedModel(GAUSSIAN, low=[0.0, -3.0, -np.inf]),
+    "known columns": KnownColumnsModel(MIXTURE),
     "stacked": StackedModel([GAUSSIAN, MIXTURE], [0.1, 1.0, 10.0], [[0, 1], [0.3, 0.7], [1, 0]]),
     "noise callable": as_callable("noise", "vp"),
     "velocity callable": as_callable("velocity", "flow_matching"),
