@@ -51,10 +51,11 @@ class TableFormat:
         self.empty = X[:0] if hasattr(X, "columns") else None
         columns = self._columns(X)
         self.dtype = None if self.empty is not None else np.asarray(X).dtype
-        self.bounds, self.integer = [], []
+        self.bounds, self.integer, self.boolean = [], [], []
         for column in columns:
             values = np.asarray(column)
-            if not is_numeric(column):
+            self.boolean.append(values.dtype.kind == "b")
+            if not (is_numeric(column) or self.boolean[-1]):
                 self.bounds.append(None)
                 self.integer.append(False)
                 continue
@@ -96,7 +97,11 @@ class TableFormat:
     def _restored(self, column, j, rounded, clipped):
         if self.bounds[j] is None:
             return column
+        if self.boolean[j] and column.dtype.kind in "bO":  # decoded, not a number
+            return column.astype(bool)
         column = column.astype(np.float64)
+        if rounded and self.boolean[j]:
+            return column > 0.5
         if rounded and self.integer[j]:
             column = np.round(column)
         return np.clip(column, *self.bounds[j]) if clipped else column
@@ -112,7 +117,7 @@ class TableFormat:
             ]
             return polars.DataFrame(
                 [
-                    s.cast(self.empty.schema[s.name]) if self._fits(j, rounded) else s
+                    s.cast(self.empty.schema[s.name]) if self._fits(j, columns[j], rounded) else s
                     for j, s in enumerate(series)
                 ]
             )
@@ -123,13 +128,14 @@ class TableFormat:
         dtypes = {
             name: self.empty.dtypes.iloc[j]
             for j, name in enumerate(names)
-            if self._fits(j, rounded)
+            if self._fits(j, columns[j], rounded)
         }
         return frame.astype(dtypes)
 
-    def _fits(self, j, rounded):
+    def _fits(self, j, column, rounded):
         """Whether the values fit the column's own type: floats do not fit integers."""
+        if self.boolean[j]:
+            return column.dtype.kind == "b"
         name = self.empty.columns[j]
-        kind = str(self.empty[name].dtype).lower()
-        is_integer = kind.startswith(("int", "uint"))
+        is_integer = str(self.empty[name].dtype).lower().startswith(("int", "uint"))
         return not is_integer or (rounded and self.integer[j])

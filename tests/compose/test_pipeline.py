@@ -338,6 +338,18 @@ def test_tables_keep_names_order_types_and_ranges(library):
     np.testing.assert_allclose(plain.score_samples(table)[:3], plain.score_samples(table[:3]))
 
 
+def test_truth_values_are_numbers_until_they_are_rounded(rng):
+    frame = pd.DataFrame({"size": rng.standard_normal(200), "found": rng.random(200) < 0.3})
+    for rounded, kind in ((False, "f"), (True, "b")):
+        pipeline = make_density_pipeline(
+            StandardScaler(), GaussianScore(), round_integers=rounded
+        ).fit(frame)
+        assert pipeline.sample(50, random_state=0)["found"].dtype.kind == kind
+    share = pipeline.sample(4000, random_state=0)["found"].mean()
+    # above one half by a normal of the same mean and variance: P(Z > 0.44) = 0.33
+    assert abs(share - 0.33) < 0.05
+
+
 def test_blocks_of_columns_by_name_come_back_in_their_order():
     frame = mixed_frame()
     blocks = ColumnTransformer(
