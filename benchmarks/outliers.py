@@ -190,8 +190,9 @@ def conclusion(names, found):
         "Ours is the default ScoreOutlierDetector: the log-density of a mixture at a noise level "
         f"of 0.02 standard deviations. Its mean is {mean['ours']:.2f}, the best other mean "
         f"{mean[best]:.2f} ({best}), against which it is better on {better} and worse on {worse} "
-        f"of {len(difference)} sets. Much of a lead is one set: {without_most(names, found, best)}; "
-        f"{without_most(names, found, 'kNN')}. The noise posterior, that of EmpiricalScore on at "
+        f"of {len(difference)} sets. Much of a lead is one set: "
+        f"{without_most(names, found, best)}; {without_most(names, found, 'kNN')}. "
+        "The noise posterior, that of EmpiricalScore on at "
         f"most {KERNEL_ROWS} rows, is more even. The ten components were chosen among 5, 10 and 20 "
         "with twelve of these sets in sight (means of 5 and 10: 80.6 and 81.8); nothing else was."
         "\n\n" + " ".join(__doc__.split("\n\n")[1].split())

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.estimators import GMMScore
@@ -32,7 +34,7 @@ from skdiffusion.utils.validation import check_number
 __all__ = ["Denoiser", "estimate_noise_level"]
 
 DEFAULT_SHARE = 0.25
-"""Of the scale of the data, the default noise level."""
+"""Of the standard deviations, the default noise level."""
 PURIFYING_DRAWS = 4
 
 
@@ -45,8 +47,11 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         The law of clean rows; a clone is fitted, a ``FrozenEstimator`` is used as it is. By
         default a :class:`~skdiffusion.GMMScore` with its number of components by BIC.
     sigma : float, optional
-        Level of the noise in the units of ``X``; by default a quarter of the scale of the data.
-        :func:`estimate_noise_level` finds it where noisy rows are at hand.
+        Level of the noise: in standard deviations of the columns, or in the units of ``X`` without
+        ``standardize``. By default a quarter of the standard deviations.
+    standardize : bool
+        Whether the noise is in proportion to the columns' standard deviations, as in tables, or
+        the same in all columns, as in images. The noise of a frozen estimator is its own.
     purify : bool
         Whether noise of that level is added before it is removed.
     random_state : int
@@ -55,9 +60,10 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Attributes
     ----------
     estimator_ : score estimator
-        The fitted law.
+        The fitted law, of scaled columns where they are standardised.
     sigma_ : float
         The level that is removed.
+    scaler_ : StandardScaler or None
 
     References
     ----------
@@ -70,15 +76,18 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     >>> from skdiffusion.compose import Denoiser
     >>> X = load_iris().data
     >>> noisy = X + np.random.default_rng(0).normal(scale=0.5, size=X.shape)
-    >>> denoised = Denoiser(sigma=0.5).fit(X).transform(noisy)
+    >>> denoised = Denoiser(sigma=0.5, standardize=False).fit(X).transform(noisy)
     >>> errors = [float(np.sqrt(np.mean((Z - X) ** 2)).round(2)) for Z in (noisy, denoised)]
     >>> errors[0], errors[1] < 0.35
     (0.5, True)
     """
 
-    def __init__(self, estimator=None, *, sigma=None, purify=False, random_state=0):
+    def __init__(
+        self, estimator=None, *, sigma=None, standardize=True, purify=False, random_state=0
+    ):
         self.estimator = estimator
         self.sigma = sigma
+        self.standardize = standardize
         self.purify = purify
         self.random_state = random_state
 
@@ -99,7 +108,10 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         default = GMMScore("bic", max_components=20, random_state=0)
         estimator = default if self.estimator is None else clone(self.estimator)
-        self.estimator_ = estimator.fit(rows, None)
+        frozen = isinstance(estimator, FrozenEstimator)
+        scaler = StandardScaler().fit(rows) if self.standardize and not frozen else None
+        self.estimator_ = estimator.fit(rows if scaler is None else scaler.transform(rows), None)
+        self.scaler_ = scaler
         self.sigma_ = DEFAULT_SHARE * self.estimator_.scale_ if self.sigma is None else self.sigma
         return self
 
@@ -116,13 +128,20 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        model, points = as_score_model(self.estimator_), rows.astype(np.float64)
+        points = rows.astype(np.float64)
+        if self.scaler_ is not None:
+            points = self.scaler_.transform(points)
+        clean = self._denoised(as_score_model(self.estimator_), points)
+        if self.scaler_ is not None:
+            clean = self.scaler_.inverse_transform(clean)
+        return clean.astype(rows.dtype, copy=False)
+
+    def _denoised(self, model, points):
         if not self.purify:
-            return model.denoise(points, self.sigma_).astype(rows.dtype, copy=False)
+            return model.denoise(points, self.sigma_)
         scale = self.sigma_ * np.asarray(model.noise_scale)
         noise = normal_by_row(points, PURIFYING_DRAWS, self.random_state)
-        draws = [model.denoise(points + scale * eps, self.sigma_) for eps in noise]
-        return np.mean(draws, axis=0).astype(rows.dtype, copy=False)
+        return np.mean([model.denoise(points + scale * e, self.sigma_) for e in noise], axis=0)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

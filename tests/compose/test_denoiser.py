@@ -35,6 +35,15 @@ def test_it_errs_as_little_as_any_estimate_can(rng):
     assert ((denoised - X) ** 2).sum(1).mean() == pytest.approx(truth, rel=0.03)
 
 
+def test_units_of_the_columns_do_not_matter(rng):
+    X = rng.standard_normal((80, 2)) @ np.array([[1.0, 0.5], [0.0, 1.0]])
+    units = np.array([1e-4, 1e3])
+    law = GaussianScore()
+    plain = Denoiser(law).fit(X).transform(X)
+    scaled = Denoiser(law).fit(X * units).transform(X * units)
+    np.testing.assert_allclose(scaled, plain * units, rtol=1e-9)
+
+
 def test_purified_rows_are_the_same_alone_and_in_a_batch(rng):
     X = rng.standard_normal((50, 3))
     denoiser = Denoiser(GaussianScore(), sigma=0.5, purify=True).fit(X)
@@ -58,7 +67,7 @@ def test_it_helps_a_classifier_that_meets_noise():
     rng = np.random.default_rng(0)
     noisy = X[1000:] + 5 * rng.standard_normal((797, 64))
     plain = LogisticRegression(max_iter=200).fit(X[:1000], y[:1000])
-    denoiser = Denoiser(GMMScore(10, random_state=0), sigma=5.0)
+    denoiser = Denoiser(GMMScore(10, random_state=0), sigma=5.0, standardize=False)
     ours = make_pipeline(denoiser, LogisticRegression(max_iter=200)).fit(X[:1000], y[:1000])
     # the accuracy of 797 rows has a standard error of 1.5 percent
     assert ours.score(noisy, y[1000:]) > plain.score(noisy, y[1000:]) + 0.05
