@@ -15,6 +15,14 @@ from importlib import import_module
 from skdiffusion._version import __version__
 
 _HOMES = {
+    "skdiffusion.compose": [
+        "Denoiser",
+        "DensityPipeline",
+        "DiffusionImputer",
+        "ScoreOutlierDetector",
+        "TableEncoder",
+        "make_density_pipeline",
+    ],
     "skdiffusion.discrete_schedule": ["DiscreteSchedule"],
     "skdiffusion.estimators": [
         "EmpiricalScore",
@@ -41,6 +49,8 @@ _SUBMODULES = [
     "estimators",
     "geometry",
     "inspection",
+    "compose",
+    "metrics",
     "models",
     "samplers",
     "schedules",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from skdiffusion.estimators._condition import column_index
 from skdiffusion.estimators._missing import completed
 from skdiffusion.estimators.base import BaseScoreEstimator, check_rows
 
@@ -120,7 +121,7 @@ class MixtureAnswers(BaseScoreEstimator):
             the known columns have a singular covariance and ``noise`` is zero.
         """
         check_is_fitted(self)
-        indices = [self._column(column) for column in values]
+        indices = [column_index(self, column) for column in values]
         if len(set(indices)) < len(indices):
             raise ValueError("condition was given the same column by name and by index.")
         model = self.model_.condition(dict(zip(indices, values.values(), strict=True)), noise=noise)
@@ -156,18 +157,6 @@ class MixtureAnswers(BaseScoreEstimator):
         self.weights_, self.means_ = model.weights, model.means
         self.n_components_ = model.n_components
         return self
-
-    def _column(self, column):
-        names = getattr(self, "feature_names_in_", None)
-        if isinstance(column, str):
-            if names is None or column not in names:
-                raise ValueError(f"there is no column {column!r}.")
-            return int(np.flatnonzero(names == column)[0])
-        if isinstance(column, (int, np.integer)) and 0 <= column < self.n_features_in_:
-            return int(column)
-        raise ValueError(
-            f"a column is a name or an index from 0 to {self.n_features_in_ - 1}; got {column!r}."
-        )
 
     def _rows_with_gaps(self, X):
         check_is_fitted(self)

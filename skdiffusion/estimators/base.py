@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, Tran
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.denoising_bound import denoising_bound
+from skdiffusion.estimators._condition import conditional_rows
 from skdiffusion.flow import decode, encode, isotropic_view
 from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import GaussianModel
@@ -92,6 +93,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         n_samples: int = 1,
         *,
         y: Any = None,
+        condition: Any = None,
         sampler: Any = None,
         n_steps: int | None = None,
         random_state: Any = None,
@@ -106,6 +108,10 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         n_samples : int
         y : array-like of shape (n_samples,), optional
             Labels, where the model is conditional.
+        condition : mapping or LinearMeasurement, optional
+            What is known of the rows: from columns, by name or position, to a value or a range
+            ``(low, high)``, ``None`` for no bound; or linear functions that were measured. Exact
+            for Gaussians, mixtures and kernels unless a sampler is asked for; others are guided.
         sampler : str or BaseSampler, optional
             How to get from noise to data: a short name (``skdiffusion.samplers.SAMPLERS``)
             or an instance, such as ``HeunSampler(teleport="auto")``. By default an exact draw
@@ -148,6 +154,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             self.model_,
             n_samples,
             y=y,
+            condition=condition,
             sampler=sampler,
             n_steps=n_steps,
             random_state=random_state,
@@ -162,6 +169,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         n_samples,
         *,
         y=None,
+        condition=None,
         sampler=None,
         n_steps=None,
         random_state=None,
@@ -173,6 +181,12 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
         n_samples = check_count(n_samples, "n_samples")
         rng = as_generator(random_state)
         self._refuse_labels(y)
+        verbose = bool(getattr(self, "verbose", False) if verbose is None else verbose)
+        if condition is not None:
+            if y is not None or return_trajectory:
+                raise ValueError("a condition goes neither with labels y nor with a trajectory.")
+            how = {"sampler": sampler, "n_steps": n_steps, "callback": callback, "verbose": verbose}
+            return in_container(conditional_rows(self, model, n_samples, condition, rng, how), self)
         asks = any(a is not None for a in (sampler, self.sampler, n_steps)) or return_trajectory
         if model.has_sample and not asks:
             return in_container(model.sample(n_samples, random_state=rng), self)
@@ -187,7 +201,7 @@ class BaseScoreEstimator(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             random_state=rng,
             return_trajectory=return_trajectory,
             callback=callback,
-            verbose=bool(getattr(self, "verbose", False) if verbose is None else verbose),
+            verbose=verbose,
         )
         if not return_trajectory:
             return in_container(result, self)

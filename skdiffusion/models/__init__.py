@@ -10,6 +10,7 @@ from skdiffusion.models.compose import (
     SwitchedModel,
     TemperedModel,
 )
+from skdiffusion.models.conditioned import ConditionedModel, KnownColumnsModel
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.models.empirical import BarycentricModel, EmpiricalModel
 from skdiffusion.models.external import CallableModel, as_score_model
@@ -24,6 +25,7 @@ from skdiffusion.models.jacobian import (
     vjp,
 )
 from skdiffusion.models.labels import LabelCode
+from skdiffusion.models.measurement import LinearMeasurement, posterior
 from skdiffusion.models.mixture import MixtureModel
 from skdiffusion.models.neural import NeuralModel, Preconditioner
 from skdiffusion.models.sphere import SphereModel
@@ -38,12 +40,15 @@ __all__ = [
     "BarycentricModel",
     "BaseScoreModel",
     "CallableModel",
+    "ConditionedModel",
     "EmpiricalModel",
     "GaussianModel",
     "GuidedModel",
     "IndependentModel",
+    "KnownColumnsModel",
     "LabelCode",
     "LabelGuidedModel",
+    "LinearMeasurement",
     "MixtureModel",
     "NeuralModel",
     "Preconditioner",
@@ -61,5 +66,6 @@ __all__ = [
     "divergence",
     "jacobian",
     "jvp",
+    "posterior",
     "vjp",
 ]

@@ -20,6 +20,7 @@ from skdiffusion.samplers.sde import DDPMSampler, EDMSampler, EulerMaruyamaSampl
 from skdiffusion.samplers.search import best_of_n, search_codes
 from skdiffusion.samplers.spectrum import SpectralClock, spectral_levels
 from skdiffusion.samplers.teleport import Teleport, TeleportReport, teleport_report
+from skdiffusion.samplers.time_travel import TimeTravelSampler
 from skdiffusion.utils.validation import lookup
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "SpectralClock",
     "Teleport",
     "TeleportReport",
+    "TimeTravelSampler",
     "UniPCSampler",
     "best_of_n",
     "check_sampler",
@@ -68,6 +70,7 @@ SAMPLERS = {
     "ddpm": DDPMSampler,
     "euler_maruyama": EulerMaruyamaSampler,
     "edm": EDMSampler,
+    "time_travel": TimeTravelSampler,
     "langevin": LangevinSampler,
     "mala": MALASampler,
     "predictor_corrector": PredictorCorrectorSampler,

@@ -1,0 +1,132 @@
+r"""What is known of a row, said in the coordinates that come out of a pipeline's transformers.
+
+A value or a range of a column stays one under a transformer that acts column by column and does
+not fall: its ends are mapped. Under an affine map, :math:`x = b + L z`, a value becomes a linear
+measurement, and a measurement another,
+
+.. math:: A x + s e = y \quad\Longleftrightarrow\quad (A L)\, z + s e = y - A b .
+
+Anything else is refused: what is known would not be known there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+
+from skdiffusion.compose.table import TableFormat
+from skdiffusion.estimators._condition import column_index
+from skdiffusion.models import LinearMeasurement
+
+__all__ = ["translated"]
+
+LINEAR_BY_COLUMN = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
+BY_COLUMN = (*LINEAR_BY_COLUMN, PowerTransformer, QuantileTransformer)
+
+
+def translated(condition: Any, steps: list, table: TableFormat, n_features: int) -> Any:
+    """A condition on rows as one on what the steps make of them.
+
+    Parameters
+    ----------
+    condition : mapping or LinearMeasurement
+        As in ``sample`` of a score estimator.
+    steps : list of fitted transformers
+    table : TableFormat
+        What the rows looked like.
+    n_features : int
+        Number of their columns.
+
+    Returns
+    -------
+    mapping from int, or LinearMeasurement
+
+    Raises
+    ------
+    ValueError
+        If a step mixes columns of which ranges are known, or is not known to keep what is known.
+    """
+    if isinstance(condition, Mapping):
+        names = _Names(table, n_features)
+        condition = {column_index(names, c): known for c, known in condition.items()}
+    for step in steps:
+        if isinstance(condition, Mapping) and isinstance(step, BY_COLUMN):
+            condition = _mapped(condition, step)
+        elif isinstance(step, LINEAR_BY_COLUMN) or _is_square(step):
+            condition = _measured(condition, step)
+        else:
+            raise ValueError(
+                f"a condition cannot pass {type(step).__name__}: it does not act on each column "
+                "alone, or not linearly on all. Condition a pipeline without it."
+            )
+    return condition
+
+
+class _Names:
+    """What a column may be called by."""
+
+    def __init__(self, table, n_features):
+        self.n_features_in_ = n_features
+        if table.empty is not None:
+            self.feature_names_in_ = np.asarray(table.empty.columns, dtype=object)
+
+
+def _is_square(step):
+    return isinstance(step, PCA) and step.n_components_ == step.n_features_in_
+
+
+def _mapped(condition, step):
+    """Values and ranges through a transformer of each column; no bound stays no bound."""
+    columns = list(condition)
+    ends = [np.atleast_1d(np.array(known, dtype=np.float64)) for known in condition.values()]
+    n = max(len(e) for e in ends)
+    rows = np.ones((n, step.n_features_in_))  # a place that every power knows
+    for j, e in zip(columns, ends, strict=True):
+        rows[:, j] = np.where(np.isfinite(np.resize(e, n)), np.resize(e, n), 1.0)
+    names = getattr(step, "feature_names_in_", None)
+    mapped = np.asarray(step.transform(_named(rows, names)), dtype=np.float64)
+    found = {}
+    for j, e in zip(columns, ends, strict=True):
+        values = [
+            float(v) if np.isfinite(known) else None
+            for v, known in zip(mapped[: len(e), j], e, strict=True)
+        ]
+        found[j] = values[0] if len(e) == 1 else tuple(values)
+    return found
+
+
+def _named(rows, names):
+    if names is None:
+        return rows
+    import pandas
+
+    return pandas.DataFrame(rows, columns=names)
+
+
+def _measured(condition, step):
+    """A measurement of rows as one of what an affine step makes of them."""
+    d = step.n_features_in_
+    if isinstance(condition, Mapping):
+        if any(np.ndim(known) for known in condition.values()):
+            raise ValueError(
+                f"{type(step).__name__} mixes the columns: a range of one is none of what comes "
+                "out. Give values, or condition a pipeline without it."
+            )
+        matrix, values = np.eye(d)[list(condition)], list(condition.values())
+        condition = LinearMeasurement(matrix, values)
+    centre = np.asarray(step.inverse_transform(np.zeros((1, d))))[0]
+    linear = (np.asarray(step.inverse_transform(np.eye(d))) - centre).T
+    return LinearMeasurement(
+        condition.matrix @ linear, condition.values - condition.matrix @ centre, condition.noise
+    )

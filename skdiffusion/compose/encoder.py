@@ -1,0 +1,189 @@
+r"""TableEncoder: tables of numbers and categories as rows of floats, and back.
+
+A category with ``m`` values becomes ``m`` columns, one of which is one and the others zero; back,
+the largest wins. Numbers pass through. A score model of the encoded rows draws new ones, and
+
+.. math:: x \mapsto (x_{\text{numbers}},\ e_{c_1},\ e_{c_2}, \dots) \mapsto
+          (x_{\text{numbers}},\ \operatorname{argmax}, \operatorname{argmax}, \dots)
+
+gives tables of the kind that was fitted. Categories have no density, so a pipeline with an encoder
+has samples and no ``score_samples``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skdiffusion.compose.table import TableFormat, is_numeric
+
+__all__ = ["TableEncoder"]
+
+
+class TableEncoder(TransformerMixin, BaseEstimator):
+    """Encodes the categories of a table so that they can be decoded again.
+
+    Parameters
+    ----------
+    categorical : "auto" or list of str or int
+        Which columns hold categories, by name or position; by default those that are not numbers.
+
+    Attributes
+    ----------
+    categories_ : dict
+        From the position of each categorical column to its values, sorted.
+    table_ : TableFormat
+        What the table looked like.
+
+    See Also
+    --------
+    skdiffusion.compose.DensityPipeline : decodes what its last step draws.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skdiffusion.compose import TableEncoder
+    >>> table = pd.DataFrame({"size": [1.0, 2.0, 3.0], "colour": ["red", "blue", "red"]})
+    >>> encoder = TableEncoder().fit(table)
+    >>> encoder.transform(table)
+    array([[1., 0., 1.],
+           [2., 1., 0.],
+           [3., 0., 1.]])
+    >>> encoder.inverse_transform([[2.5, 0.2, 0.7]])
+       size colour
+    0   2.5    red
+    """
+
+    def __init__(self, categorical="auto"):
+        self.categorical = categorical
+
+    def fit(self, X, y=None):
+        """Learn the values of the categories.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+        y : ignored
+
+        Returns
+        -------
+        TableEncoder
+        """
+        columns, names = self._columns(X, reset=True)
+        chosen = self._chosen(columns, names)
+        categories = {}
+        for j, column in enumerate(columns):
+            if j in chosen:
+                categories[j] = np.unique(_labels(column))
+            elif not is_numeric(column):
+                raise ValueError(f"column {names[j]!r} holds no numbers: list it as categorical.")
+        self.table_ = TableFormat(X)
+        self.categories_ = categories
+        return self
+
+    def _chosen(self, columns, names):
+        if isinstance(self.categorical, str):
+            if self.categorical != "auto":
+                raise ValueError(
+                    f"categorical must be 'auto' or a list of columns; got {self.categorical!r}."
+                )
+            return {j for j, column in enumerate(columns) if not is_numeric(column)}
+        chosen = set()
+        for name in self.categorical:
+            if name in names:
+                chosen.add(names.index(name))
+            elif isinstance(name, (int, np.integer)) and 0 <= name < len(columns):
+                chosen.add(int(name))
+            else:
+                raise ValueError(f"there is no column {name!r}.")
+        return chosen
+
+    def transform(self, X):
+        """Rows of floats.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_columns)
+            Categories that were not seen are all zero.
+        """
+        check_is_fitted(self)
+        columns, _ = self._columns(X, reset=False)
+        parts = []
+        for j, column in enumerate(columns):
+            if j in self.categories_:
+                parts.append((_labels(column)[:, None] == self.categories_[j]).astype(float))
+            else:
+                parts.append(np.asarray(column, dtype=np.float64)[:, None])
+        return np.concatenate(parts, axis=1)
+
+    def inverse_transform(self, Z):
+        """Tables from rows of floats: of every category the largest column.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_columns)
+
+        Returns
+        -------
+        DataFrame or ndarray of shape (n_samples, n_features)
+            In the form of the table that was fitted.
+        """
+        check_is_fitted(self)
+        Z, start, columns = np.asarray(Z, dtype=np.float64), 0, []
+        for j in range(self.n_features_in_):
+            width = len(self.categories_[j]) if j in self.categories_ else 1
+            block = Z[:, start : start + width]
+            columns.append(
+                self.categories_[j][block.argmax(axis=1)] if j in self.categories_ else block[:, 0]
+            )
+            start += width
+        mixed = len({np.asarray(c).dtype.kind in "OUS" for c in columns}) > 1
+        rows = np.empty((len(Z), len(columns)), dtype=object if mixed else columns[0].dtype)
+        for j, column in enumerate(columns):
+            rows[:, j] = column
+        return self.table_.restored(rows)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the encoded columns."""
+        check_is_fitted(self)
+        names = [f"x{j}" for j in range(self.n_features_in_)]
+        if self.table_.empty is not None:
+            names = list(self.table_.empty.columns)
+        found: list = []
+        for j, name in enumerate(names):
+            values = self.categories_.get(j)
+            found += [name] if values is None else [f"{name}_{value}" for value in values]
+        return np.asarray(found, dtype=object)
+
+    def _columns(self, X, *, reset):
+        """Columns of a table, and their names or positions."""
+        if hasattr(X, "columns"):  # columns of many kinds: each is looked at on its own
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return [X[name] for name in X.columns], list(X.columns)
+        rows = validate_data(self, X, reset=reset, dtype=None)
+        return list(rows.T), list(range(rows.shape[1]))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        return tags
+
+    def log_abs_det_jacobian(self, X: Any) -> np.ndarray:
+        """Zero if there are no categories; an error otherwise: they have no density."""
+        check_is_fitted(self)
+        if self.categories_:
+            raise ValueError("categories have no density: only samples can be drawn.")
+        return np.zeros(len(X))
+
+
+def _labels(column):
+    """Values of a category; numbers stay numbers."""
+    values = np.asarray(column)
+    return values.astype(str) if values.dtype.kind in "OUST" else values

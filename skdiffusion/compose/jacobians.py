@@ -1,0 +1,279 @@
+r"""How transformers stretch space: log-determinants for the change of variables.
+
+If :math:`z = T(x)` has density :math:`q`, then
+
+.. math:: \log p(x) = \log q(T(x)) + \log |\det \partial T / \partial x| .
+
+:func:`log_abs_det_jacobian` dispatches on the type of the transformer: a sum of logarithms for
+what acts column by column, the spectrum for a square PCA, sums of parts for what is composed,
+central differences of error :math:`O(h^2)` for the rest. A transformer of your own answers by a
+method ``log_abs_det_jacobian(X)``, a type of somebody else's is added by
+``@log_abs_det_jacobian.register(Type)``, and a function inside a ``FunctionTransformer`` by an
+attribute ``function.log_abs_det_jacobian``.
+
+What changes the number of columns has no Jacobian determinant, and what maps an interval to a point
+no density: both are errors here, never a number in other units.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import special, stats
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PowerTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+
+from skdiffusion.compose.columns import blocks_of
+from skdiffusion.compose.table import columns_of, with_names_of
+
+__all__ = ["log_abs_det_jacobian", "numerical_log_det", "scaled_by_differences"]
+
+
+def log_abs_det_jacobian(transformer: Any, X: Any) -> np.ndarray:
+    r"""Log-determinant :math:`\log|\det \partial T/\partial x|` of a transformer at each row.
+
+    Parameters
+    ----------
+    transformer : fitted transformer
+        Of as many columns as it is given.
+    X : array-like of shape (n, d)
+        What goes into it.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Minus infinity where it is flat.
+
+    Raises
+    ------
+    ValueError
+        If it changes the number of columns or maps to discrete values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.preprocessing import MinMaxScaler
+    >>> X = np.array([[0.0, 0.0], [4.0, 0.5]])
+    >>> log_abs_det_jacobian(MinMaxScaler().fit(X), X).round(6)  # -log 4 - log 0.5
+    array([-0.693147, -0.693147])
+    """
+    own = getattr(transformer, "log_abs_det_jacobian", None)
+    found = own(X) if callable(own) else _log_det(transformer, X)
+    return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(X),)).copy()
+
+
+@functools.singledispatch
+def _log_det(transformer, X):
+    return numerical_log_det(transformer, X)
+
+
+def scaled_by_differences(transformer: Any) -> bool:
+    """Whether only central differences are known for a transformer."""
+    return not callable(getattr(transformer, "log_abs_det_jacobian", None)) and _log_det.dispatch(
+        type(transformer)
+    ) is _log_det.dispatch(object)
+
+
+log_abs_det_jacobian.register = _log_det.register
+
+
+def numerical_log_det(transformer: Any, X: Any, scale: Any = 1.0) -> np.ndarray:
+    """Log-determinant by central differences in float64: ``2 d`` transforms of the rows.
+
+    Parameters
+    ----------
+    transformer : fitted transformer
+    X : array-like of shape (n, d)
+    scale : float or array-like of shape (d,)
+        Typical size of the columns, of which the step is a small share.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
+    table, X = X, np.asarray(X, dtype=np.float64)
+    n, d = X.shape
+    columns = []
+    for j in range(d):
+        size = np.maximum(np.abs(X[:, j]), np.broadcast_to(scale, d)[j])
+        step = np.cbrt(np.finfo(np.float64).eps) * size
+        ahead, behind = X.copy(), X.copy()
+        ahead[:, j] += step
+        behind[:, j] -= step
+        step = (ahead[:, j] - behind[:, j])[:, None]  # as rounded
+        change = _transformed(transformer, ahead, table) - _transformed(transformer, behind, table)
+        if change.shape != (n, d):
+            raise ValueError(_not_square(transformer, d, change.shape[1]))
+        columns.append(change / step)
+    return np.linalg.slogdet(np.stack(columns, axis=2))[1]
+
+
+def _transformed(transformer, X, table):
+    Z = transformer.transform(with_names_of(table, X))
+    return np.asarray(Z.toarray() if hasattr(Z, "toarray") else Z, dtype=np.float64)
+
+
+def _not_square(transformer, n_in, n_out):
+    return (
+        f"{type(transformer).__name__} maps {n_in} columns to {n_out}: a density of those is in "
+        "other units and no density of the rows. Keep all columns, or let a "
+        "PCA(k) be completed by DensityPipeline(..., noise='residual')."
+    )
+
+
+# --------------------------------------------------------------------- column by column
+
+
+def _minus_log(scale):
+    return 0.0 if scale is None else -np.log(np.abs(scale)).sum()
+
+
+@_log_det.register(StandardScaler)
+@_log_det.register(MaxAbsScaler)
+@_log_det.register(RobustScaler)
+def _(transformer, X):
+    return _minus_log(transformer.scale_)  # None without scaling
+
+
+@_log_det.register(MinMaxScaler)
+def _(transformer, X):
+    log_det = np.full(len(X), -_minus_log(transformer.scale_))
+    if transformer.clip:
+        X = np.asarray(X)
+        outside = (transformer.data_min_ > X) | (transformer.data_max_ < X)
+        log_det[outside.any(axis=1)] = -np.inf
+    return log_det
+
+
+@_log_det.register(PowerTransformer)
+def _(transformer, X):
+    X, powers = np.asarray(X, dtype=np.float64), transformer.lambdas_
+    if transformer.method == "box-cox":
+        log_slope = (powers - 1) * np.log(X)
+    else:
+        log_slope = (powers - 1) * np.sign(X) * np.log1p(np.abs(X))
+    return log_slope.sum(axis=1) - _log_spread(transformer, powers)
+
+
+def _log_spread(transformer, powers):
+    """Logarithm of the standard deviations that a PowerTransformer divides by, in all.
+
+    They are private. The rows that it maps to 0 and 1 (or -1: the image of a power may end
+    on one side) differ by one of them before the division.
+    """
+    if not transformer.standardize:
+        return 0.0
+    sides = np.where(powers < 1, -1.0, 1.0)
+    rows = transformer.inverse_transform(np.stack([0 * sides, sides]))
+    power = special.boxcox if transformer.method == "box-cox" else stats.yeojohnson
+    raw = np.array(
+        [
+            [float(power(np.array([x]), p)[0]) for x, p in zip(row, powers, strict=True)]
+            for row in rows
+        ]
+    )
+    return np.log(np.abs(raw[1] - raw[0])).sum()
+
+
+# of functions that act on each number; a function of yours has the attribute of that name
+_ELEMENTWISE: dict[Callable, Callable] = {
+    np.log: lambda x: -np.log(x),
+    np.log1p: lambda x: -np.log1p(x),
+    np.log2: lambda x: -np.log(x) - np.log(np.log(2)),
+    np.log10: lambda x: -np.log(x) - np.log(np.log(10)),
+    np.exp: lambda x: x,
+    np.expm1: lambda x: x,
+    np.sqrt: lambda x: -np.log(2) - np.log(x) / 2,
+    np.cbrt: lambda x: -np.log(3) - 2 * np.log(np.abs(x)) / 3,
+    np.square: lambda x: np.log(2) + np.log(np.abs(x)),
+    np.arcsinh: lambda x: -np.log1p(x**2) / 2,
+    np.sinh: lambda x: np.logaddexp(x, -x) - np.log(2),
+    np.tanh: lambda x: 2 * (np.log(2) - np.logaddexp(x, -x)),
+    np.arctanh: lambda x: -np.log1p(-(x**2)),
+    special.logit: lambda x: -np.log(x) - np.log1p(-x),
+    special.expit: lambda x: -np.logaddexp(0, x) - np.logaddexp(0, -x),
+}
+
+
+@_log_det.register(FunctionTransformer)
+def _(transformer, X):
+    function = transformer.func
+    if function is None:
+        return 0.0
+    keywords = transformer.kw_args or {}
+    if hasattr(function, "log_abs_det_jacobian"):
+        return function.log_abs_det_jacobian(X, **keywords)
+    if function in _ELEMENTWISE and not keywords:
+        with np.errstate(divide="ignore"):
+            return _ELEMENTWISE[function](np.asarray(X, dtype=np.float64)).sum(axis=1)
+    return numerical_log_det(transformer, X)
+
+
+# --------------------------------------------------------------------- all columns at once
+
+
+@_log_det.register(PCA)
+def _(transformer, X):
+    if transformer.n_components_ != X.shape[1]:
+        raise ValueError(_not_square(transformer, X.shape[1], transformer.n_components_))
+    return -0.5 * np.log(transformer.explained_variance_).sum() if transformer.whiten else 0.0
+
+
+# --------------------------------------------------------------------- compositions
+
+
+@_log_det.register(Pipeline)
+def _(transformer, X):
+    total = np.zeros(len(X))
+    for _, step in transformer.steps:
+        if step is not None and step != "passthrough":
+            total += log_abs_det_jacobian(step, X)
+            X = step.transform(X)
+    return total
+
+
+@_log_det.register(ColumnTransformer)
+def _(transformer, X):
+    total = np.zeros(len(X))
+    for part, columns, _ in blocks_of(transformer):
+        if part is not None:
+            total += log_abs_det_jacobian(part, columns_of(X, columns))
+    return total
+
+
+# --------------------------------------------------------------------- no densities
+
+
+def _no_density(transformer, X):
+    raise ValueError(
+        f"{type(transformer).__name__} maps to discrete values or loses a dimension: there is no "
+        "density of the rows behind it. Samples can be drawn where it has an inverse."
+    )
+
+
+for _discrete in (
+    OneHotEncoder,
+    OrdinalEncoder,
+    KBinsDiscretizer,
+    Binarizer,
+    Normalizer,
+    FeatureUnion,
+):
+    _log_det.register(_discrete, _no_density)

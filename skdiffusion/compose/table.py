@@ -1,0 +1,141 @@
+r"""What a table looks like, so that generated rows can look like it too.
+
+A model works on floats. What it was shown may have been a DataFrame with names, integers,
+categories and bounds; :class:`TableFormat` remembers them and puts them back: every column in
+its place and type, integers rounded and values clipped to the range seen if asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["TableFormat", "columns_of", "is_numeric", "with_names_of"]
+
+
+def is_numeric(column: Any) -> bool:
+    """Whether a column of a pandas or polars table, or an array, holds plain numbers."""
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "iuf"
+    numeric = getattr(dtype, "is_numeric", None)  # polars
+    if callable(numeric):
+        return bool(numeric())
+    return getattr(dtype, "kind", "O") in "iuf"  # nullable dtypes of pandas
+
+
+def columns_of(X: Any, indices: Any):
+    """Some columns of a table or array, by their positions."""
+    if hasattr(X, "columns"):
+        return X[[X.columns[j] for j in indices]]
+    return np.asarray(X)[:, indices]
+
+
+def with_names_of(table: Any, X: np.ndarray):
+    """An array as a table with the columns of another, if that has any."""
+    if not hasattr(table, "columns"):
+        return X
+    return type(table)(dict(zip(table.columns, X.T, strict=True)))
+
+
+class TableFormat:
+    """Names, types and ranges of the columns of a table.
+
+    Parameters
+    ----------
+    X : array-like or DataFrame of shape (n, d)
+    """
+
+    def __init__(self, X: Any):
+        self.empty = X[:0] if hasattr(X, "columns") else None
+        columns = self._columns(X)
+        self.dtype = None if self.empty is not None else np.asarray(X).dtype
+        self.bounds, self.integer, self.boolean = [], [], []
+        for column in columns:
+            values = np.asarray(column)
+            self.boolean.append(values.dtype.kind == "b")
+            if not (is_numeric(column) or self.boolean[-1]):
+                self.bounds.append(None)
+                self.integer.append(False)
+                continue
+            values = values.astype(np.float64)
+            values = values[np.isfinite(values)]
+            self.bounds.append((values.min(), values.max()) if len(values) else None)
+            self.integer.append(bool(len(values) and (values == np.round(values)).all()))
+
+    def _columns(self, X):
+        if self.empty is not None:
+            return [X[name] for name in X.columns]
+        return list(np.asarray(X).T)
+
+    def restored(self, rows: Any, *, rounded: bool = False, clipped: bool = False):
+        """Rows in the form of the table.
+
+        Parameters
+        ----------
+        rows : array-like or DataFrame of shape (n, d)
+            The columns in their order.
+        rounded : bool
+            Whether columns that held integers alone are rounded, and get their integer type.
+        clipped : bool
+            Whether numeric columns are clipped to the range that was seen.
+
+        Returns
+        -------
+        ndarray or DataFrame
+        """
+        values = np.asarray(rows)
+        columns = [
+            self._restored(values[:, j], j, rounded, clipped) for j in range(len(self.bounds))
+        ]
+        if self.empty is None:
+            table = np.stack(columns, axis=1) if columns else values
+            return table.astype(self.dtype) if self.dtype.kind == "f" else table
+        return self._frame(columns, rounded)
+
+    def _restored(self, column, j, rounded, clipped):
+        if self.bounds[j] is None:
+            return column
+        if self.boolean[j] and column.dtype.kind in "bO":  # decoded, not a number
+            return column.astype(bool)
+        column = column.astype(np.float64)
+        if rounded and self.boolean[j]:
+            return column > 0.5
+        if rounded and self.integer[j]:
+            column = np.round(column)
+        return np.clip(column, *self.bounds[j]) if clipped else column
+
+    def _frame(self, columns, rounded):
+        names = list(self.empty.columns)
+        if type(self.empty).__module__.startswith("polars"):
+            import polars
+
+            series = [
+                polars.Series(name, column.tolist(), strict=False)
+                for name, column in zip(names, columns, strict=True)
+            ]
+            return polars.DataFrame(
+                [
+                    s.cast(self.empty.schema[s.name]) if self._fits(j, columns[j], rounded) else s
+                    for j, s in enumerate(series)
+                ]
+            )
+        import pandas
+
+        frame = pandas.DataFrame(dict(enumerate(columns)))
+        frame.columns = self.empty.columns
+        dtypes = {
+            name: self.empty.dtypes.iloc[j]
+            for j, name in enumerate(names)
+            if self._fits(j, columns[j], rounded)
+        }
+        return frame.astype(dtypes)
+
+    def _fits(self, j, column, rounded):
+        """Whether the values fit the column's own type: floats do not fit integers."""
+        if self.boolean[j]:
+            return column.dtype.kind == "b"
+        name = self.empty.columns[j]
+        is_integer = str(self.empty[name].dtype).lower().startswith(("int", "uint"))
+        return not is_integer or (rounded and self.integer[j])

@@ -1,0 +1,89 @@
+r"""Two samples in one frame: the same columns, in units that do not matter.
+
+Distances between rows mean little where one column counts metres and another millimetres.
+Columns are therefore divided by a standard deviation,
+
+.. math:: x_j \mapsto (x_j - m_j) / s_j,
+
+that of the *real* rows alone: what is generated must not choose the units it is judged in. A
+permutation test is exact only if nothing knows which row came from which sample, so there both
+samples together set :math:`m` and :math:`s`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import pairwise_distances_chunked
+from sklearn.utils import check_array
+
+__all__ = ["in_one_frame", "pairwise_sum"]
+
+
+def in_one_frame(
+    real: Any,
+    generated: Any,
+    *others: Any,
+    standardize: bool = True,
+    pooled: bool = False,
+    names: tuple[str, ...] = ("real", "generated"),
+    least: int = 2,
+) -> list[np.ndarray]:
+    """Samples as float64 arrays of the same columns, in common units.
+
+    Parameters
+    ----------
+    real, generated, *others : array-like of shape (n_i, d)
+    standardize : bool
+        Whether to centre and scale the columns by the moments of ``real``.
+    pooled : bool
+        Whether by those of all samples together instead.
+    names : tuple of str
+        What the samples are called in messages.
+    least : int
+        Rows that every sample must have.
+
+    Returns
+    -------
+    list of ndarray
+
+    Raises
+    ------
+    ValueError
+        If a sample is not numeric, finite and two-dimensional, has too few rows, or has other
+        columns than ``real``.
+    """
+    samples = (real, generated, *others)
+    arrays = [
+        check_array(sample, dtype=np.float64, input_name=name, ensure_min_samples=least)
+        for sample, name in zip(samples, names, strict=True)
+    ]
+    columns = getattr(real, "columns", None)
+    for sample, array, name in zip(samples[1:], arrays[1:], names[1:], strict=True):
+        if array.shape[1] != arrays[0].shape[1]:
+            raise ValueError(
+                f"{name} must have the {arrays[0].shape[1]} columns of {names[0]}; "
+                f"got {array.shape[1]}."
+            )
+        theirs = getattr(sample, "columns", None)
+        if columns is not None and theirs is not None and list(columns) != list(theirs):
+            raise ValueError(f"{name} must have the columns of {names[0]} in the same order.")
+    if not standardize:
+        return arrays
+    reference = np.concatenate(arrays) if pooled else arrays[0]
+    centre, spread = reference.mean(axis=0), reference.std(axis=0)
+    # what does not vary, up to rounding, keeps its units
+    spread[spread <= 1e-12 * np.abs(centre)] = 1.0
+    return [(array - centre) / spread for array in arrays]
+
+
+def pairwise_sum(function, A: np.ndarray, B: np.ndarray, metric: str = "euclidean") -> float:
+    """Sum of ``function(distances)`` over all pairs, in chunks of the working memory."""
+    chunks = pairwise_distances_chunked(
+        A,
+        B,
+        reduce_func=lambda distances, _: np.full(len(distances), function(distances).sum()),
+        metric=metric,
+    )
+    return float(sum(chunk[0] for chunk in chunks))

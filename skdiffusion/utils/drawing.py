@@ -1,0 +1,34 @@
+"""Rows from anything that has ``sample``: ours, and the densities of scikit-learn."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+__all__ = ["draw_rows"]
+
+
+def draw_rows(estimator: Any, n_samples: int, random_state: Any = None, **options: Any):
+    """Rows drawn from a fitted estimator.
+
+    Parameters
+    ----------
+    estimator : fitted estimator with ``sample``
+        Mixtures of scikit-learn draw by a ``random_state`` of their own and return labels too.
+    n_samples : int
+    random_state : None, int, Generator or RandomState
+    **options
+        Further arguments of ``sample``.
+
+    Returns
+    -------
+    array or DataFrame of shape (n_samples, d)
+    """
+    if "random_state" in inspect.signature(estimator.sample).parameters:
+        if isinstance(random_state, np.random.Generator):  # scikit-learn takes none
+            random_state = int(random_state.integers(2**31))
+        options["random_state"] = random_state
+    drawn = estimator.sample(n_samples, **options)
+    return drawn[0] if isinstance(drawn, tuple) else drawn

@@ -1,0 +1,104 @@
+"""ScoreOutlierDetector: what each criterion measures, on laws where it is known."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skdiffusion import EmpiricalScore, GaussianScore
+from skdiffusion.compose import ScoreOutlierDetector
+from skdiffusion.compose.outliers import CRITERIA, LEVELS
+
+
+@pytest.mark.foreign_state
+@parametrize_with_checks([ScoreOutlierDetector(criterion=name) for name in CRITERIA])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def frozen(law, **options):
+    detector = ScoreOutlierDetector(FrozenEstimator(law), **options)
+    return detector.fit(law.sample(200, random_state=0))
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_finds_rows_far_away(criterion, rng):
+    X = rng.standard_normal((400, 3)) * [1.0, 1e-3, 1e4]  # units do not matter
+    far = np.array([[8.0, 0.0, 0.0], [0.0, 8e-3, 8e4]])
+    detector = ScoreOutlierDetector(criterion=criterion, contamination=0.05).fit(X)
+    assert (detector.predict(far) == -1).all()
+    assert (detector.predict(X) == -1).mean() == pytest.approx(0.05, abs=0.005)
+    np.testing.assert_array_equal(detector.predict(X) == -1, detector.decision_function(X) < 0)
+
+
+def test_log_density_is_in_the_units_of_the_rows(rng):
+    X = rng.standard_normal((500, 2)) * [3.0, 0.01] + 5
+    detector = ScoreOutlierDetector(GaussianScore(), sigma=1e-6).fit(X)
+    np.testing.assert_allclose(
+        detector.score_samples(X), GaussianScore().fit(X).score_samples(X), atol=1e-3
+    )
+
+
+def test_constant_columns_have_a_density_too(rng):
+    X = np.column_stack([rng.standard_normal(300), np.full(300, 7.0)])
+    detector = ScoreOutlierDetector().fit(X)
+    assert detector.predict([[0.0, 7.0], [0.0, 7.5]]).tolist() == [1, -1]
+
+
+def test_the_noise_posterior_of_a_point_is_an_inverse_gamma():
+    """One clean point, d = 6: sigma^2 given the distance r has law IG(d/2, r^2/2)."""
+    d, r = 6, 2.0
+    law = EmpiricalScore.from_parameters([[0.0] * d], 1e-12, sigma_min=1e-4, sigma_max=50)
+    row = np.full((1, d), r / np.sqrt(d))
+    detector = ScoreOutlierDetector(FrozenEstimator(law), criterion="noise_posterior")
+    detector.fit(np.zeros((2, d)))
+    # E[log sigma] = (log(r^2 / 2) - digamma(d / 2)) / 2
+    from scipy.special import digamma
+
+    truth = (np.log(r**2 / 2) - digamma(d / 2)) / 2
+    # a trapezoidal rule with five levels per e-fold, and no mass at the ends of their range
+    assert -detector.score_samples(row)[0] == pytest.approx(truth, abs=0.01)
+    assert LEVELS[0] < 0.1 * r and LEVELS[-1] > 10 * r
+
+
+def test_reconstruction_of_a_gaussian_has_a_closed_form():
+    law = GaussianScore.from_parameters([0.0], [4.0])
+    detector = frozen(law, criterion="reconstruction", sigma=1.0)
+    x = np.linspace(-3, 3, 4000)[:, None]
+    # D = 0.8 (x + eps): the error is 0.04 x^2 + 0.64 on average over eps
+    gap = -detector.score_samples(x) - (0.04 * x[:, 0] ** 2 + 0.64)
+    assert abs(gap.mean()) < 4 * gap.std() / np.sqrt(len(x))
+
+
+def test_dimension_on_a_plane_and_off_it():
+    law = GaussianScore.from_parameters([0.0] * 3, np.diag([1.0, 1.0, 1e-8]), reg_covar=0.0)
+    detector = frozen(law, criterion="dimension", sigma=0.05)
+    on, off = detector.score_samples([[0.1, 0.0, 0.0], [0.1, 0.0, 1.0]])
+    assert -on == pytest.approx(2, abs=0.01)
+    assert -off == pytest.approx(2 + (1 / 0.05) ** 2, rel=0.01)
+
+
+def test_cancer_is_found_by_a_law_of_the_healthy():
+    data = load_breast_cancer()
+    healthy = data.data[data.target == 1]
+    train, test = healthy[::2], np.vstack([healthy[1::2], data.data[data.target == 0]])
+    sick = np.repeat([0, 1], [len(test) - (data.target == 0).sum(), (data.target == 0).sum()])
+    detector = ScoreOutlierDetector().fit(train)
+    assert roc_auc_score(sick, -detector.score_samples(test)) > 0.9
+
+
+def test_pickle_pipelines_and_parameters(rng):
+    X = rng.standard_normal((100, 2))
+    pipeline = make_pipeline(MinMaxScaler(), ScoreOutlierDetector(contamination=0.2)).fit(X)
+    copy = pickle.loads(pickle.dumps(pipeline))
+    np.testing.assert_array_equal(copy.predict(X), pipeline.predict(X))
+    with pytest.raises(ValueError, match="contamination must be a finite number above 0 and of at"):
+        ScoreOutlierDetector(contamination=0.9).fit(X)
+    with pytest.raises(ValueError, match="did you mean 'dimension'"):
+        ScoreOutlierDetector(criterion="dimensions").fit(X)

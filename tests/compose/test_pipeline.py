@@ -1,0 +1,461 @@
+"""DensityPipeline: change of variables, samples through the inverses, tables kept."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy import special, stats
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_iris, load_wine
+from sklearn.decomposition import PCA, FastICA
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+
+from skdiffusion import GaussianScore, GMMScore
+from skdiffusion.compose import DensityPipeline, log_abs_det_jacobian, make_density_pipeline
+from skdiffusion.compose.jacobians import numerical_log_det
+from skdiffusion.models import LinearMeasurement
+
+IRIS = load_iris().data[np.random.default_rng(0).permutation(150)]
+WINE = load_wine().data
+POSITIVE = np.exp(np.random.default_rng(0).standard_normal((60, 3))) * [0.1, 1.0, 50.0]
+LINEAR = [
+    StandardScaler(),
+    StandardScaler(with_std=False),
+    MinMaxScaler((-3, 1e-3)),
+    MaxAbsScaler(),
+    RobustScaler(unit_variance=True),
+    RobustScaler(with_scaling=False),
+    PCA(),
+    PCA(whiten=True),
+    FunctionTransformer(),
+    "passthrough",
+]
+
+
+def double(X):
+    return 2 * X
+
+
+double.log_abs_det_jacobian = lambda X: X.shape[1] * np.log(2)
+
+
+# --------------------------------------------------------------------- Jacobians
+
+
+@pytest.mark.parametrize("scaler", [s for s in LINEAR if s != "passthrough"], ids=str)
+def test_a_gaussian_has_one_density_whatever_linear_map_comes_first(scaler):
+    # maximum likelihood is equivariant: no share of the variances is added
+    density = GaussianScore(reg_covar=0.0)
+    direct = clone(density).fit(WINE).score_samples(WINE)
+    found = make_density_pipeline(scaler, density).fit(WINE).score_samples(WINE)
+    np.testing.assert_allclose(found, direct, atol=1e-8)
+
+
+def test_chains_of_linear_maps(rng):
+    density = GaussianScore(reg_covar=0.0)
+    chain = DensityPipeline(
+        [
+            ("robust", RobustScaler()),
+            ("nothing", "passthrough"),
+            ("inner", make_pipeline(PCA(whiten=True), MinMaxScaler())),
+            ("twice", FunctionTransformer(double)),
+            ("density", density),
+        ]
+    )
+    direct = clone(density).fit(WINE)
+    np.testing.assert_allclose(
+        chain.fit(WINE).score_samples(WINE), direct.score_samples(WINE), atol=1e-8
+    )
+    assert chain.score(WINE) == pytest.approx(direct.score(WINE), abs=1e-9)
+
+
+FUNCTIONS = [
+    np.log,
+    np.log1p,
+    np.log2,
+    np.log10,
+    np.exp,
+    np.expm1,
+    np.sqrt,
+    np.cbrt,
+    np.square,
+    np.arcsinh,
+    np.sinh,
+    np.tanh,
+    np.arctanh,
+    special.logit,
+    special.expit,
+]
+NONLINEAR = [
+    *(FunctionTransformer(f) for f in FUNCTIONS),
+    PowerTransformer(),
+    PowerTransformer("box-cox"),
+    PowerTransformer(standardize=False),
+    FunctionTransformer(double),
+    MinMaxScaler(clip=True),
+    ColumnTransformer([("log", FunctionTransformer(np.log), [2]), ("a", RobustScaler(), [0, 1])]),
+]
+
+
+@pytest.mark.parametrize("transformer", NONLINEAR, ids=str)
+def test_closed_forms_are_what_differences_find(transformer, rng):
+    X = rng.uniform(0.05, 0.95, (60, 3))
+    transformer = transformer.fit(np.vstack([X, X * 0.9, X * 1.05]))
+    differences = numerical_log_det(transformer, X)
+    # central differences: a relative error of about 1e-10 per column
+    np.testing.assert_allclose(log_abs_det_jacobian(transformer, X), differences, atol=1e-7)
+
+
+@pytest.mark.parametrize("offset", [0.0, 50.0])
+@pytest.mark.parametrize("method", ["yeo-johnson", "box-cox"])
+def test_power_transformer_far_from_the_origin(method, offset, rng):
+    # an offset makes the fitted powers large, either way
+    X = offset + 1 + np.column_stack([rng.gamma(2.0, 5.0, 400), 60 - rng.gamma(2.0, 5.0, 400)])
+    transformer = PowerTransformer(method).fit(X)
+    some = X[:20]
+    differences = numerical_log_det(transformer, some, X.std(0))
+    found = log_abs_det_jacobian(transformer, some)
+    # large powers cost the transformer digits, which differences feel
+    np.testing.assert_allclose(found, differences, atol=2e-4 if offset else 1e-8)
+
+
+def test_the_density_of_a_lognormal_law():
+    pipeline = make_density_pipeline(
+        FunctionTransformer(np.log, np.exp),
+        GaussianScore(),
+    )
+    pipeline.fit(POSITIVE)
+    mean, spread = np.log(POSITIVE).mean(0), np.cov(np.log(POSITIVE).T, bias=True)
+    truth = stats.multivariate_normal(mean, spread).logpdf(np.log(POSITIVE))
+    truth -= np.log(POSITIVE).sum(1)
+    np.testing.assert_allclose(pipeline.score_samples(POSITIVE), truth, atol=1e-4)  # reg_covar
+
+
+def test_what_is_unknown_is_differentiated_at_the_scale_of_the_columns():
+    ica = FastICA(random_state=0, whiten="unit-variance")
+    units = np.array([1e-6, 1.0, 1e3, 1e7])
+    pipeline = make_density_pipeline(ica, GaussianScore(reg_covar=0.0)).fit(IRIS * units)
+    direct = GaussianScore(reg_covar=0.0).fit(IRIS * units)
+    np.testing.assert_allclose(
+        pipeline.score_samples(IRIS * units), direct.score_samples(IRIS * units), atol=1e-7
+    )
+    alone = pipeline.score_samples(IRIS[:1] * units)
+    np.testing.assert_allclose(alone, pipeline.score_samples(IRIS * units)[:1], atol=1e-9)
+
+
+def test_a_transformer_of_ones_own():
+    class Shear(FunctionTransformer):
+        def transform(self, X):
+            return np.asarray(X) @ np.array([[2.0, 1.0], [0.0, 3.0]])
+
+        def log_abs_det_jacobian(self, X):
+            return np.log(6.0)
+
+    shear = Shear().fit(IRIS[:, :2])
+    assert log_abs_det_jacobian(shear, IRIS[:, :2]) == pytest.approx(np.log(6.0))
+    assert numerical_log_det(shear, IRIS[:, :2]) == pytest.approx(np.log(6.0))
+
+
+@pytest.mark.parametrize(
+    "step, words",
+    [
+        (PCA(2), "PCA maps 4 columns to 2.*noise='residual'"),
+        (FastICA(2, random_state=0), "maps 4 columns to 2"),
+        (OneHotEncoder(), "no density"),
+        (OrdinalEncoder(), "no density"),
+        (Normalizer(), "loses a dimension"),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_what_has_no_determinant_is_refused_in_a_sentence(step, words):
+    if isinstance(step, OneHotEncoder):
+        step.set_params(sparse_output=False)
+    pipeline = make_density_pipeline(step, GaussianScore("oas")).fit(IRIS)
+    with pytest.raises(ValueError, match=words):
+        pipeline.score_samples(IRIS)
+
+
+# --------------------------------------------------------------------- searches
+
+
+def test_a_search_does_not_prefer_a_scaler_by_its_units():
+    """The demonstration: standard deviations 1, 10 and 100 in three columns."""
+    X = np.random.default_rng(0).standard_normal((300, 3)) * [1.0, 10.0, 100.0]
+    scalers = [
+        "passthrough",
+        StandardScaler(),
+        PCA(whiten=True),
+        MinMaxScaler(),
+        MinMaxScaler((0, 1e-3)),
+        PowerTransformer(),
+    ]
+    steps = [("scale", None), ("density", GaussianScore())]
+    ours = GridSearchCV(DensityPipeline(steps), {"scale": scalers}, cv=3).fit(X)
+    theirs = GridSearchCV(Pipeline(steps), {"scale": scalers}, cv=3).fit(X)
+    assert theirs.best_params_["scale"] is scalers[4]  # by some thirty nats that mean nothing
+    scores = ours.cv_results_["mean_test_score"]
+    # the same law for every linear scaler; the power has a parameter per column to estimate
+    np.testing.assert_allclose(scores[:5], scores[0], atol=1e-4)
+    assert abs(scores[5] - scores[0]) < 0.05
+
+
+def test_grid_over_steps_and_parameters_in_two_processes():
+    pipeline = make_density_pipeline(StandardScaler(), GMMScore(random_state=0))
+    grid = {"gmmscore__n_components": [1, 3], "standardscaler": [RobustScaler(), "passthrough"]}
+    search = GridSearchCV(pipeline, grid, cv=3, n_jobs=2).fit(IRIS)
+    assert search.best_params_["gmmscore__n_components"] == 3
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_quantiles_have_no_density_outside_the_rows_they_know():
+    pipeline = make_density_pipeline(QuantileTransformer(n_quantiles=50), GaussianScore())
+    assert pipeline.fit(IRIS).score_samples(IRIS.max(0, keepdims=True) + 1) == -np.inf
+
+
+def test_densities_of_scikit_learn():
+    scaled = StandardScaler().fit(IRIS)
+    units = np.log(scaled.scale_).sum()
+    for density in (GaussianMixture(2, random_state=0), KernelDensity(leaf_size=150)):
+        pipeline = make_density_pipeline(StandardScaler(), density).fit(IRIS)
+        Z = scaled.transform(IRIS)
+        theirs = clone(density).fit(Z).score_samples(Z) - units
+        np.testing.assert_allclose(pipeline.score_samples(IRIS), theirs, atol=1e-9)
+        assert pipeline.score(IRIS) == pytest.approx(theirs.mean(), abs=1e-9)
+        assert pipeline.sample(5, random_state=0).shape == (5, 4)
+
+
+# --------------------------------------------------------------------- a PCA, completed
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_a_completed_pca_with_a_gaussian_is_probabilistic_pca(whiten):
+    """scikit-learn's own PCA.score_samples is the density of Tipping & Bishop."""
+    pca = PCA(3, whiten=whiten)
+    pipeline = make_density_pipeline(pca, GaussianScore(reg_covar=0.0), noise="residual").fit(WINE)
+    truth = PCA(3).fit(WINE)
+    # the variances of the axes kept are divided by n here and by n - 1 there
+    n = len(WINE)
+    Z = (WINE - truth.mean_) @ truth.components_.T
+    gap = 1.5 * np.log(n / (n - 1)) - 0.5 / (n - 1) * (Z**2 / truth.explained_variance_).sum(1)
+    np.testing.assert_allclose(
+        pipeline.score_samples(WINE), truth.score_samples(WINE) + gap, atol=1e-8
+    )
+
+
+def test_a_completed_pca_integrates_to_one_and_samples_its_law(rng):
+    X = rng.standard_normal((400, 3)) @ rng.standard_normal((3, 3)) + 2
+    pipeline = make_density_pipeline(PCA(1), GMMScore(2, random_state=0), noise="residual").fit(X)
+    proposal = stats.multivariate_normal(X.mean(0), 2 * np.cov(X.T))
+    draws = proposal.rvs(20_000, random_state=0)
+    ratios = np.exp(pipeline.score_samples(draws) - proposal.logpdf(draws))
+    assert ratios.mean() == pytest.approx(1, abs=4 * ratios.std() / np.sqrt(20_000))
+    rows = pipeline.sample(20_000, random_state=0)
+    law = PCA(1).fit(X).get_covariance()
+    # covariances of a sample of this size have errors below a hundredth of the largest
+    np.testing.assert_allclose(np.cov(rows.T), law, atol=0.04 * law.max())
+
+
+def test_fewer_rows_than_columns_have_their_own_residual_variance(rng):
+    X = rng.standard_normal((20, 50))
+    pipeline = make_density_pipeline(PCA(5), GaussianScore(), noise="residual").fit(X)
+    pca = pipeline[0]
+    kept = pca.inverse_transform(pca.transform(X))
+    rows = pipeline.sample(2000, random_state=0)
+    drawn = rows - pca.inverse_transform(pca.transform(rows))
+    truth = ((X - kept) ** 2).sum() / (len(X) - 1)
+    assert (drawn**2).sum(1).mean() == pytest.approx(truth, rel=0.02)
+
+
+# --------------------------------------------------------------------- samples and tables
+
+
+@pytest.mark.parametrize("scaler", LINEAR, ids=str)
+def test_samples_have_the_law_of_the_rows_for_any_scaler(scaler):
+    steps = [("scale", scaler), ("density", GaussianScore(reg_covar=0.0))]
+    pipeline = DensityPipeline(steps).fit(IRIS)
+    rows = pipeline.sample(4000, random_state=0)
+    spread = IRIS.std(0)
+    # standard errors of means and variances are 1.6 and 2.2 percent
+    np.testing.assert_allclose(rows.mean(0) / spread, IRIS.mean(0) / spread, atol=0.07)
+    np.testing.assert_allclose(rows.var(0), IRIS.var(0), rtol=0.1)
+    np.testing.assert_array_equal(rows[:5], pipeline.sample(4000, random_state=0)[:5])
+
+
+def test_latent_codes_and_back():
+    pipeline = make_density_pipeline(StandardScaler(), PCA(), GaussianScore())
+    codes = pipeline.fit_transform(IRIS)
+    np.testing.assert_array_equal(codes, pipeline.transform(IRIS))
+    np.testing.assert_allclose(pipeline.inverse_transform(codes), IRIS, atol=1e-10)
+    np.testing.assert_allclose(np.cov(codes.T, bias=True), np.eye(4), atol=1e-5)
+
+
+def mixed_frame():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "age": rng.integers(20, 60, 80),
+            "income": rng.lognormal(3, 1, 80),
+            "height": rng.normal(170, 8, 80).astype(np.float32),
+        },
+    )
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_tables_keep_names_order_types_and_ranges(library):
+    frame = mixed_frame()
+    table = frame if library is pd else pl.from_pandas(frame)
+    pipeline = make_density_pipeline(
+        StandardScaler(), GaussianScore(), round_integers=True, clip=True
+    )
+    rows = pipeline.fit(table).sample(500, random_state=0)
+    assert type(rows) is type(table)
+    assert list(rows.columns) == list(table.columns)
+    assert list(rows.dtypes) == list(table.dtypes)
+    for name in table.columns:
+        assert table[name].min() <= rows[name].min() <= rows[name].max() <= table[name].max()
+    plain = make_density_pipeline(StandardScaler(), GaussianScore()).fit(table)
+    rows = plain.sample(500, random_state=0)
+    assert "float" in str(rows["age"].dtype).lower()
+    assert rows["age"].min() < table["age"].min()
+    np.testing.assert_allclose(plain.score_samples(table)[:3], plain.score_samples(table[:3]))
+
+
+def test_truth_values_are_numbers_until_they_are_rounded(rng):
+    frame = pd.DataFrame({"size": rng.standard_normal(200), "found": rng.random(200) < 0.3})
+    for rounded, kind in ((False, "f"), (True, "b")):
+        pipeline = make_density_pipeline(
+            StandardScaler(), GaussianScore(), round_integers=rounded
+        ).fit(frame)
+        assert pipeline.sample(50, random_state=0)["found"].dtype.kind == kind
+    share = pipeline.sample(4000, random_state=0)["found"].mean()
+    # above one half by a normal of the same mean and variance: P(Z > 0.44) = 0.33
+    assert abs(share - 0.33) < 0.05
+
+
+def test_blocks_of_columns_by_name_come_back_in_their_order():
+    frame = mixed_frame()
+    blocks = ColumnTransformer(
+        [
+            (
+                "log",
+                make_pipeline(FunctionTransformer(np.log, np.exp), StandardScaler()),
+                ["income"],
+            ),
+            ("rest", RobustScaler(), ["height", "age"]),
+        ]
+    )
+    pipeline = make_density_pipeline(blocks, GaussianScore()).fit(frame)
+    rows = pipeline.sample(3000, random_state=0)
+    assert list(rows.columns) == list(frame.columns)
+    np.testing.assert_allclose(rows["height"].mean(), 170, atol=2)
+    assert rows["income"].min() > 0
+    turned = frame[["income", "age", "height"]]
+    order = make_density_pipeline(clone(blocks), GaussianScore()).fit(turned)
+    np.testing.assert_allclose(
+        pipeline.score_samples(frame), order.score_samples(turned), atol=1e-9
+    )
+
+
+def test_columns_dropped_or_used_twice_have_no_inverse():
+    for blocks, words in (
+        (ColumnTransformer([("a", StandardScaler(), [0, 1])]), "drops the columns"),
+        (
+            ColumnTransformer([("a", StandardScaler(), [0]), ("b", "passthrough", slice(0, 4))]),
+            "uses a column twice",
+        ),
+    ):
+        pipeline = make_density_pipeline(blocks, GaussianScore("oas")).fit(IRIS)
+        with pytest.raises(ValueError, match=words):
+            pipeline.sample(2)
+        with pytest.raises(ValueError, match=words):
+            pipeline.score_samples(IRIS)
+
+
+def test_the_bound_of_the_pipeline_is_in_the_units_of_the_rows():
+    pipeline = make_density_pipeline(MinMaxScaler((0, 1e-3)), GMMScore(2, random_state=0)).fit(IRIS)
+    found = pipeline.denoising_bound(IRIS, n_noise=64)
+    assert abs(found.score - pipeline.score(IRIS)) < 4 * found.score_std_error + 0.01
+
+
+# --------------------------------------------------------------------- conditions
+
+
+@pytest.mark.parametrize("steps", [[StandardScaler()], [PCA(whiten=True), MinMaxScaler()]], ids=str)
+def test_a_value_is_known_behind_any_linear_chain(steps):
+    density = GaussianScore(reg_covar=0.0)
+    pipeline = make_density_pipeline(*steps, density).fit(IRIS)
+    rows = pipeline.sample(4000, condition={2: 5.0, 0: 6.5}, random_state=0)
+    np.testing.assert_allclose(rows[:, [0, 2]], [[6.5, 5.0]] * 4000, atol=1e-9)
+    truth = clone(density).fit(IRIS).sample(4000, condition={2: 5.0, 0: 6.5}, random_state=1)
+    # two means of 4000 rows each
+    spread = truth.std(0) * np.sqrt(2 / 4000)
+    assert (np.abs(rows.mean(0) - truth.mean(0)) < 4 * spread + 1e-9).all()
+
+
+def test_ranges_and_values_pass_powers_by_name():
+    frame = mixed_frame()
+    pipeline = make_density_pipeline(PowerTransformer("box-cox"), StandardScaler(), GaussianScore())
+    condition = {"income": (20.0, None), "height": 175.0}
+    rows = pipeline.fit(frame).sample(300, condition=condition, random_state=0)
+    assert rows["income"].min() > 20 - 1e-9
+    np.testing.assert_allclose(rows["height"], 175, rtol=1e-6)
+
+
+def test_a_measurement_passes_a_whitened_pca():
+    pipeline = make_density_pipeline(PCA(whiten=True), GMMScore(2, random_state=0)).fit(IRIS)
+    total = LinearMeasurement(np.ones((1, 4)), [20.0])
+    np.testing.assert_allclose(pipeline.sample(20, condition=total).sum(1), 20, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "step, condition, words",
+    [
+        (PCA(), {0: (1.0, 2.0)}, "PCA mixes the columns"),
+        (PCA(2), {0: 1.0}, "a condition cannot pass PCA"),
+        (FastICA(random_state=0), {0: 1.0}, "a condition cannot pass FastICA"),
+        (StandardScaler(), {"a": 1.0}, "there is no column 'a'"),
+    ],
+    ids=str,
+)
+def test_conditions_that_cannot_pass(step, condition, words):
+    pipeline = make_density_pipeline(step, GaussianScore("oas")).fit(IRIS)
+    with pytest.raises(ValueError, match=words):
+        pipeline.sample(2, condition=condition)
+
+
+# --------------------------------------------------------------------- manners
+
+
+def test_clone_pickle_slices_and_parameters():
+    pipeline = make_density_pipeline(StandardScaler(), GaussianScore(), noise="residual", clip=True)
+    params = clone(pipeline).set_params(gaussianscore__covariance="oas").get_params()
+    assert params["noise"] == "residual" and params["clip"] is True
+    fitted = pipeline.fit(IRIS)
+    copy = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(copy.score_samples(IRIS), fitted.score_samples(IRIS))
+    assert isinstance(fitted[:-1].transform(IRIS), np.ndarray)
+    with pytest.raises(ValueError, match="noise must be None or 'residual'"):
+        pipeline.set_params(noise="residuals").fit(IRIS)
+
+
+def test_what_the_last_step_cannot_do_the_pipeline_has_not():
+    pipeline = make_density_pipeline(StandardScaler(), PCA())
+    assert not hasattr(pipeline, "sample") and not hasattr(pipeline, "denoising_bound")

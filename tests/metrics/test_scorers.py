@@ -1,0 +1,65 @@
+"""Scorers in scikit-learn's searches."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.neighbors import KernelDensity
+
+from skdiffusion import EmpiricalScore, GaussianScore, GMMScore
+from skdiffusion.metrics import get_scorer, get_scorer_names, mmd
+
+X = load_iris().data[np.random.default_rng(0).permutation(150)]
+
+
+# c2st is too noisy on fifty rows, the Fréchet distance blind beyond two moments
+@pytest.mark.parametrize("name", sorted({*get_scorer_names()} - {"c2st", "frechet"}))
+def test_scorers_prefer_the_mixture_of_the_species(name):
+    scorer = pickle.loads(pickle.dumps(get_scorer(name)))
+    scores = [
+        np.mean(cross_validate(est, X, cv=3, scoring=scorer)["test_score"])
+        for est in (GMMScore(3, random_state=0), GaussianScore())
+    ]
+    assert scores[0] > scores[1]
+
+
+def test_c2st_finds_the_far_candidate_and_frechet_the_wrong_moments():
+    far = GaussianScore.from_parameters(X.mean(0) + 1, np.cov(X.T))
+    near = GaussianScore().fit(X)
+    for name in ("c2st", "frechet"):
+        assert get_scorer(name)(near, X) > get_scorer(name)(far, X)
+
+
+def test_several_at_once_in_a_grid_over_models_in_two_processes():
+    scoring = {name: get_scorer(name) for name in ("log_likelihood", "mmd", "denoising")}
+    search = GridSearchCV(
+        GMMScore(random_state=0),
+        {"n_components": [1, 3]},
+        scoring=scoring,
+        refit="log_likelihood",
+        n_jobs=2,
+        cv=3,
+    ).fit(X)
+    assert search.best_params_ == {"n_components": 3}
+    for name in scoring:
+        assert np.isfinite(search.cv_results_[f"mean_test_{name}"]).all()
+    # closed forms: the bound is below the log-likelihood, but for its noise
+    gap = search.cv_results_["mean_test_log_likelihood"] - search.cv_results_["mean_test_denoising"]
+    assert (np.abs(gap) < 0.05).all()
+
+
+def test_densities_of_scikit_learn_can_be_scored():
+    ours = EmpiricalScore(0.3, scaling="none").fit(X)
+    theirs = KernelDensity(bandwidth=0.3, leaf_size=150).fit(X)
+    likelihood = get_scorer("log_likelihood")
+    assert likelihood(theirs, X) == pytest.approx(likelihood(ours, X), abs=1e-9)
+    assert get_scorer("mmd")(GaussianMixture(3, random_state=0).fit(X), X) > -0.01
+    assert get_scorer("mmd")(theirs, X) == -mmd(X, theirs.sample(150, random_state=0))
+
+
+def test_an_unknown_name_gets_a_suggestion():
+    with pytest.raises(ValueError, match="did you mean 'energy'"):
+        get_scorer("enrgy")
