@@ -81,8 +81,8 @@ class RidgeTrace:
     points : ndarray of shape (n_levels, n_samples, n_features)
     gap : ndarray of shape (n_levels, n_samples)
     on_ridge : ndarray of bool of shape (n_levels, n_samples)
-        Converged, with a gap, and concave in the normal directions. A point that is lost at one
-        level stays where it was and is not taken up again.
+        Converged, with a gap, with data near, and concave in the normal directions. A point that
+        is lost at one level stays where it was and is not taken up again.
     """
 
     levels: np.ndarray

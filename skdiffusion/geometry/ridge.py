@@ -112,6 +112,8 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         The model whose ridge it is.
     score_estimator_ : estimator
         Fitted, if one was given.
+    training_points_ : ndarray
+        The rows, as points of the space of the ridge.
     ratios_ : ndarray
         Median leading ratios at projected rows, descending: near 1 along the ridge, small across.
     gap_ : float
@@ -230,7 +232,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.ratios_ = np.median(found.ratios, axis=0)
         self.n_iter_ = max(int(found.n_iter.max()), 1)
         self._curve = None
-        self._points = points
+        self.training_points_ = points
         return self
 
     def _check_parameters(self):
@@ -436,7 +438,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         alive = np.arange(len(points))
         for i, level in enumerate(self._inner(levels)):
             found = self._project(points[alive], level)
-            arrived = found.converged & self._concave(found)
+            arrived = self._arrived(found, level)
             gap[i, alive] = found.gap
             alive = alive[arrived]
             points[alive] = found.points[arrived]
@@ -519,7 +521,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 f"{self.n_components_}."
             )
         if self._curve is None:
-            found = self._project(self._points)
+            found = self._project(self.training_points_)
             self._curve = RidgeCurve(found.points[self._arrived(found)], self._level)
         found = self._project(points)
         self._warn_of(~self._arrived(found))
@@ -625,12 +627,12 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         k = self.n_components_
         return found.ratios[:, k : k + 1].max(axis=1, initial=0.0) < 1
 
-    def _supported(self, found):
-        reach = self.support_factor * self._level * np.sqrt(found.points.shape[1])
-        return found.shift <= reach
+    def _supported(self, found, level=None):
+        level = self._level if level is None else level
+        return found.shift <= self.support_factor * level * np.sqrt(found.points.shape[1])
 
-    def _arrived(self, found):
-        return found.converged & self._concave(found) & self._supported(found)
+    def _arrived(self, found, level=None):
+        return found.converged & self._concave(found) & self._supported(found, level)
 
     def _warn_of(self, lost):
         if lost.any():
