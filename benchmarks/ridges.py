@@ -1,13 +1,13 @@
 """How fast and how exactly are points brought to a ridge? RidgeProjector beside its peers.
 
 Noisy rings and sines, 500 queries, one kernel density of given bandwidth, CPU seconds of one
-thread; at 50,000 rows the peers, whose time is proportional to the queries, get every tenth query
-and their time is multiplied. RidgeProjector and sconce-scms run to 1e-7 and about 1e-6 bandwidths,
-crispy-learn likewise (it is float32 inside; at most 100 iterations, kernel cut at five bandwidths
-as by default); dredge, which always starts from its own mesh of 50,000 points, is given the queries
-and 15 sweeps of its own update, about what sconce-scms needs. The residual is the length of the
-normal part of the mean shift where the points end, in bandwidths, by a few independent lines of the
-script: zero on the ridge. Peers that are not installed are left out.
+thread; at 50,000 rows the peers, whose time is proportional to the queries, get every twentieth
+query and their time is multiplied. RidgeProjector runs to 1e-7 bandwidths, sconce-scms to about
+1e-6, crispy-learn likewise (it is float32 inside; at most 100 iterations, kernel cut at five
+bandwidths as by default); dredge, which always starts from its own mesh of 50,000 points, is given
+the queries and 15 sweeps of its own update, about what sconce-scms needs. The residual is the
+length of the normal part of the mean shift where the points end, in bandwidths, by a few
+independent lines of the script: zero on the ridge. Peers that are not installed are left out.
 
 In 10 to 784 columns, where the peers do not run: a noisy ring in random directions, and MNIST if
 the data directory (SKDIFFUSION_DATA) has it. Memory is the growth of the process's peak while
@@ -109,7 +109,7 @@ def beside_peers(name, n, h, repeats):
         if installed(peer):
             runs[peer] = run
     seconds, ends = {key: [] for key in runs}, {}
-    few = queries[::10] if n > 10_000 else queries
+    few = queries[::20] if n > 10_000 else queries
     for _ in range(repeats):
         for key, run in runs.items():
             given = queries if key == "ours" else few
@@ -159,7 +159,8 @@ def many_columns(d, n=1000, m=500, data=None, k=1, h=0.3):
         "level": f"{ridge.bandwidth_:.3g}",
         "route": ridge._spaces().route,
         "fit, CPU s": f"{fit:.2f}",
-        "projection and flags of 500, CPU s": f"{spent:.2f}",
+        "queries": len(queries),
+        "projection and flags, CPU s": f"{spent:.2f}",
         "steps, median / max": f"{np.median(found.n_iter):.0f} / {found.n_iter.max()}",
         "on the ridge": f"{good.mean():.1%}",
         "largest residual of these": f"{left[good].max(initial=0):.1g}",
@@ -204,14 +205,15 @@ def main():
     parser.add_argument("--data", default=os.environ.get("SKDIFFUSION_DATA", ""))
     options = parser.parse_args()
     # memory first: a peak can only be seen to grow
-    bounded = [memory(d, 20_000, 10_000 if options.quick else 100_000) for d in (2, 3)]
+    bounded = [memory(d, 5_000, 10_000 if options.quick else 100_000) for d in (2, 3)]
     cases = [("ring", 1000, 0.15, 3), ("sine", 1000, 0.15, 3), ("ring", 5000, 0.12, 1)]
     cases += [("sine", 5000, 0.12, 1), ("ring", 50_000, 0.08, 1), ("sine", 50_000, 0.08, 1)]
     rows = [row for case in cases[: 2 if options.quick else 6] for row in beside_peers(*case)]
+    print(table(rows, list(rows[0])), flush=True)
     wide = [many_columns(d) for d in ((10, 100) if options.quick else (10, 100, 784))]
     images = mnist(options.data) if options.data else None
     if images is not None and not options.quick:
-        wide.append(many_columns(784, n=3000, data=images, h="loo"))
+        wide.append(many_columns(784, n=3000, m=200, data=images, h="loo"))
     note = " ".join(" ".join(__doc__.split("\n\n")[1:3]).split())
     text = "\n\n".join(
         [
