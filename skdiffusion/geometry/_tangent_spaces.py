@@ -120,17 +120,27 @@ class TangentSpaces:
 
     def _gram(self, points, k, start, accuracy):
         """Singular vectors of the points that carry the posterior of each row."""
-        n_leading = min(k + EXTRA, self.n_features)
         weights = posterior_weights(self.model, points, self.sigma)
-        kept = int((weights > NEGLIGIBLE).sum(axis=1).max())
-        local = np.argpartition(weights, -kept, axis=1)[:, -kept:]
+        counts = (weights > NEGLIGIBLE).sum(axis=1)
+        few = counts <= 2 * LOCAL_UP_TO
+        if few.all():
+            return self._local(points, weights, counts.max(), k)
+        rest = self._lanczos(points[~few], k, None, None)
+        if not few.any():
+            return rest
+        frames = self._local(points[few], weights[few], counts[few].max(), k)
+        return Frames(*(_merged(few, a, b) for a, b in zip(frames, rest, strict=True)))
+
+    def _local(self, points, weights, count, k):
+        n_leading = min(k + EXTRA, self.n_features)
+        local = np.argpartition(weights, -count, axis=1)[:, -count:]
         weights = np.take_along_axis(weights, local, axis=1)
         offsets = self.model.points[local] - points[:, None, :]
         shift = np.einsum("mi,mid->md", weights, offsets)
         offsets -= shift[:, None, :]
         offsets *= np.sqrt(weights)[:, :, None] / self.sigma
-        if kept < n_leading:  # directions without variance complete the frame
-            offsets = np.pad(offsets, [(0, 0), (0, n_leading - kept), (0, 0)])
+        if count < n_leading:  # directions without variance complete the frame
+            offsets = np.pad(offsets, [(0, 0), (0, n_leading - count), (0, 0)])
         across = np.swapaxes(offsets, 1, 2)
         values, vectors = np.linalg.eigh(offsets @ across)
         values = np.maximum(values[:, ::-1][:, :n_leading], 0)
@@ -163,6 +173,13 @@ class TangentSpaces:
             return np.swapaxes(image.reshape(m, b, d), 1, 2)
 
         return product
+
+
+def _merged(which, first, second):
+    """Rows of two arrays, those where ``which`` from the first."""
+    merged = np.empty((len(which), *first.shape[1:]))
+    merged[which], merged[~which] = first, second
+    return merged
 
 
 def is_bare(model: Any) -> bool:
