@@ -177,6 +177,7 @@ def reach_align_slide(
     levels: Any = None,
     start: Any = None,
     kappa: float | None = None,
+    hold: bool = True,
     random_state: Any = None,
     verbose: bool = False,
 ) -> ReachAlignSlide:
@@ -188,8 +189,8 @@ def reach_align_slide(
         The model that generates: anything that
         :func:`~skdiffusion.models.as_score_model` takes.
     reference : RidgeProjector or array-like of shape (n_rows, n_features)
-        The ridge, fitted: errors are measured from its own denoiser, held below its level. For
-        rows, the default :class:`~skdiffusion.RidgeProjector` is fitted to them.
+        The ridge, fitted: errors are measured from its own denoiser. For rows, the default
+        :class:`~skdiffusion.RidgeProjector` is fitted to them.
     sampler : str or BaseSampler
         How samples are drawn; without a jump (``teleport=False``).
     n_samples : int
@@ -201,6 +202,10 @@ def reach_align_slide(
     kappa : float, optional
         Exponent of the identity: 1 for the probability flow, 2 for the reverse diffusion. By
         default as the sampler is, deterministic or not. The identity is exact for any.
+    hold : bool
+        Whether the reference denoiser is held at the level of the ridge below it, as the laws of
+        first order take it. Without, errors are those of training: from the denoiser of the rows
+        at every level, which in the end sends every sample to a row; predictions then miss that.
     random_state : None, int, Generator or RandomState
         For the start and for stochastic samplers.
     verbose : bool
@@ -246,7 +251,7 @@ def reach_align_slide(
     kappa = 1.0 + sampler.stochastic if kappa is None else check_number(kappa, "kappa", above=0)
     start = _start(start, n_samples, ridge, levels[0], rng)
     points = _run(sampler, model, start, levels, rng, verbose)
-    return _Record(model, ridge, levels, points, kappa).report()
+    return _Record(model, ridge, levels, points, kappa, hold).report()
 
 
 class HeldModel(BaseScoreModel):
@@ -334,10 +339,10 @@ def _run(sampler, model, start, levels, rng, verbose):
 class _Record:
     """The walk through the levels that fills a report."""
 
-    def __init__(self, model, ridge, levels, points, kappa):
+    def __init__(self, model, ridge, levels, points, kappa, hold):
         self.model, self.ridge, self.levels, self.points = model, ridge, levels, points
         self.k, self.level = ridge.n_components_, ridge.bandwidth_
-        self.held = HeldModel(ridge.model_, self.level)
+        self.reference = HeldModel(ridge.model_, self.level) if hold else ridge.model_
         self.rho = (levels[1:] / levels[:-1]) ** kappa
         last = levels[-1] ** kappa
         self.weights = last * (levels[1:] ** -kappa - levels[:-1] ** -kappa)
@@ -364,7 +369,7 @@ class _Record:
             if i == n_levels - 1:
                 break
             y, rho = self.points[i], self.rho[i]
-            known = self.held.denoise(y, sigma)
+            known = self.reference.denoise(y, sigma)
             error = self.model.denoise(y, sigma) - known
             added = (self.points[i + 1] - rho * y) / (1 - rho) - known - error
             parts["reference"].add(

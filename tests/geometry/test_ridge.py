@@ -428,6 +428,20 @@ def test_mixture_and_functions_of_torch_and_numpy(rng):
             np.testing.assert_allclose(found.points[good], expected.points[:40][good], atol=1e-5)
 
 
+def test_networks(rng):
+    from skdiffusion import NeuralScore
+
+    X = rng.standard_normal((200, 4)) * [5.0, 2.0, 1.0, 0.5]
+    est = FrozenEstimator(NeuralScore(max_epochs=2, random_state=0).fit(X))
+    dense, lanczos = (
+        RidgeProjector(2, score_estimator=est, sigma=1.0, eigen_solver=solver).fit(X)
+        for solver in ("dense", "lanczos")
+    )
+    found, other = dense.diagnostics(X[:10]), lanczos.diagnostics(X[:10])
+    assert found.on_ridge.all() and other.on_ridge.all()
+    np.testing.assert_allclose(other.points, found.points, atol=1e-5)
+
+
 def test_trace_follows_the_ring_through_the_levels(rng):
     angle = 2 * np.pi * np.arange(64) / 64
     points = np.stack([np.cos(angle), np.sin(angle)], axis=1)

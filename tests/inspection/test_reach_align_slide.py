@@ -147,6 +147,15 @@ def test_exact_score_memorises_and_passes_the_stages_in_order(thirteen):
     assert "align: sigma" in str(found)
 
 
+def test_exact_score_has_no_training_error(thirteen):
+    _, law, ridge = thirteen
+    found = reach_align_slide(law, ridge, n_samples=20, hold=False, random_state=0)
+    assert np.abs(found.normal_budget).max() == np.abs(found.tangential_budget).max() == 0
+    assert found.identity_error < 1e-12
+    # its deviation from the smoothed law is what memorises
+    assert np.abs(reach_align_slide(law, ridge, n_samples=20).tangential_budget).max() > 0.01
+
+
 def test_smoothed_score_is_off_the_ridge_by_its_normal_budget(thirteen):
     X, _, ridge = thirteen
     est = EmpiricalScore(0.1, smoothing=0.4, scaling="none", random_state=0).fit(X)
