@@ -167,8 +167,10 @@ def main():
         for least, bandwidth in [(2.5, 1.0), (2.5, 2.0), (4.0, "knn"), (4.0, 2.0), (4.0, 4.0)]
         for row in earthquakes(folder, least, bandwidth)
     ]
-    print(table(quakes, list(quakes[0])), flush=True)
-    sky = galaxies(folder)
+    report(quakes, galaxies(folder))
+
+
+def report(quakes, sky):
     note = " ".join(" ".join(__doc__.split("\n\n")[1:3]).split())
     text = "\n\n".join(
         [

@@ -89,51 +89,53 @@ def correlation(a, b):
     return np.corrcoef(a, b)[0, 1]
 
 
-def digits():
+MODELS = {
+    "perturbed rows, 0.3": EmpiricalScore(smoothing=0.3, scaling="none", random_state=0),
+    "mixture of 20": GMMScore(20, random_state=0),
+    "network, 10 epochs": NeuralScore(max_epochs=10, random_state=0),
+    "network, 50 epochs": NeuralScore(max_epochs=50, random_state=0),
+    "network, 200 epochs": NeuralScore(max_epochs=200, random_state=0),
+}
+
+
+def row(name):
     X = PCA(20, random_state=0).fit_transform(load_digits().data / 8)[:1400]
-    ridge = RidgeProjector(4).fit(X)
+    ridge, model = RidgeProjector(4).fit(X), MODELS[name].fit(X)
     levels = np.geomspace(60, 0.02, 50)
-    models = {
-        "perturbed rows, 0.3": EmpiricalScore(smoothing=0.3, scaling="none", random_state=0),
-        "mixture of 20": GMMScore(20, random_state=0),
-    }
-    for epochs in (10, 50, 200):
-        models[f"network, {epochs} epochs"] = NeuralScore(max_epochs=epochs, random_state=0)
-    rows = []
-    for name, model in models.items():
-        model.fit(X)
-        held, trained = (
-            reach_align_slide(model, ridge, levels=levels, hold=hold, random_state=0)
-            for hold in (True, False)
+    held, trained = (
+        reach_align_slide(model, ridge, levels=levels, hold=hold, random_state=0)
+        for hold in (True, False)
+    )
+    known = np.isfinite(held.distance[-1])
+    distance = held.distance[-1][known]
+    found = {"model": name, "distance": f"{np.median(distance):.2f}"}
+    for kind, run in (("training", trained), ("held", held)):
+        across, along = (
+            np.linalg.norm(budget, axis=1)[known]
+            for budget in (run.normal_budget, run.tangential_budget)
         )
-        known = np.isfinite(held.distance[-1])
-        distance = held.distance[-1][known]
-        row = {"model": name, "distance": f"{np.median(distance):.2f}"}
-        for kind, found in (("training", trained), ("held", held)):
-            across, along = (
-                np.linalg.norm(budget, axis=1)[known]
-                for budget in (found.normal_budget, found.tangential_budget)
-            )
-            c = [correlation(distance, across), correlation(distance, along)]
-            both = correlation(across, along)
-            partial = (c[1] - c[0] * both) / np.sqrt((1 - c[0] ** 2) * (1 - both**2))
-            row[f"{kind}: rms across / along"] = (
-                f"{np.sqrt(np.mean(across**2)):.2f} / {np.sqrt(np.mean(along**2)):.2f}"
-            )
-            row[f"{kind}: correlation across / along (partial)"] = (
-                f"{c[0]:.2f} / {c[1]:.2f} ({partial:.2f})"
-            )
-        predicted = np.linalg.norm(held.predicted_offset, axis=1)[known]
-        row["with the predicted offset"] = f"{correlation(distance, predicted):.2f}"
-        stages = held.stages
-        row["aligned from / slides from"] = f"{stages['align'][0]:.2f} / {stages['slide'][0]:.2f}"
-        rows.append(row)
-    return rows
+        c = [correlation(distance, across), correlation(distance, along)]
+        both = correlation(across, along)
+        partial = (c[1] - c[0] * both) / np.sqrt((1 - c[0] ** 2) * (1 - both**2))
+        found[f"{kind}: rms across / along"] = (
+            f"{np.sqrt(np.mean(across**2)):.2f} / {np.sqrt(np.mean(along**2)):.2f}"
+        )
+        found[f"{kind}: correlation across / along (partial)"] = (
+            f"{c[0]:.2f} / {c[1]:.2f} ({partial:.2f})"
+        )
+    predicted = np.linalg.norm(held.predicted_offset, axis=1)[known]
+    found["with the predicted offset"] = f"{correlation(distance, predicted):.2f}"
+    stages = held.stages
+    found["aligns from / slides from"] = f"{stages['align'][0]:.2f} / {stages['slide'][0]:.2f}"
+    return found
 
 
 def main():
     warnings.simplefilter("ignore")
-    points, rows = thirteen(), digits()
+    report(thirteen(), [row(name) for name in MODELS])
+
+
+def report(points, rows):
     note = " ".join(" ".join(__doc__.split("\n\n")[1:3]).split())
     text = "\n\n".join(
         [

@@ -209,11 +209,14 @@ def main():
     cases = [("ring", 1000, 0.15, 3), ("sine", 1000, 0.15, 3), ("ring", 5000, 0.12, 1)]
     cases += [("sine", 5000, 0.12, 1), ("ring", 50_000, 0.08, 1), ("sine", 50_000, 0.08, 1)]
     rows = [row for case in cases[: 2 if options.quick else 6] for row in beside_peers(*case)]
-    print(table(rows, list(rows[0])), flush=True)
     wide = [many_columns(d) for d in ((10, 100) if options.quick else (10, 100, 784))]
     images = mnist(options.data) if options.data else None
     if images is not None and not options.quick:
         wide.append(many_columns(784, n=3000, m=200, data=images, h="loo"))
+    report(rows, wide, bounded, "ridges_quick" if options.quick else "ridges")
+
+
+def report(rows, wide, bounded, name="ridges"):
     note = " ".join(" ".join(__doc__.split("\n\n")[1:3]).split())
     text = "\n\n".join(
         [
@@ -224,7 +227,7 @@ def main():
         ]
     )  # fmt: skip
     packages = ("numpy", "scipy", "scikit-learn", *filter(installed, PEERS))
-    write("ridges_quick" if options.quick else "ridges", "Ridges beside the peers", text, packages)
+    write(name, "Ridges beside the peers", text, packages)
 
 
 if __name__ == "__main__":

@@ -83,14 +83,13 @@ class TangentSpaces:
         kept = posterior_weights(self.model, some, self.sigma) > NEGLIGIBLE
         return np.percentile(kept.sum(axis=1), 90) <= min(LOCAL_UP_TO, self.n_features)
 
-    @property
-    def rows_per_block(self) -> int:
-        """Rows whose frames fit the working memory."""
+    def rows_per_block(self, k: int) -> int:
+        """Rows whose frames for ``k`` directions fit the working memory."""
         d = self.n_features
         floats = {
             "dense": 6 * d * d,
-            "gram": 3 * len(getattr(self.model, "points", ())) + 3 * LOCAL_UP_TO * d,
-            "lanczos": 4 * MAX_BLOCKS * (EXTRA + 2) * d,
+            "gram": 3 * len(getattr(self.model, "points", ())) + 6 * LOCAL_UP_TO * d,
+            "lanczos": 3 * MAX_BLOCKS * (k + EXTRA) * d,
         }[self.route]
         return max(int(sklearn.get_config()["working_memory"] * 2**20 / (8 * floats)), 1)
 

@@ -48,8 +48,7 @@ class SphericalSpaces:
     def __init__(self, model: Any, sigma: float):
         self.model, self.sigma = model, float(sigma)
 
-    @property
-    def rows_per_block(self) -> int:
+    def rows_per_block(self, k: int) -> int:
         """Rows whose frames fit the working memory."""
         floats = 8 * self.model.n_features**2
         return max(int(sklearn.get_config()["working_memory"] * 2**20 / (8 * floats)), 1)

@@ -302,7 +302,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             return
         most = min(n_features - 1, SPECTRUM)
         # at the level itself a row sees few others, of which some direction always leads
-        ratios = self._spaces(2 * self._level)(rows, most).ratios[:, : most + 1]
+        ratios = self._ratios(rows, 2 * self._level, most)[:, : most + 1]
         # beyond 1 a direction is no more along the ridge, near 0 no more across
         steps = np.log(np.clip(np.median(ratios, axis=0), 0, 1) + THIN)
         self.n_components_ = int(np.argmin(np.diff(steps))) + 1 if n_features > 1 else 0
@@ -351,7 +351,14 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         )
 
     def _gaps_at(self, rows, level):
-        return gaps(self._spaces(level)(rows, self.n_components_).ratios, self.n_components_)
+        return gaps(self._ratios(rows, level, self.n_components_), self.n_components_)
+
+    def _ratios(self, points, level, k):
+        spaces = self._spaces(level)
+        blocks = self._in_blocks(
+            lambda rows: spaces(points[rows], k).ratios, len(points), spaces.rows_per_block(k)
+        )
+        return np.concatenate(blocks)
 
     # ------------------------------------------------------------------ projections
 
@@ -406,7 +413,9 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         found = self._project(points)
         k, spaces = self.n_components_, self._spaces()
         stable = self._in_blocks(
-            lambda rows: returns(spaces, found.points[rows], found.axes[rows], k), len(points)
+            lambda rows: returns(spaces, found.points[rows], found.axes[rows], k),
+            len(points),
+            spaces.rows_per_block(k),
         )
         return RidgeDiagnostics(
             points=self._back(found.points, X),
@@ -475,9 +484,9 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             Under ``metric="haversine"`` in components to the north and to the east.
         """
         X, points = self._rows(X)
-        k = self.n_components_
+        k, spaces = self.n_components_, self._spaces()
         blocks = self._in_blocks(
-            lambda rows: self._spaces()(points[rows], k).axes[:, :, :k], len(X)
+            lambda rows: spaces(points[rows], k).axes[:, :, :k], len(X), spaces.rows_per_block(k)
         )
         basis = np.concatenate(blocks)
         return basis if self._sphere is None else self._sphere.to_compass(X, basis)
@@ -614,20 +623,21 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return TangentSpaces(self.model_, level, self.eigen_solver)
 
     def _project(self, points, level=None) -> Projection:
-        spaces = self._spaces(level)
+        spaces, k = self._spaces(level), self.n_components_
         options = {"max_iter": self.max_iter, "tol": self.tol, "gap_tol": self.gap_tol}
         options["newton"] = self.solver == "newton"
         blocks = self._in_blocks(
-            lambda rows: project(spaces, points[rows], self.n_components_, **options),
+            lambda rows: project(spaces, points[rows], k, **options),
             len(points),
+            spaces.rows_per_block(k),
             verbose=self.verbose,
         )
         return Projection.concatenate(blocks)
 
-    def _in_blocks(self, function, n, verbose=False):
+    def _in_blocks(self, function, n, size, verbose=False):
         """Results for consecutive slices of ``n`` rows, by as many threads as asked for."""
         n_jobs = effective_n_jobs(self.n_jobs)
-        size = min(self._spaces().rows_per_block, BLOCK, -(-n // n_jobs) or 1)
+        size = min(size, BLOCK, -(-n // n_jobs) or 1)
         slices = [slice(start, start + size) for start in range(0, max(n, 1), size)]
         if verbose:
             from tqdm.auto import tqdm
