@@ -69,7 +69,7 @@ def sconce(data, starts, bandwidth):
 
     h = np.radians(bandwidth)
     path = DirSCMSLog(SPHERE.embed(starts), SPHERE.embed(data), h=h, eps=1e-5 / h, max_iter=200)
-    return SPHERE.degrees(path[:, :, -1], starts)
+    return SPHERE.rows(path[:, :, -1], starts)
 
 
 def dredge(data, starts, bandwidth):
@@ -127,7 +127,7 @@ def galaxies(folder):
     catalogue = load(folder, "sdss_galaxies/sdss_z005.npz")
     sky = catalogue["X"][:, 1::-1]  # declination, right ascension
     vectors = catalogue["dirscms_ridge_unitvec"].astype(np.float64)
-    on_sphere = SPHERE.degrees(vectors, np.full((1, 2), 180.0))
+    on_sphere = SPHERE.rows(vectors, np.full((1, 2), 180.0))
     directional = np.degrees(float(catalogue["dirscms_bandwidth"]))
     planar = float(catalogue["scms_bandwidth_deg"])
     cases = [

@@ -88,6 +88,9 @@ def tangent_plane(points: np.ndarray) -> np.ndarray:
 class Sphere:
     """The earth: latitudes and longitudes in degrees to unit vectors and back."""
 
+    unit = np.pi / 180
+    """A degree, in radians."""
+
     @classmethod
     def of(cls, X: np.ndarray) -> Sphere:
         """The sphere of some rows, which must be latitudes and longitudes."""
@@ -107,7 +110,7 @@ class Sphere:
             [flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)], axis=1
         )
 
-    def degrees(self, points: np.ndarray, X: np.ndarray) -> np.ndarray:
+    def rows(self, points: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Latitudes and longitudes of unit vectors, within half a turn of the rows of ``X``."""
         x, y, z = points.T
         latitude = np.degrees(np.arctan2(z, np.hypot(x, y)))
@@ -115,7 +118,7 @@ class Sphere:
         longitude += 360 * np.round((X[:, 1] - longitude) / 360)
         return np.stack([latitude, longitude], axis=1)
 
-    def to_compass(self, X: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    def components(self, X: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Components to the north and to the east of vectors ``(n, 3, k)`` at rows of ``X``."""
         latitude, longitude = np.radians(np.asarray(X, dtype=np.float64)).T
         east = np.stack([-np.sin(longitude), np.cos(longitude), 0 * longitude], axis=1)
@@ -128,6 +131,10 @@ class Sphere:
         chord = np.linalg.norm(end - start, axis=1)
         return np.degrees(2 * np.arcsin(np.minimum(chord / 2, 1.0)))
 
+    def tangent_spaces(self, model: EmpiricalModel, level: float, route: str) -> SphericalSpaces:
+        """Frames of a kernel density at a level in radians; there is but one route."""
+        return SphericalSpaces(model, level)
+
     def log_density(self, model: EmpiricalModel, points, sigma: float, exclude=None):
         """Log-density per steradian of the mixture of von Mises-Fisher kernels."""
         kappa = 1 / sigma**2
@@ -135,15 +142,15 @@ class Sphere:
         kernel = np.log(kappa / (2 * np.pi)) - np.log1p(-np.exp(-2 * kappa))
         return in_space + 1.5 * np.log(2 * np.pi * sigma**2) + kernel
 
-    def bandwidth(self, name: str, X, weights) -> float:
+    def bandwidth(self, rule: str, X, weights) -> float:
         """Bandwidth in degrees by a rule: ``"loo"``, ``"silverman"`` or ``"knn"``."""
         points, weights, _ = merge_rows(self.embed(X), weights)
         if len(points) < 2:
             raise ValueError("X has no variance: all of its rows are the same place.")
-        if name == "silverman":
+        if rule == "silverman":
             return float(np.degrees(rule_of_thumb(points, weights)))
         near = neighbour_distance(points, weights)  # chords, as good as angles where they are short
-        if name == "knn":
+        if rule == "knn":
             return float(np.degrees(near))
         model = EmpiricalModel(points, weights)
         rows = np.arange(0, len(points), -(-len(points) // LOO_ROWS))

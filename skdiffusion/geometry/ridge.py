@@ -25,15 +25,15 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from skdiffusion.estimators import EmpiricalScore
 from skdiffusion.estimators._bandwidth import merge_rows
 from skdiffusion.estimators.base import check_rows, check_weights
 from skdiffusion.geometry._curve import RidgeCurve
-from skdiffusion.geometry._neighbours import neighbour_distance
+from skdiffusion.geometry._plane import Plane
+from skdiffusion.geometry._ridge_level import level_with_a_gap, ridge_dimension
 from skdiffusion.geometry._ridge_results import RidgeDiagnostics, RidgeTrace
 from skdiffusion.geometry._scms import Projection, gaps, project, returns
-from skdiffusion.geometry._tangent_spaces import ROUTES, TangentSpaces
-from skdiffusion.geometry.directional import Sphere, SphericalSpaces
+from skdiffusion.geometry._tangent_spaces import ROUTES
+from skdiffusion.geometry.directional import Sphere
 from skdiffusion.models import EmpiricalModel, as_score_model
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
@@ -49,8 +49,6 @@ REFUSED, ACCEPTED = 0.5, 0.1
 """Share of rows without a gap at which a level is refused, and of a level that would do."""
 SPECTRUM = 20
 """Leading ratios among which ``n_components="auto"`` looks for the largest drop."""
-THIN = 0.05
-"""Ratio below which a direction counts as having no variance."""
 BLOCK = 16384
 """Most points on their way at once."""
 
@@ -221,8 +219,8 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 f"n_components must be at most the number of columns, {n_features}; "
                 f"got {self.n_components}."
             )
-        self._sphere = Sphere.of(X) if self.metric == "haversine" else None
-        points = X if self._sphere is None else self._sphere.embed(X)
+        self._space = Sphere.of(X) if self.metric == "haversine" else Plane()
+        points = self._space.embed(X)
         self._fit_model(X, points, weights)
         rows = points[weights > 0]
         rows = rows[:: -(-len(rows) // PROBES)]
@@ -268,7 +266,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _fit_model(self, X, points, weights):
         """The model, and the level at which to look at it."""
         self.bandwidth_ = self._bandwidth(X, weights) if self.sigma is None else float(self.sigma)
-        self._level = self._inner(self.bandwidth_)
+        self._level = self.bandwidth_ * self._space.unit
         if self.score_estimator is None:
             self.model_ = EmpiricalModel(*merge_rows(points, weights)[:2])
             return
@@ -286,13 +284,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _bandwidth(self, X, weights):
         if not isinstance(self.bandwidth, str):
             return float(self.bandwidth)
-        if self._sphere is not None:
-            width = self._sphere.bandwidth(self.bandwidth, X, weights)
-        elif self.bandwidth == "knn":
-            width = neighbour_distance(*merge_rows(X, weights)[:2])
-        else:
-            density = EmpiricalScore(self.bandwidth, scaling="none")
-            width = density.fit(X, sample_weight=weights).bandwidth_
+        width = self._space.bandwidth(self.bandwidth, X, weights)
         scale = self.bandwidth_scale
         return float(width * (BANDWIDTHS[self.bandwidth] if scale is None else scale))
 
@@ -300,12 +292,13 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if self.n_components != "auto":
             self.n_components_ = int(self.n_components)
             return
+        if n_features == 1:
+            self.n_components_ = 0
+            return
         most = min(n_features - 1, SPECTRUM)
         # at the level itself a row sees few others, of which some direction always leads
-        ratios = self._ratios(rows, 2 * self._level, most)[:, : most + 1]
-        # beyond 1 a direction is no more along the ridge, near 0 no more across
-        steps = np.log(np.clip(np.median(ratios, axis=0), 0, 1) + THIN)
-        self.n_components_ = int(np.argmin(np.diff(steps))) + 1 if n_features > 1 else 0
+        ratios = self._ratios(rows, 2 * self._level, most)
+        self.n_components_ = ridge_dimension(ratios[:, : most + 1])
 
     def _look_for_a_gap(self, rows):
         """Refuse a level without a gap, or raise it to one with a gap if a rule has chosen it."""
@@ -319,36 +312,25 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                     f"at level {self.bandwidth_:.3g} the {self.n_components_}-dimensional ridge "
                     f"is numerically undefined at {lost:.0%} of the rows: the variances on both "
                     f"sides of its tangent space are equal to within gap_tol={self.gap_tol:g}; "
-                    f"level {self._shown(level):.3g} would do."
+                    f"level {level / self._space.unit:.3g} would do."
                 )
-            self._level, self.bandwidth_ = level, float(self._shown(level))
+            self._level, self.bandwidth_ = level, float(level / self._space.unit)
             found = self._gaps_at(rows, level)
         self.gap_ = float(np.median(found))
 
     def _level_with_a_gap(self, rows, lost):
-        """The nearest level, above or else below, at which the ridge is defined."""
-        rows = rows[::4]
-
-        def is_defined(level):
-            return np.mean(self._gaps_at(rows, level) < self.gap_tol) <= ACCEPTED
-
-        for factor in (1.5, 1 / 1.5):
-            bad, good = self._level, self._level * factor
-            for _ in range(17):  # a thousand times the level
-                if is_defined(good):
-                    break
-                bad, good = good, good * factor
-            else:
-                continue
-            for _ in range(4):  # to 3%
-                middle = np.sqrt(bad * good)
-                bad, good = (bad, middle) if is_defined(middle) else (middle, good)
-            return good
-        raise ValueError(
-            f"the {self.n_components_}-dimensional ridge is undefined at {lost:.0%} of the rows, "
-            "and at any other level too: the spectrum is flat, no direction stands out; another "
-            "n_components may do."
+        few = rows[::4]
+        level = level_with_a_gap(
+            lambda level: np.mean(self._gaps_at(few, level) < self.gap_tol) <= ACCEPTED,
+            self._level,
         )
+        if level is None:
+            raise ValueError(
+                f"the {self.n_components_}-dimensional ridge is undefined at {lost:.0%} of the "
+                "rows, and at any other level too: the spectrum is flat, no direction stands out; "
+                "another n_components may do."
+            )
+        return level
 
     def _gaps_at(self, rows, level):
         return gaps(self._ratios(rows, level, self.n_components_), self.n_components_)
@@ -378,7 +360,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         X, points = self._rows(X)
         found = self._project(points)
         self._warn_of(~self._arrived(found))
-        return self._back(found.points, X)
+        return self._rows_of(found.points, X)
 
     def normal_distance(self, X):
         """Distance from each row to its projection, in the units of ``X``.
@@ -396,7 +378,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         found = self._project(points)
         arrived = self._arrived(found)
         self._warn_of(~arrived)
-        return np.where(arrived, self._distance(points, found.points), np.inf)
+        return np.where(arrived, self._space.distance(points, found.points), np.inf)
 
     def diagnostics(self, X) -> RidgeDiagnostics:
         """Projections with everything that says whether to trust them.
@@ -418,9 +400,9 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             spaces.rows_per_block(k),
         )
         return RidgeDiagnostics(
-            points=self._back(found.points, X),
-            distance=self._distance(points, found.points),
-            residual=self._shown(found.residual),
+            points=self._rows_of(found.points, X),
+            distance=self._space.distance(points, found.points),
+            residual=found.residual / self._space.unit,
             ratios=found.ratios,
             gap=found.gap,
             defined=found.gap >= self.gap_tol,
@@ -459,14 +441,14 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             np.zeros(shape, bool),
         )
         alive = np.arange(len(points))
-        for i, level in enumerate(self._inner(levels)):
+        for i, level in enumerate(levels * self._space.unit):
             found = self._project(points[alive], level)
             arrived = self._arrived(found, level)
             gap[i, alive] = found.gap
             alive = alive[arrived]
             points[alive] = found.points[arrived]
             on_ridge[i, alive] = True
-            path[i] = self._back(points, X)
+            path[i] = self._rows_of(points, X)
         return RidgeTrace(levels, path, gap, on_ridge)
 
     # ------------------------------------------------------------------ tangent and normal
@@ -489,7 +471,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             lambda rows: spaces(points[rows], k).axes[:, :, :k], len(X), spaces.rows_per_block(k)
         )
         basis = np.concatenate(blocks)
-        return basis if self._sphere is None else self._sphere.to_compass(X, basis)
+        return self._space.components(X, basis)
 
     def decompose(self, X, vectors):
         """Tangential and normal part of a vector at each row.
@@ -548,7 +530,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             self._curve = RidgeCurve(found.points[self._arrived(found)], self._level)
         found = self._project(points)
         self._warn_of(~self._arrived(found))
-        return self._shown(self._curve.position(found.points))
+        return self._curve.position(found.points) / self._space.unit
 
     # ------------------------------------------------------------------ scores
 
@@ -566,11 +548,9 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ndarray of shape (n_samples,)
         """
         X, points = self._rows(X)
-        if self._sphere is not None:
-            return self._sphere.log_density(self.model_, points, self._level)
-        if self.model_.has_log_prob:
-            return self.model_.log_prob(points, self._level)
-        return self.score_estimator_.log_density(points, self._level)
+        if not self.model_.has_log_prob:
+            return self.score_estimator_.log_density(points, self._level)
+        return self._space.log_density(self.model_, points, self._level)
 
     def score(self, X, y=None):
         """Mean log-density of the rows: compares bandwidths and score estimators.
@@ -594,33 +574,14 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Rows as given, and as points of the space in which the ridge lies."""
         check_is_fitted(self)
         X = check_rows(self, X, reset=False)
-        if self._sphere is not None:
-            return X, self._sphere.embed(X)
-        return X, X.astype(np.float64)
+        return X, self._space.embed(X)
 
-    def _back(self, points, X):
-        if self._sphere is not None:
-            points = self._sphere.degrees(points, X)
-        return points.astype(X.dtype, copy=False)
-
-    def _distance(self, start, end):
-        if self._sphere is not None:
-            return self._sphere.distance(start, end)
-        return np.linalg.norm(end - start, axis=1)
-
-    def _shown(self, length):
-        """A length in the units of the user."""
-        return length if self._sphere is None else np.degrees(length)
-
-    def _inner(self, length):
-        """A length in the units of the points."""
-        return length if self._sphere is None else np.radians(length)
+    def _rows_of(self, points, X):
+        return self._space.rows(points, X).astype(X.dtype, copy=False)
 
     def _spaces(self, level=None):
         level = self._level if level is None else level
-        if self._sphere is not None:
-            return SphericalSpaces(self.model_, level)
-        return TangentSpaces(self.model_, level, self.eigen_solver)
+        return self._space.tangent_spaces(self.model_, level, self.eigen_solver)
 
     def _project(self, points, level=None) -> Projection:
         spaces, k = self._spaces(level), self.n_components_

@@ -61,7 +61,7 @@ def test_follows_rotations_of_the_earth_also_over_a_pole(rng):
     turn *= np.sign(np.linalg.det(turn))
 
     def turned(X):
-        return sphere.degrees(sphere.embed(X) @ turn.T, np.zeros_like(X))
+        return sphere.rows(sphere.embed(X) @ turn.T, np.zeros_like(X))
 
     base = RidgeProjector(bandwidth=4.0, metric="haversine").fit(X)
     other = RidgeProjector(bandwidth=4.0, metric="haversine").fit(turned(X))
@@ -90,7 +90,7 @@ def test_density_integrates_to_one_and_has_the_gradient(rng):
 
     point, h = np.array([[35.0, 20.0]]), 1e-3
     frames = ridge._spaces()(Sphere().embed(point), 1)
-    shift = Sphere().to_compass(point, frames.shift[:, :, None])[0, :, 0]
+    shift = Sphere().components(point, frames.shift[:, :, None])[0, :, 0]
     north, east = (
         (ridge.score_samples(point + step) - ridge.score_samples(point - step))[0]
         / np.radians(2 * h)
