@@ -33,6 +33,7 @@ _HOMES = {
         "StackedScore",
     ],
     "skdiffusion.geometry": ["ConservativityDecomposer"],
+    "skdiffusion.geometry": ["RidgeProjector"],
     "skdiffusion.models": ["as_score_model"],
     "skdiffusion.schedules": [
         "CosineSchedule",

@@ -29,3 +29,9 @@ def __getattr__(name):
 
 def __dir__():
     return __all__
+
+
+"""The geometry of a data set, read off its score: ridges."""
+from skdiffusion.geometry.ridge import RidgeProjector
+
+__all__ = ["RidgeProjector"]

@@ -1,6 +1,15 @@
 """Looking into data and models: reports, comparisons, pictures."""
 
+from skdiffusion.inspection._reach_align_slide_display import ReachAlignSlideDisplay
 from skdiffusion.inspection.conservativity import ConservativityDisplay
 from skdiffusion.inspection.far_field import FarFieldReport, far_field_report
+from skdiffusion.inspection.reach_align_slide import ReachAlignSlide, reach_align_slide
 
 __all__ = ["ConservativityDisplay", "FarFieldReport", "far_field_report"]
+__all__ = [
+    "FarFieldReport",
+    "ReachAlignSlide",
+    "ReachAlignSlideDisplay",
+    "far_field_report",
+    "reach_align_slide",
+]

@@ -19,6 +19,7 @@ from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.guided import GuidedModel, LabelGuidedModel
 from skdiffusion.models.jacobian import (
     denoise_and_divergence,
+    denoise_and_jacobian,
     divergence,
     jacobian,
     jvp,
@@ -63,6 +64,7 @@ __all__ = [
     "UniformModel",
     "as_score_model",
     "denoise_and_divergence",
+    "denoise_and_jacobian",
     "divergence",
     "jacobian",
     "jvp",

@@ -34,6 +34,8 @@ WELL_CONDITIONED = {np.float32: 3e3, np.float64: 1e5}
 """Largest size of the terms of ``L`` for which the stream keeps its promised accuracy."""
 PAIRED_UP_TO = 16
 """Dimension up to which the stream takes the products of all pairs of columns as features."""
+PAIRED_SIZE = 2**24
+"""Rows times columns squared up to which it does in more columns: 64 MiB of features."""
 TILE = 2**19
 """Bytes of a tile of kernel values: about a level-two cache."""
 PROBE = (8, 4096)
@@ -161,9 +163,9 @@ def kernel_moments(block, x, variance, want, *, dtype=np.float64, v=None, hidden
     """
     if want not in ("log_sum", "mean"):
         dtype = np.float64
-    d = block.points.shape[1]
+    n, d = block.points.shape
     size = block.size(x, variance)
-    shortlist = want == "covariance" and d > PAIRED_UP_TO
+    shortlist = want == "covariance" and d > PAIRED_UP_TO and n * d**2 > PAIRED_SIZE
     shortlist = shortlist or _few_matter(block, x, variance, size, hidden, dtype)
     parts = []
     tall = 256 if d > 128 else 128

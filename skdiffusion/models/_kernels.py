@@ -79,6 +79,11 @@ class KernelSums:
         """Covariance of the points under the kernel weights, shape ``(m, d, d)``."""
         return self._moments(x, variance, "covariance", exclude).second
 
+    def mean_shift_covariance(self, x: Any, variance: Any, exclude: Any = None):
+        """Mean, the same minus ``x``, and the covariance, in one pass."""
+        found = self._moments(x, variance, "covariance", exclude)
+        return found.mean + self._seen.like(x).centre, found.shift, found.second
+
     def mean_shift_diagonal(self, x: Any, variance: Any, exclude: Any = None):
         """Mean, the same minus ``x``, and the diagonal of the covariance: each ``(m, d)``."""
         found = self._moments(x, variance, "diagonal", exclude)

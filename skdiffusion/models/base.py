@@ -184,6 +184,12 @@ class BaseScoreModel:
         x, sigma, condition = self._prepare(x, sigma, y)
         return self._denoise_and_divergence(x, sigma, **condition)
 
+    def denoise_and_jacobian(self, x: Any, sigma: Any, *, y: Any = None):
+        """Denoiser and its closed-form Jacobian, ``(n, d)`` and ``(n, d, d)``, in one pass."""
+        self._require("has_jacobian", "closed-form Jacobian")
+        x, sigma, condition = self._prepare(x, sigma, y)
+        return self._denoise_and_jacobian(x, sigma, **condition)
+
     def posterior_covariance(self, x: Any, sigma: Any, *, y: Any = None):
         r"""Covariance of the clean point: :math:`\operatorname{Cov}[x_0|x] = \sigma^2 \partial D`.
 
@@ -344,6 +350,13 @@ class BaseScoreModel:
         return (
             self._denoise(x, sigma, **condition),
             self._denoise_divergence(x, sigma, **condition),
+        )
+
+    def _denoise_and_jacobian(self, x, sigma, **condition):
+        """Both at once: to override where one pass gives both for less than two."""
+        return (
+            self._denoise(x, sigma, **condition),
+            self._denoise_jacobian(x, sigma, **condition),
         )
 
     def _sample(self, n_samples, sigma, rng):

@@ -247,9 +247,19 @@ class EmpiricalModel(BaseScoreModel):
 
     def _denoise_jacobian(self, x, sigma, exclude=None):
         variance = self._variance(x, sigma)
+        covariance = self._sums.covariance(self._inward(x), variance, exclude)
+        return self._denoised_jacobian(x, covariance, variance, sigma)
+
+    def _denoise_and_jacobian(self, x, sigma, exclude=None):
+        variance = self._variance(x, sigma)
+        sums = self._sums.mean_shift_covariance(self._inward(x), variance, exclude)
+        mean, shift, covariance = sums
+        denoised = self._denoised(mean, shift, variance, sigma)
+        return denoised, self._denoised_jacobian(x, covariance, variance, sigma)
+
+    def _denoised_jacobian(self, x, covariance, variance, sigma):
         row, column = _sides(variance)
         level = _sides(sigma)[0] ** 2
-        covariance = self._sums.covariance(self._inward(x), variance, exclude)
         inner = level / row * (covariance / column)
         if self.kernel is not None:
             inner = inner + (1 - level / row) * self._identity(x)

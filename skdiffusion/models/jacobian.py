@@ -26,7 +26,15 @@ from skdiffusion.utils.arrays import as_points, is_torch, like, namespace, to_nu
 from skdiffusion.utils.random import as_generator, rademacher_like
 from skdiffusion.utils.validation import check_count
 
-__all__ = ["denoise_and_divergence", "divergence", "hutchinson_probes", "jacobian", "jvp", "vjp"]
+__all__ = [
+    "denoise_and_divergence",
+    "denoise_and_jacobian",
+    "divergence",
+    "hutchinson_probes",
+    "jacobian",
+    "jvp",
+    "vjp",
+]
 
 EXACT_TRACE_UP_TO = 128
 """Dimension up to which ``divergence(method="auto")`` sums the whole diagonal."""
@@ -88,6 +96,13 @@ def jacobian(model: Any, x: Any, sigma: Any, *, y: Any = None, of: str = "score"
     if model.has_jacobian:
         return model.jacobian(x, sigma, y=y, of=of)
     return _Route(model, x, sigma, y, of).jacobian()
+
+
+def denoise_and_jacobian(model: Any, x: Any, sigma: Any, *, y: Any = None):
+    """Denoiser and its Jacobian at each row, ``(n, d)`` and ``(n, d, d)``, as in :func:`jvp`."""
+    if model.has_jacobian:
+        return model.denoise_and_jacobian(x, sigma, y=y)
+    return model.denoise(x, sigma, y=y), jacobian(model, x, sigma, y=y, of="denoise")
 
 
 def divergence(

@@ -7,8 +7,10 @@ import torch
 from skdiffusion.models import (
     AffineModel,
     BaseScoreModel,
+    EmpiricalModel,
     GaussianModel,
     SphereModel,
+    denoise_and_jacobian,
     divergence,
     jacobian,
     jvp,
@@ -277,3 +279,14 @@ def test_lists_are_points_too():
     for method in ("exact", "hutchinson"):
         found = divergence(Swirl(), POINTS.tolist(), 1.0, method=method)
         np.testing.assert_allclose(found, divergence(Swirl(), POINTS, 1.0, method=method))
+
+
+def test_one_pass_gives_both():
+    points = RNG.standard_normal((30, D))
+    kernel = np.cov(RNG.standard_normal((D, 9)))
+    for model in (EmpiricalModel(points), EmpiricalModel(points, kernel=kernel), BlackBox()):
+        for levels in (0.7, LEVELS):
+            denoised, found = denoise_and_jacobian(model, POINTS, levels)
+            np.testing.assert_allclose(denoised, model.denoise(POINTS, levels), rtol=1e-12)
+            alone = jacobian(model, POINTS, levels, of="denoise")
+            np.testing.assert_allclose(found, alone, rtol=1e-10, atol=1e-14)
