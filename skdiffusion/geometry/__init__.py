@@ -1,0 +1,1 @@
+"""Geometry of data by their score: dimension."""
