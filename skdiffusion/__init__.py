@@ -24,6 +24,7 @@ _HOMES = {
         "PretrainedScore",
         "StackedScore",
     ],
+    "skdiffusion.geometry": ["IntrinsicDimensionEstimator"],
     "skdiffusion.models": ["as_score_model"],
     "skdiffusion.schedules": [
         "CosineSchedule",
@@ -35,7 +36,15 @@ _HOMES = {
     ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_SUBMODULES = ["datasets", "estimators", "inspection", "models", "samplers", "schedules"]
+_SUBMODULES = [
+    "datasets",
+    "estimators",
+    "geometry",
+    "inspection",
+    "models",
+    "samplers",
+    "schedules",
+]
 
 __all__ = ["__version__", *sorted(_HOME_OF), *_SUBMODULES]
 

@@ -171,7 +171,7 @@ def projector(model: Any, x: np.ndarray, sigma: float):
     return (J + J.swapaxes(1, 2)) / 2
 
 
-def spectrum(model: Any, x: np.ndarray, sigma: float, **_):
+def spectrum(model: Any, x: np.ndarray, sigma: float):
     r"""Number of eigenvalues of the projector above a half: of directions wider than the noise.
 
     References
@@ -221,10 +221,17 @@ def normal_bundle(
     return m - gaps.argmax(axis=1).astype(float)
 
 
-def lidl(model: Any, x: np.ndarray, sigma: float, **_):
+def lidl(model: Any, x: np.ndarray, sigma: float, *, log_prob: Any = None):
     r"""Dimension from the slope of :math:`\log p_\sigma` by :math:`\log\sigma`, by regression.
 
     The levels run from half to twice ``sigma``. FLIPD is its limit for levels that come together.
+
+    Parameters
+    ----------
+    model, x, sigma
+        As in :func:`flipd`.
+    log_prob : callable, optional
+        ``log_prob(x, sigma)``, for a model that has no exact one.
 
     References
     ----------
@@ -233,6 +240,7 @@ def lidl(model: Any, x: np.ndarray, sigma: float, **_):
     """
     low, high = model.sigma_range
     levels = np.unique(np.clip(sigma * np.exp(OFFSETS), low, high))
-    log_p = np.stack([model.log_prob(x, float(level)) for level in levels])
+    log_prob = model.log_prob if log_prob is None else log_prob
+    log_p = np.stack([log_prob(x, float(level)) for level in levels])
     u = np.log(levels) - np.log(levels).mean()
     return x.shape[1] + u @ log_p / (u @ u)

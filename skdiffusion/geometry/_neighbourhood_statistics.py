@@ -20,10 +20,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import gen_batches
 
-__all__ = ["NeighbourhoodStatistics", "RowStatistics", "summarise"]
+__all__ = [
+    "NeighbourhoodStatistics",
+    "Neighbours",
+    "RowStatistics",
+    "WholeStatistics",
+    "summarise",
+    "typical_variances",
+]
 
 RANKS = (2, 4, 8, 16, 32, 64, 128)
 """Numbers of neighbours whose distances are used."""
@@ -33,6 +41,11 @@ SPECTRA = {16: (1, 2, 3, 4, 6, 8, 12), 64: (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48
 """Where the cumulated spectrum of that many neighbours is read."""
 GLOBAL_AXES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 """Where the cumulated spectrum of all rows is read."""
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
+"""Shares of all rows at whose distances the whole is looked at."""
+KEPT = 0.99
+"""Share of the rows, those nearest to the median, whose covariance is taken."""
+MOST_OTHERS, MOST_ROWS = 1000, 256
 SMALL = 1e-5
 """Shares of variance below it are taken for zero."""
 
@@ -50,6 +63,32 @@ class RowStatistics(NamedTuple):
     log_distances: np.ndarray
 
 
+class Neighbours:
+    """The nearest of a set of distinct rows; a point that is one of them is not its own neighbour.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    """
+
+    def __init__(self, rows: np.ndarray):
+        self.rows = rows
+        self.search = NearestNeighbors().fit(rows)
+
+    def __call__(self, points: np.ndarray, k: int):
+        """Distances and indices of the ``k`` nearest, at most ``n - 1``, both ``(n_points, k)``."""
+        distances, index = self.search.kneighbors(points, k + 1)
+        own = (self.rows[index[:, 0]] == points).all(axis=1)
+        pick = np.arange(k) + own[:, None]
+        here = np.arange(len(points))[:, None]
+        distances, index = distances[here, pick], index[here, pick]
+        # the search may lose the smallest distances to rounding
+        exact = np.linalg.norm(self.rows[index[:, :8]] - points[:, None], axis=2)
+        distances[:, :8] = exact
+        distances.sort(axis=1)
+        return np.maximum(distances, np.finfo(np.float64).tiny), index
+
+
 class NeighbourhoodStatistics:
     """Statistics of any rows among a set of distinct ones.
 
@@ -61,7 +100,7 @@ class NeighbourhoodStatistics:
 
     def __init__(self, rows: np.ndarray):
         self.rows = rows
-        self.search = NearestNeighbors().fit(rows)
+        self.neighbours = Neighbours(rows)
         self.reach = min(RANKS[-1], len(rows) - 1)
 
     def __call__(self, points: np.ndarray) -> RowStatistics:
@@ -75,7 +114,7 @@ class NeighbourhoodStatistics:
         return max(int(2e6 / (k * (k + self.rows.shape[1]))), 1)
 
     def _of(self, points):
-        distances, index = self.neighbours(points)
+        distances, index = self.neighbours(points, self.reach)
         k = min(self.reach, ANGLE_RANKS[-1])
         log_r = np.log(distances)
         vectors = self.rows[index[:, :k]] - points[:, None]
@@ -85,19 +124,6 @@ class NeighbourhoodStatistics:
             columns.extend(_spectrum(vectors[:, :rank], gram[:, :rank, :rank], positions))
         kept = [min(rank, self.reach) - 1 for rank in RANKS]
         return RowStatistics(np.stack(columns, axis=1), log_r[:, kept])
-
-    def neighbours(self, points: np.ndarray):
-        """Distances and indices of the neighbours, the point itself left out if it is a row."""
-        distances, index = self.search.kneighbors(points, self.reach + 1)
-        own = (self.rows[index[:, 0]] == points).all(axis=1)
-        pick = np.arange(self.reach) + own[:, None]
-        rows = np.arange(len(points))[:, None]
-        distances, index = distances[rows, pick], index[rows, pick]
-        # the search may lose close neighbours to rounding
-        exact = np.linalg.norm(self.rows[index[:, :8]] - points[:, None], axis=2)
-        distances[:, :8] = exact
-        distances.sort(axis=1)
-        return np.maximum(distances, np.finfo(np.float64).tiny), index
 
     def _ratios(self, log_r):
         for rank in RANKS:
@@ -116,7 +142,7 @@ class NeighbourhoodStatistics:
             yield k * middle / total  # |mean|^2 over mean squared length
             centred = g - mean[:, :, None] - mean[:, None, :] + middle[:, None, None]
             trace = np.einsum("nii->n", centred)
-            yield (centred**2).sum((1, 2)) / np.maximum(trace, 1e-300) ** 2
+            yield (centred**2).sum((1, 2)) / np.maximum(trace**2, 1e-300)
 
 
 def _spectrum(vectors, gram, positions):
@@ -134,41 +160,75 @@ def _spectrum(vectors, gram, positions):
 N_RATIOS, N_ANGLES = len(RANKS), 3 * len(ANGLE_RANKS)
 
 
-def summarise(statistics: RowStatistics, spectrum: np.ndarray, n_rows: int) -> np.ndarray:
-    """The vector that stands for a whole set of rows, or for a part of it.
+class WholeStatistics(NamedTuple):
+    """Statistics of all rows together.
+
+    Attributes
+    ----------
+    log_scale : float
+        Logarithm of the root mean square distance from the mean, without outliers.
+    values : ndarray of shape (n_statistics,)
+    """
+
+    log_scale: float
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray, some: np.ndarray) -> WholeStatistics:
+        """From distinct rows, and some of them whose distances to others are typical."""
+        spectrum = typical_variances(rows)
+        log_scale = 0.5 * np.log(spectrum.sum())
+        share = spectrum / spectrum.sum()
+        beyond = [np.log(max(1 - share[:j].sum(), SMALL)) for j in GLOBAL_AXES]
+        size = [-np.log((share**2).sum()), np.log((share > SMALL).sum()), np.log(len(rows))]
+        others = rows[:: -(-len(rows) // MOST_OTHERS)]
+        squared = euclidean_distances(some, others, squared=True)
+        quantiles = np.quantile(squared, SHARES, axis=1)
+        far = 0.5 * np.log(np.maximum(quantiles, 1e-300)) - log_scale
+        values = [*beyond, *size, *far.mean(axis=1), far.std(axis=1)[len(SHARES) // 2]]
+        return cls(log_scale, np.array(values))
+
+
+def typical_variances(rows: np.ndarray) -> np.ndarray:
+    """Eigenvalues of the covariance without the rows farthest from the median, largest first."""
+    if len(rows) >= 10:
+        squared = ((rows - np.median(rows, axis=0)) ** 2).sum(axis=1)
+        rows = rows[squared <= np.quantile(squared, KEPT)]
+    centred = rows - rows.mean(axis=0)
+    small = centred.T @ centred if rows.shape[1] <= len(rows) else centred @ centred.T
+    return np.maximum(np.linalg.eigvalsh(small)[::-1], 0) / len(rows)
+
+
+def summarise(statistics: RowStatistics, whole: WholeStatistics) -> np.ndarray:
+    """The vector that stands for a set of rows, all of them or a neighbourhood.
 
     Parameters
     ----------
     statistics : RowStatistics
-        Of the rows to sum up.
-    spectrum : ndarray
-        Eigenvalues of the covariance of the whole set, largest first.
-    n_rows : int
-        Distinct rows in the whole set.
+        Of the rows to sum up, along the last axis but one: one set or a stack of sets.
+    whole : WholeStatistics
+        Of all rows.
 
     Returns
     -------
-    ndarray of shape (n_summaries,)
+    ndarray of shape (..., n_summaries)
     """
     means, log_r = statistics
     n_logs = N_RATIOS + N_ANGLES
-    averages = means.mean(axis=0)
-    logs = np.log(np.maximum(averages[:n_logs], SMALL))
-    spread = log_r[:, [1, 3, 5]].std(axis=0)
-    ratio_spread = means[:, 3:N_RATIOS].std(axis=0) / np.maximum(averages[3:N_RATIOS], SMALL)
-    share = spectrum / spectrum.sum()
-    reach = log_r.mean(axis=0) - 0.5 * np.log(spectrum.sum())
-    beyond = [
-        np.log(max(1 - share[:j].sum(), SMALL)) for j in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
-    ]
+    averages = means.mean(axis=-2)
+    logs = np.log(np.maximum(averages[..., :n_logs], SMALL))
+    low, middle, high = np.quantile(log_r, [0.16, 0.5, 0.84], axis=-2)
+    ratios = means[..., 3:N_RATIOS].std(axis=-2)
+    ratio_spread = ratios / np.maximum(averages[..., 3:N_RATIOS], SMALL)
+    of_all = np.append(whole.values, np.log(min(means.shape[-2], MOST_ROWS)))
     return np.concatenate(
         [
             logs,
-            averages[n_logs:],
-            np.log(np.maximum(spread, SMALL)),
+            averages[..., n_logs:],
+            np.log(np.maximum((high - low)[..., [1, 3, 5]], SMALL)),
             np.log(np.maximum(ratio_spread, SMALL)),
-            reach[[0, 3, 6]],
-            beyond,
-            [-np.log((share**2).sum()), np.log((share > SMALL).sum()), np.log(n_rows)],
-        ]
+            middle - whole.log_scale,
+            np.broadcast_to(of_all, (*averages.shape[:-1], len(of_all))),
+        ],
+        axis=-1,
     )
