@@ -25,9 +25,9 @@ from skdiffusion.geometry._neighbourhood_statistics import (
     summarise,
 )
 
-LAWS_PER_BLOCK = 250
-QUERIES = 192
-NEIGHBOURHOODS, SIZES = 2, (12, 64)
+LAWS_PER_BLOCK = 200
+QUERIES = 128
+NEIGHBOURHOODS, SIZES = 3, (12, 48)
 LIMIT, WIDTH, MEMBERS = 4.0, 96, 3
 EPOCHS, BATCH, RATE, DECAY, JITTER = 60, 256, 8e-3, 3e-2, 0.03
 

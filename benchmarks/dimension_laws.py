@@ -9,9 +9,9 @@ neighbouring rows are a fraction of a radian apart, and noise is smaller than th
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-N_ROWS = (24, 6000)
+N_ROWS = (24, 4000)
 MAX_DIMENSION = 140
-MAX_COLUMNS = 280
+MAX_COLUMNS = 200
 MIXED = 0.06
 
 

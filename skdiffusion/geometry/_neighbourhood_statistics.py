@@ -44,7 +44,9 @@ GLOBAL_AXES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 """Shares of all rows at whose distances the whole is looked at."""
 KEPT = 0.99
-"""Share of the rows, those nearest to the median, whose covariance is taken."""
+"""Share of the rows, those nearest to the mean, whose covariance is taken."""
+CLOSE = 8
+"""Neighbours whose distances are computed from differences."""
 MOST_OTHERS, MOST_ROWS = 1000, 256
 SMALL = 1e-5
 """Shares of variance below it are taken for zero."""
@@ -78,14 +80,13 @@ class Neighbours:
     def __call__(self, points: np.ndarray, k: int):
         """Distances and indices of the ``k`` nearest, at most ``n - 1``, both ``(n_points, k)``."""
         distances, index = self.search.kneighbors(points, k + 1)
-        own = (self.rows[index[:, 0]] == points).all(axis=1)
-        pick = np.arange(k) + own[:, None]
-        here = np.arange(len(points))[:, None]
-        distances, index = distances[here, pick], index[here, pick]
         # the search may lose the smallest distances to rounding
-        exact = np.linalg.norm(self.rows[index[:, :8]] - points[:, None], axis=2)
-        distances[:, :8] = exact
-        distances.sort(axis=1)
+        first = index[:, :CLOSE]
+        distances[:, :CLOSE] = np.linalg.norm(self.rows[first] - points[:, None], axis=2)
+        order = np.argsort(distances, axis=1)
+        own = np.take_along_axis(distances, order[:, :1], axis=1) == 0
+        order = np.take_along_axis(order, np.arange(k) + own, axis=1)
+        distances, index = (np.take_along_axis(a, order, axis=1) for a in (distances, index))
         return np.maximum(distances, np.finfo(np.float64).tiny), index
 
 
@@ -190,9 +191,9 @@ class WholeStatistics(NamedTuple):
 
 
 def typical_variances(rows: np.ndarray) -> np.ndarray:
-    """Eigenvalues of the covariance without the rows farthest from the median, largest first."""
+    """Eigenvalues of the covariance without the rows farthest from the mean, largest first."""
     if len(rows) >= 10:
-        squared = ((rows - np.median(rows, axis=0)) ** 2).sum(axis=1)
+        squared = ((rows - rows.mean(axis=0)) ** 2).sum(axis=1)
         rows = rows[squared <= np.quantile(squared, KEPT)]
     centred = rows - rows.mean(axis=0)
     small = centred.T @ centred if rows.shape[1] <= len(rows) else centred @ centred.T

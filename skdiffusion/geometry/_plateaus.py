@@ -20,7 +20,7 @@ import numpy as np
 
 __all__ = ["DimensionCurve", "Plateau", "find_plateaus"]
 
-TOLERANCE = 0.1
+TOLERANCE = 0.15
 """Change per e-fold of the level, relative to the dimension, that still counts as none."""
 SHORTEST = np.log(2.0)
 """Length of a plateau in the logarithm of the level."""
@@ -99,7 +99,8 @@ def find_plateaus(levels: Any, dimension: Any) -> list[Plateau]:
     >>> [round(plateau.dimension) for plateau in find_plateaus(levels, tube)]
     [2, 1]
     """
-    u, d = np.log(np.asarray(levels, dtype=float)), np.asarray(dimension, dtype=float)
+    levels, d = np.asarray(levels, dtype=float), np.asarray(dimension, dtype=float)
+    u = np.log(levels)
     if len(u) < 3:
         return []
     slope = np.abs(np.gradient(d, u)) / np.maximum(np.abs(d), 1)
@@ -111,6 +112,6 @@ def find_plateaus(levels: Any, dimension: Any) -> list[Plateau]:
             inner = np.minimum(run - run[0], run[-1] - run)
             best = run[np.lexsort((-inner, slope[run].round(3)))[0]]
             found.append(
-                Plateau(float(d[best]), *(float(np.exp(u[j])) for j in (best, run[0], run[-1])))
+                Plateau(float(d[best]), *(float(levels[j]) for j in (best, run[0], run[-1])))
             )
     return found

@@ -59,6 +59,8 @@ class ScoreDimension:
         A key of ``METHODS``.
     model : BaseScoreModel
         Of an :class:`EmpiricalModel` each of its own points is asked without itself.
+    most : int
+        Dimension that no answer exceeds.
     far_field : GaussianModel
         Where log-densities along the flow end, for models that have none.
     sigma_max : float
@@ -69,8 +71,10 @@ class ScoreDimension:
     n_jobs : int, optional
     """
 
-    def __init__(self, method, model, far_field, sigma_max, n_noise=None, seed=0, n_jobs=None):
-        self.method, self.model = method, model
+    def __init__(
+        self, method, model, most, far_field, sigma_max, n_noise=None, seed=0, n_jobs=None
+    ):
+        self.method, self.model, self.most = method, model, most
         self.far_field, self.sigma_max = far_field, sigma_max
         self.n_noise, self.seed, self.n_jobs = n_noise, seed, n_jobs
         self.keys = None
@@ -91,12 +95,12 @@ class ScoreDimension:
         return LeaveOneOutModel(self.model, self._own(rows))
 
     def curve(self, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """Dimension of each row at each level, ``(n_levels, n)``, between zero and all columns."""
+        """Dimension of each row at each level, ``(n_levels, n)``, between zero and ``most``."""
         batches = gen_batches(len(rows), self._batch(rows.shape[1]))
         parts = Parallel(n_jobs=self.n_jobs, prefer="threads")(
             delayed(self._values)(rows[batch], levels) for batch in batches
         )
-        return np.clip(np.concatenate(parts, axis=1), 0, rows.shape[1])
+        return np.clip(np.concatenate(parts, axis=1), 0, self.most)
 
     def _batch(self, d):
         numbers = {

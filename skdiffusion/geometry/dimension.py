@@ -171,7 +171,9 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         method, levels = self._check_parameters()
         X = self._check_rows(X, reset=True)
         rng = as_generator(self.random_state)
-        rows, counts = np.unique(X, axis=0, return_counts=True)
+        _, first, counts = np.unique(X, axis=0, return_index=True, return_counts=True)
+        order = np.argsort(first)  # as they came: sorted rows would be others in other axes
+        rows, counts = X[first[order]], counts[order]
         variances = typical_variances(rows)
         self.span_ = _span(rows)
         if len(rows) < FEW_ROWS:
@@ -239,7 +241,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         elif isinstance(given, BaseScoreModel):
             self.model_ = given
         else:
-            fitted = clone(given).fit(X)
+            fitted = clone(given).fit(X, None)  # a frozen one insists on a second argument
             self.model_ = as_score_model(fitted)
         if self.model_.n_features != X.shape[1]:
             raise ValueError(
@@ -250,23 +252,28 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         self._score = ScoreDimension(
             "flipd" if method == "neighbours" else method,
             self.model_,
+            self.span_ if given is None else X.shape[1],
             getattr(fitted, "far_field_", centre),
             getattr(fitted, "sigma_max_", 20 * width),
             self.n_noise,
             int(rng.integers(2**31)),
             self.n_jobs,
         )
-        self._lowest = max(getattr(fitted, "sigma_min_", 0.0), self.model_.sigma_range[0])
+        low, high = self.model_.sigma_range
+        self._range = (
+            max(getattr(fitted, "sigma_min_", 0.0), low),
+            min(getattr(fitted, "sigma_max_", np.inf), high),
+        )
 
     def _levels(self, levels, rows, variances, rng):
         if levels is not None:
             return levels
-        high = float(np.sqrt(variances[0]))
+        high = min(float(np.sqrt(variances[0])), self._range[1])
         if self.score_estimator is None:
             # closer than its neighbours a row sees nothing
             low = float(np.median(self._nearest(_some(rows, CURVE_ROWS, rng), 1)[0])) / 2
         else:
-            low = max(self._lowest, LOWEST * high)
+            low = max(self._range[0], LOWEST * high)
         return level_grid(low, high)
 
     def _choose_level(self, levels):
