@@ -239,8 +239,8 @@ EXACT = {
     "Gaussian 2/5": (2, lambda: make_gaussian(100, 5, spectrum=[1, 1, 0, 0, 0], random_state=0)),
     "swiss roll 2/5": (2, lambda: make_swiss_roll(100, 5, random_state=0)),
     "sphere 2/5": (2, lambda: make_sphere(50, 2, 5, random_state=0)),
-    "sphere 10/100": (10, lambda: make_sphere(4, 10, 100, random_state=0)),
-    "sphere 50/100": (50, lambda: make_sphere(4, 50, 100, random_state=0)),
+    "sphere 10/100": (10, lambda: make_sphere(30, 10, 100, random_state=0)),
+    "sphere 50/100": (50, lambda: make_sphere(8, 50, 100, random_state=0)),
 }
 METHODS = ("flow_jacobian", "flipd", "lidl", "normal_bundle", "spectrum", "denoising_loss")
 

@@ -77,7 +77,8 @@ def coordinates(rng, n, d):
     z = _unit_range(DENSITIES[pick](rng, n, d))
     if rng.random() < 0.2:
         squash = SQUASHES[rng.integers(len(SQUASHES))]
-        z = _unit_range(squash(log_uniform(rng, 0.5, 3) * (z - rng.choice([0, 0.5]))))
+        steepness = log_uniform(rng, 0.5, 3)
+        z = _unit_range(squash(np.clip(steepness * (z - rng.choice([0, 0.5])), -8, 8)))
     return z
 
 

@@ -40,8 +40,8 @@ __all__ = [
 
 OFFSETS = np.array([-0.7, -0.35, 0.0, 0.35, 0.7])
 """Logarithms of the levels, relative to the one asked for, that LIDL regresses on."""
-FLOOR, CEILING = 0.25, 1.0
-"""Singular values, as shares of pure noise, beyond which there are none: see `normal_bundle`."""
+CEILING, FLOOR, TANGENT = 1.0, 0.25, 0.1
+"""Singular values, as shares of pure noise: see `normal_bundle`."""
 MIN_NORMALS = 128
 """Fewest noised copies of a row for its normal bundle."""
 
@@ -217,7 +217,7 @@ def normal_bundle(
     full = np.zeros((n, m))
     full[:, : values.shape[1]] = values
     ladder = np.hstack([np.full((n, 1), CEILING), full, np.full((n, 1), FLOOR)])
-    gaps = -np.diff(np.log(np.maximum(ladder, 1e-12)), axis=1)
+    gaps = -np.diff(np.log(np.maximum(ladder, TANGENT)), axis=1)
     return m - gaps.argmax(axis=1).astype(float)
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import ive
 from scipy.stats import chi2, ncx2
 
-from skdiffusion.datasets import make_sphere
+from skdiffusion.datasets import make_sphere, make_swiss_roll
 from skdiffusion.datasets._embed import random_rotation
 from skdiffusion.geometry._dimension_methods import (
     LeaveOneOutModel,
@@ -238,6 +238,12 @@ def test_normal_bundle_of_a_sphere_is_its_own_dimension(d, space, sigma):
     # published estimates on the last two are 11 and 51, the dimension of the linear span
     X, model = make_sphere(2, d, space, random_state=0)
     assert (normal_bundle(model, X, sigma) == d).all()
+
+
+def test_tangents_in_which_the_density_is_even_are_tangents():
+    # inside a rectangle the score vanishes along it, and along the roll it nearly does
+    X, model = make_swiss_roll(20, 5, random_state=0)
+    assert (normal_bundle(model, X, 0.1) == 2).mean() > 0.8  # but for rows near its border
 
 
 # ------------------------------------------------------------------ the empirical law
