@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dimension_laws import random_law
+from _report import table, write
+from dimension_laws import CURVED, EVEN, random_law
 
 from skdiffusion.geometry import _dimension_calibration
 from skdiffusion.geometry._neighbourhood_statistics import (
@@ -26,15 +27,17 @@ from skdiffusion.geometry._neighbourhood_statistics import (
 )
 
 LAWS_PER_BLOCK = 200
+FIRST_CURVED = 300
+"""Block from which laws are more curved and less even than before."""
 QUERIES = 128
 NEIGHBOURHOODS, SIZES = 3, (12, 48)
 LIMIT, WIDTH, MEMBERS = 4.0, 96, 3
 EPOCHS, BATCH, RATE, DECAY, JITTER = 60, 256, 8e-3, 3e-2, 0.03
 
 
-def examples(rng):
+def examples(rng, prior):
     """Vectors of statistics of one law and of neighbourhoods in it, with their dimensions."""
-    X, d, kind = random_law(rng)
+    X, d, kind = random_law(rng, prior)
     X, first = np.unique(X, axis=0, return_index=True)
     if len(X) < 10:
         return
@@ -53,7 +56,10 @@ def examples(rng):
 
 def draw(block, folder):
     rng = np.random.default_rng(block)
-    rows = [(v, d, kind, law) for law in range(LAWS_PER_BLOCK) for v, d, kind in examples(rng)]
+    prior = EVEN if block < FIRST_CURVED else CURVED
+    rows = [
+        (v, d, kind, law) for law in range(LAWS_PER_BLOCK) for v, d, kind in examples(rng, prior)
+    ]
     vectors, dimensions, kinds, laws = (np.array(part) for part in zip(*rows, strict=True))
     assert np.isfinite(vectors).all()
     path = Path(folder) / f"block_{block}.npz"
@@ -127,15 +133,32 @@ def fit(folder, path=_dimension_calibration.WEIGHTS):
     np.savez(path, **{name: np.float32(values) for name, values in weights.items()})
     _dimension_calibration._weights.cache_clear()
     found, error = _dimension_calibration.calibrated(vectors)
-    off = np.abs(found / np.exp(log_d) - 1)
-    print(f"{n_blocks} blocks, {len(v)} examples; error seen {off[~held_out].mean():.3f}")
-    print("held out: | kind | n | mean | median | predicted |")
-    for kind in np.unique(kinds):
-        rows = held_out & (kinds == kind)
-        print(f"| {kind} | {rows.sum()} | {off[rows].mean():.3f} | {np.median(off[rows]):.3f} | "
-              f"{error[rows].mean():.3f} |")  # fmt: skip
-    print(f"| all | {held_out.sum()} | {off[held_out].mean():.3f} | "
-          f"{np.median(off[held_out]):.3f} | {error[held_out].mean():.3f} |")  # fmt: skip
+    report(found / np.exp(log_d) - 1, np.exp(-vectors[:, 3] - log_d) - 1, error, kinds, held_out)
+    print(n_blocks, "blocks")
+
+
+def report(off, raw, error, kinds, held_out):
+    """Errors on laws that were not seen, beside those of one uncorrected statistic."""
+    lines = []
+    for kind in [*np.unique(kinds), "all"]:
+        rows = held_out & ((kinds == kind) | (kind == "all"))
+        lines.append(
+            {
+                "laws": kind,
+                "examples": rows.sum(),
+                "mean error": f"{np.abs(off[rows]).mean():.3f}",
+                "median": f"{np.median(np.abs(off[rows])):.3f}",
+                "expected mean": f"{error[rows].mean():.3f}",
+                "maximum likelihood, k = 16": f"{np.abs(raw[rows]).mean():.3f}",
+            }
+        )
+    text = " ".join(__doc__.split("\n\n")[2].split())
+    text += (
+        f" {len(off)} examples in all; mean error on those seen {abs(off[~held_out]).mean():.3f}."
+    )
+    text = table(lines, list(lines[0])) + "\n\n" + text
+    title = "Calibration of dimension: laws held out"
+    write("dimension_calibration", title, text, ("numpy", "scikit-learn", "torch"))
 
 
 def _stacked(tensors):

@@ -6,6 +6,8 @@ neighbouring rows are a fraction of a radian apart, and noise is smaller than th
 16th neighbour: what no estimator could see at this number of rows teaches nothing.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
@@ -17,6 +19,19 @@ MIXED = 0.06
 
 def log_uniform(rng, low, high, size=None):
     return np.exp(rng.uniform(np.log(low), np.log(high), size))
+
+
+class Prior(SimpleNamespace):
+    """How often each density, in the order of ``DENSITIES``, and each map, in that of ``MAPS``."""
+
+
+EVEN = Prior(curved=False, densities=[0.28, 0.08, 0.16, 0.14, 0.12, 0.12, 0.10], maps=None)
+CURVED = Prior(
+    curved=True,
+    densities=[0.24, 0.06, 0.14, 0.22, 0.12, 0.12, 0.10],
+    maps=[0.15, 0.10, 0.15, 0.20, 0.20, 0.20],
+)
+PRIOR = EVEN
 
 
 # ---------------------------------------------------------------------- densities of coordinates
@@ -73,7 +88,7 @@ SQUASHES = [np.tanh, np.exp, np.square, lambda z: 1 / (1 + np.abs(z)), lambda z:
 
 def coordinates(rng, n, d):
     """Rows of a random density, columns of about unit range."""
-    pick = rng.choice(len(DENSITIES), p=[0.28, 0.08, 0.16, 0.14, 0.12, 0.12, 0.10])
+    pick = rng.choice(len(DENSITIES), p=PRIOR.densities)
     z = _unit_range(DENSITIES[pick](rng, n, d))
     if rng.random() < 0.2:
         squash = SQUASHES[rng.integers(len(SQUASHES))]
@@ -93,7 +108,9 @@ def _unit_range(z):
 def frequency(rng, n, d):
     """Radians over the range of a coordinate: up to a turn and more, or 0.3 between neighbours."""
     most = max(2.5 * np.pi, 0.3 * n ** (1 / d))
-    return log_uniform(rng, 0.3, most) if rng.random() < 0.5 else rng.uniform(0, 2.5 * np.pi)
+    if rng.random() < 0.5:
+        return log_uniform(rng, 0.3, most)
+    return rng.uniform(0, most if PRIOR.curved else 2.5 * np.pi)
 
 
 def columns_for(rng, d, least):
@@ -217,8 +234,10 @@ MAPS = {"flat": flat, "closed": closed, "graph": graph, "smooth": smooth, "spars
         "curves": curves}  # fmt: skip
 
 
-def random_law(rng):
+def random_law(rng, prior=EVEN):
     """Rows, the dimension of each, and the kind of map."""
+    global PRIOR
+    PRIOR = prior
     share = rng.random() ** 0.6  # more of the larger samples, where there is more to see
     n = int(np.exp(np.log(N_ROWS[0]) + share * np.log(N_ROWS[1] / N_ROWS[0])))
     if rng.random() < MIXED and n >= 100:
@@ -229,7 +248,7 @@ def random_law(rng):
 
 
 def single(rng, n, d):
-    kind = str(rng.choice(list(MAPS)))
+    kind = str(rng.choice(list(MAPS), p=PRIOR.maps))
     X = MAPS[kind](rng, n, d)
     if rng.random() < 0.5:
         return X, kind

@@ -30,8 +30,8 @@ from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["IntrinsicDimensionEstimator"]
 
-CURVE_ROWS = 256
-"""Rows over which a curve is averaged."""
+CURVE_ROWS, MOST_ROWS = 256, 10_000
+"""Rows over which a curve is averaged, and rows that are enough to know the whole by."""
 FEW_ROWS = 20
 LOWEST = 1e-3
 """Lowest level, as a share of the width of the data, of a model that knows all levels."""
@@ -175,7 +175,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         order = np.argsort(first)  # as they came: sorted rows would be others in other axes
         rows, counts = X[first[order]], counts[order]
         variances = typical_variances(rows)
-        self.span_ = _span(rows)
+        self.span_ = _span(_some(rows, max(MOST_ROWS, 2 * X.shape[1]), rng))
         if len(rows) < FEW_ROWS:
             warnings.warn(
                 f"X has only {len(rows)} distinct rows: their dimension is little more than a "
@@ -237,7 +237,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         given = self.score_estimator
         fitted = None
         if given is None:
-            self.model_ = EmpiricalModel(rows, counts)
+            kept = _some(np.arange(len(rows)), MOST_ROWS if method == "neighbours" else np.inf, rng)
+            self.model_ = EmpiricalModel(rows[kept], counts[kept])
         elif isinstance(given, BaseScoreModel):
             self.model_ = given
         else:
@@ -254,7 +255,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
             self.model_,
             self.span_ if given is None else X.shape[1],
             getattr(fitted, "far_field_", centre),
-            getattr(fitted, "sigma_max_", 20 * width),
+            min(getattr(fitted, "sigma_max_", 20 * width), self.model_.sigma_range[1]),
             self.n_noise,
             int(rng.integers(2**31)),
             self.n_jobs,
