@@ -83,11 +83,11 @@ class Cache:
         self.path = Path(folder) / "dimension.json"
         self.path.parent.mkdir(exist_ok=True)
         self.values = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.end = time.time() + seconds
+        self.end = seconds
 
     def __call__(self, run, X, *key):
         key = " | ".join(map(str, key))
-        if key not in self.values and time.time() < self.end:
+        if key not in self.values and time.process_time() < self.end:
             start = time.process_time()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -317,7 +317,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("sections", nargs="*", default=list(SECTIONS))
     parser.add_argument("--cache", default="dimension_cache")
-    parser.add_argument("--seconds", type=float, default=np.inf)
+    parser.add_argument("--seconds", type=float, default=np.inf, help="of CPU, for new answers")
     options = parser.parse_args()
     cache = Cache(options.cache, options.seconds)
     text = [SECTIONS[name](cache) for name in options.sections]
