@@ -1,9 +1,9 @@
 """Random laws of known dimension, to calibrate estimators of dimension on.
 
 A law is a density on ``d`` coordinates, a map of them into more, and noise. All three are drawn at
-random from broad families, so that no particular data set is aimed at. Frequencies are such that
-neighbouring rows are a fraction of a radian apart, and noise is smaller than the distance to the
-16th neighbour: what no estimator could see at this number of rows teaches nothing.
+random from broad families, so that no particular data set is aimed at. Strands of a folded curve
+are farther apart than rows along it, and noise is smaller than the distance to the 16th neighbour:
+what no estimator could see at this number of rows teaches nothing.
 """
 
 from types import SimpleNamespace
@@ -25,9 +25,8 @@ class Prior(SimpleNamespace):
     """How often each density, in the order of ``DENSITIES``, and each map, in that of ``MAPS``."""
 
 
-EVEN = Prior(curved=False, densities=[0.28, 0.08, 0.16, 0.14, 0.12, 0.12, 0.10], maps=None)
+EVEN = Prior(densities=[0.28, 0.08, 0.16, 0.14, 0.12, 0.12, 0.10], maps=None)
 CURVED = Prior(
-    curved=True,
     densities=[0.24, 0.06, 0.14, 0.22, 0.12, 0.12, 0.10],
     maps=[0.15, 0.10, 0.15, 0.20, 0.20, 0.20],
 )
@@ -106,11 +105,15 @@ def _unit_range(z):
 
 
 def frequency(rng, n, d):
-    """Radians over the range of a coordinate: up to a turn and more, or 0.3 between neighbours."""
-    most = max(2.5 * np.pi, 0.3 * n ** (1 / d))
+    """Radians over the range of a coordinate: a turn and more, where that can be told apart.
+
+    A manifold folded ``f`` times has strands some ``1 / f`` apart, and its rows must be closer to
+    each other than that.
+    """
+    most = max(2.5 * np.pi, n ** (1 / (d + 1)))
     if rng.random() < 0.5:
         return log_uniform(rng, 0.3, most)
-    return rng.uniform(0, most if PRIOR.curved else 2.5 * np.pi)
+    return rng.uniform(0, most)
 
 
 def columns_for(rng, d, least):
