@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from _report import table, write
-from dimension_laws import CURVED, EVEN, random_law
+from dimension_laws import CURVED, EVEN, FOLDED, TURNED, random_law
 
 from skdiffusion.geometry import _dimension_calibration
 from skdiffusion.geometry._neighbourhood_statistics import (
@@ -27,8 +27,8 @@ from skdiffusion.geometry._neighbourhood_statistics import (
 )
 
 LAWS_PER_BLOCK = 200
-FIRST_CURVED = 300
-"""Block from which laws are more curved and less even than before."""
+PRIORS = [EVEN] * 3 + [CURVED, FOLDED, TURNED]
+"""Prior of the laws of each hundred of blocks."""
 QUERIES = 128
 NEIGHBOURHOODS, SIZES = 3, (12, 48)
 LIMIT, WIDTH, MEMBERS = 4.0, 96, 4
@@ -56,7 +56,7 @@ def examples(rng, prior):
 
 def draw(block, folder):
     rng = np.random.default_rng(block)
-    prior = EVEN if block < FIRST_CURVED else CURVED
+    prior = PRIORS[block // 100]
     rows = [
         (v, d, kind, law) for law in range(LAWS_PER_BLOCK) for v, d, kind in examples(rng, prior)
     ]

@@ -6,30 +6,45 @@ are farther apart than rows along it, and noise is smaller than the distance to 
 what no estimator could see at this number of rows teaches nothing.
 """
 
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-N_ROWS = (24, 4000)
-MAX_DIMENSION = 140
 MAX_COLUMNS = 200
-MIXED = 0.06
 
 
 def log_uniform(rng, low, high, size=None):
     return np.exp(rng.uniform(np.log(low), np.log(high), size))
 
 
-class Prior(SimpleNamespace):
-    """How often each density, in the order of ``DENSITIES``, and each map, in that of ``MAPS``."""
+class Prior(NamedTuple):
+    """How often what is drawn.
+
+    ``densities`` and ``maps`` are probabilities, in the order of ``DENSITIES`` and ``MAPS``;
+    ``rows`` and ``dimensions`` are ranges; ``folds``, where given, is the range of frequencies as a
+    share of the highest that can be told apart.
+    """
+
+    densities: list[float]
+    maps: list[float] | None
+    rows: tuple[int, int] = (24, 4000)
+    dimensions: tuple[int, int] = (1, 141)
+    folds: tuple[float, float] | None = None
+    mixed: float = 0.06
 
 
-EVEN = Prior(densities=[0.28, 0.08, 0.16, 0.14, 0.12, 0.12, 0.10], maps=None)
-CURVED = Prior(
-    densities=[0.24, 0.06, 0.14, 0.22, 0.12, 0.12, 0.10],
-    maps=[0.15, 0.10, 0.15, 0.20, 0.20, 0.20],
+EVEN = Prior([0.28, 0.08, 0.16, 0.14, 0.12, 0.12, 0.10], None)
+CURVED = Prior([0.24, 0.06, 0.14, 0.22, 0.12, 0.12, 0.10], [0.15, 0.10, 0.15, 0.20, 0.20, 0.20])
+"""More curvature, more uneven densities."""
+FOLDED = Prior(
+    EVEN.densities, [0, 0, 0.1, 0.3, 0.3, 0.3], (500, 4000), (1, 4), folds=(0.4, 2.5), mixed=0
 )
+"""Few dimensions, folded until strands are as close as rows: near rows see one, far ones all."""
+TURNED = Prior(
+    CURVED.densities, [0, 0, 0.1, 0.2, 0.35, 0.35], (500, 4000), (4, 31), folds=(0.4, 1.0), mixed=0
+)
+"""More dimensions, each bent by about a full turn: as much as so many rows can show."""
 PRIOR = EVEN
 
 
@@ -111,6 +126,8 @@ def frequency(rng, n, d):
     each other than that.
     """
     most = max(2.5 * np.pi, n ** (1 / (d + 1)))
+    if PRIOR.folds:
+        return most * rng.uniform(*PRIOR.folds)
     if rng.random() < 0.5:
         return log_uniform(rng, 0.3, most)
     return rng.uniform(0, most)
@@ -242,10 +259,11 @@ def random_law(rng, prior=EVEN):
     global PRIOR
     PRIOR = prior
     share = rng.random() ** 0.6  # more of the larger samples, where there is more to see
-    n = int(np.exp(np.log(N_ROWS[0]) + share * np.log(N_ROWS[1] / N_ROWS[0])))
-    if rng.random() < MIXED and n >= 100:
+    low, high = prior.rows
+    n = int(np.exp(np.log(low) + share * np.log(high / low)))
+    if rng.random() < prior.mixed and n >= 100:
         return mixed(rng, n)
-    d = int(log_uniform(rng, 1, MAX_DIMENSION + 1))
+    d = int(log_uniform(rng, *prior.dimensions))
     X, kind = single(rng, n, d)
     return X, np.full(n, d), kind
 

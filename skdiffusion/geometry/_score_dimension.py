@@ -96,6 +96,8 @@ class ScoreDimension:
 
     def curve(self, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Dimension of each row at each level, ``(n_levels, n)``, between zero and ``most``."""
+        # a network copies itself to double precision when first asked, not under a derivative
+        self.model.denoise(rows[:1], float(levels[0]))
         batches = gen_batches(len(rows), self._batch(rows.shape[1]))
         parts = Parallel(n_jobs=self.n_jobs, prefer="threads")(
             delayed(self._values)(rows[batch], levels) for batch in batches
