@@ -1,12 +1,13 @@
 """Calibrate the statistics of neighbours on random laws of known dimension.
 
-    python benchmarks/dimension_calibration.py draw FIRST LAST --folder FOLDER
+    python benchmarks/dimension_calibration.py draw [BLOCK ...] --folder FOLDER
     python benchmarks/dimension_calibration.py fit --folder FOLDER
 
-The first draws blocks of laws (``dimension_laws.py``) and keeps their statistics in the folder; the
-second fits the perceptrons to all blocks there, holds one law in eight out to say how well they do,
-and writes ``skdiffusion/geometry/dimension_calibration.npz``. Every law gives one example for the
-whole and a few for neighbourhoods of it.
+The first draws blocks of laws (``dimension_laws.py``), by default those of the package's own
+calibration, and keeps their statistics in the folder; the second fits the perceptrons to all blocks
+there, holds one law in eight out to say how well they do, and writes
+``skdiffusion/geometry/dimension_calibration.npz``. Every law gives one example for the whole and a
+few for neighbourhoods of it.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from skdiffusion.geometry._neighbourhood_statistics import (
 LAWS_PER_BLOCK = 200
 PRIORS = [EVEN] * 3 + [CURVED, FOLDED, TURNED]
 """Prior of the laws of each hundred of blocks."""
+BLOCKS = [*range(9), *range(200, 224), *range(300, 311), *range(400, 402), *range(500, 503)]
 QUERIES = 128
 NEIGHBOURHOODS, SIZES = 3, (12, 48)
 LIMIT, WIDTH, MEMBERS = 4.0, 96, 4
@@ -172,7 +174,6 @@ def main():
     parser.add_argument("action", choices=["draw", "fit"])
     parser.add_argument("blocks", nargs="*", type=int)
     parser.add_argument("--folder", default="dimension_laws")
-    parser.add_argument("--seconds", type=float, default=np.inf)
     options = parser.parse_args()
     Path(options.folder).mkdir(exist_ok=True)
     torch.set_num_threads(1)
@@ -180,9 +181,7 @@ def main():
         fit(options.folder)
         return
     start = time.time()
-    for block in range(*options.blocks):
-        if time.time() - start > options.seconds:
-            break
+    for block in options.blocks or BLOCKS:
         if not (Path(options.folder) / f"block_{block}.npz").exists():
             draw(block, options.folder)
             print(f"block {block} after {time.time() - start:.0f} s", flush=True)
