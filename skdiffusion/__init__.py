@@ -34,6 +34,7 @@ _HOMES = {
     ],
     "skdiffusion.geometry": ["ConservativityDecomposer"],
     "skdiffusion.geometry": ["RidgeProjector"],
+    "skdiffusion.geometry": ["IntrinsicDimensionEstimator"],
     "skdiffusion.models": ["as_score_model"],
     "skdiffusion.schedules": [
         "CosineSchedule",

@@ -35,3 +35,7 @@ def __dir__():
 from skdiffusion.geometry.ridge import RidgeProjector
 
 __all__ = ["RidgeProjector"]
+"""Geometry of data by their score: dimension."""
+from skdiffusion.geometry.dimension import IntrinsicDimensionEstimator
+
+__all__ = ["IntrinsicDimensionEstimator"]

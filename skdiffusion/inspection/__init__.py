@@ -2,6 +2,7 @@
 
 from skdiffusion.inspection._reach_align_slide_display import ReachAlignSlideDisplay
 from skdiffusion.inspection.conservativity import ConservativityDisplay
+from skdiffusion.inspection.dimension_display import IntrinsicDimensionDisplay
 from skdiffusion.inspection.far_field import FarFieldReport, far_field_report
 from skdiffusion.inspection.reach_align_slide import ReachAlignSlide, reach_align_slide
 
@@ -13,3 +14,4 @@ __all__ = [
     "far_field_report",
     "reach_align_slide",
 ]
+__all__ = ["FarFieldReport", "IntrinsicDimensionDisplay", "far_field_report"]

@@ -1,0 +1,335 @@
+"""Whose answer is nearest to the truth? Dimension beside scikit-dimension.
+
+    pip install scikit-dimension==0.5.0
+    python benchmarks/dimension.py [manifolds|laws|scores|real ...] --cache FOLDER
+
+*Manifolds*: scikit-dimension's own 24 at n = 2500, three seeds, noise 0 and 0.01; the mean, median
+and worst absolute relative error. Peers at their defaults, except that MiND_ML may answer up to 80
+and GRIDE is shown at two scales; lPCA (k = 100) and ESS (k = 100) give the mean over rows. KNN,
+DANCo, ESS, local lPCA and TLE run on the first seed alone. *Laws*: spheres, rolls, balls, tori.
+*Scores*: every method on the exact score model. *Real*: digits, faces, garments, with published
+estimates beside them. Answers are kept in the cache, so that a run may be interrupted.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import skdim
+from _report import table, write
+from sklearn.datasets import load_digits
+
+from skdiffusion.datasets import make_gaussian, make_sphere, make_swiss_roll
+from skdiffusion.geometry import IntrinsicDimensionEstimator
+
+SEEDS, NOISES = (0, 1, 2), (0.0, 0.01)
+
+
+def ours(X):
+    return IntrinsicDimensionEstimator(random_state=0).fit(X).dimension_
+
+
+def whole(cls, **params):
+    return lambda X: cls(**params).fit(X).dimension_
+
+
+def local(cls, k, **params):
+    def run(X):
+        k_rows = min(k, len(X) - 1)
+        return float(np.mean(cls(**params).fit_pw(X, n_neighbors=k_rows).dimension_pw_))
+
+    return run
+
+
+def of_rows(cls, k, **params):
+    def run(X):
+        return float(np.mean(cls(**params).fit(X, n_neighbors=min(k, len(X) - 1)).dimension_pw_))
+
+    return run
+
+
+OURS = "**skdiffusion**"
+FAST = {
+    OURS: ours,
+    "TwoNN": whole(skdim.id.TwoNN),
+    "GRIDE": whole(skdim.id.GRIDE),
+    "GRIDE (n = 16)": whole(skdim.id.GRIDE, n1=16),
+    "MiND_ML": whole(skdim.id.MiND_ML, D=80),
+    "MLE (k = 20)": lambda X: skdim.id.MLE().fit(X, n_neighbors=20).dimension_,
+    "MOM": lambda X: skdim.id.MOM().fit(X, n_neighbors=100).dimension_,
+    "MADA": lambda X: skdim.id.MADA().fit(X, n_neighbors=20).dimension_,
+    "CorrInt": whole(skdim.id.CorrInt),
+    "FisherS": whole(skdim.id.FisherS),
+    "lPCA, global": whole(skdim.id.lPCA, verbose=False),
+}
+SLOW = {
+    "KNN": whole(skdim.id.KNN, k=10, random_state=0),
+    "TLE": lambda X: skdim.id.TLE().fit(X, n_neighbors=20).dimension_,
+    "lPCA, local": local(skdim.id.lPCA, 100, verbose=False),
+    "ESS": of_rows(skdim.id.ESS, 100, random_state=0),
+    "DANCo": whole(skdim.id.DANCo, random_state=0),
+}
+
+
+class Cache:
+    """Answers and seconds by name, on disk."""
+
+    def __init__(self, folder, seconds):
+        self.path = Path(folder) / "dimension.json"
+        self.path.parent.mkdir(exist_ok=True)
+        self.values = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.end = seconds
+
+    def __call__(self, run, X, *key):
+        key = " | ".join(map(str, key))
+        if key not in self.values and time.process_time() < self.end:
+            start = time.process_time()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    answer = float(run(X()))
+                except Exception as error:  # a peer that fails has no answer
+                    print(key, repr(error)[:200])
+                    answer = float("nan")
+            self.values[key] = answer, time.process_time() - start
+            self.path.write_text(json.dumps(self.values))
+        return self.values.get(key, (float("nan"),) * 2)
+
+
+# ---------------------------------------------------------------------- manifolds
+
+
+def suite(noise, seed):
+    bench = skdim.datasets.BenchmarkManifolds(random_state=seed)
+    truth = bench.truth["Intrinsic Dimension"].astype(int)
+    return {name: (X, truth[name]) for name, X in bench.generate(n=2500, noise=noise).items()}
+
+
+def manifolds(cache):
+    found = {}
+    data = {(noise, seed): suite(noise, seed) for noise in NOISES for seed in SEEDS}
+    for estimators, seeds in ((FAST, SEEDS), (SLOW, SEEDS[:1])):
+        for noise in NOISES:
+            for seed in seeds:
+                for manifold, (X, truth) in data[noise, seed].items():
+                    for name, run in estimators.items():
+                        key = ("manifolds", noise, seed, manifold, name)
+                        answer, seconds = cache(run, lambda X=X: X, *key)
+                        entry = (manifold, truth, answer, seconds)
+                        found.setdefault((noise, name), []).append(entry)
+    text = [_errors(noise, found) for noise in NOISES]
+    names = list(data[0.0, 0])
+    lines = []
+    for manifold in names:
+        line = {"manifold": manifold, "truth": data[0.0, 0][manifold][1]}
+        for noise in NOISES:
+            answers = [a for name, _, a, _ in found[noise, OURS] if name == manifold]
+            line[f"noise {noise:g}"] = " ".join(f"{a:.1f}" for a in answers)
+        lines.append(line)
+    text.append("Our answers, seed by seed:\n\n" + table(lines, list(lines[0])))
+    return "\n\n".join(text)
+
+
+def _errors(noise, found):
+    lines = []
+    for (level, name), entries in found.items():
+        truth, answers, seconds = np.array([entry[1:] for entry in entries], dtype=float).T
+        known = np.isfinite(answers)
+        if level != noise or not known.any():
+            continue
+        off = np.abs(answers / truth - 1)[known]
+        whole_numbers = np.abs(np.maximum(np.round(answers), 1) / truth - 1)[known]
+        lines.append(
+            {
+                "estimator": name,
+                "mean": f"{off.mean():.3f}",
+                "median": f"{np.median(off):.3f}",
+                "worst": f"{off.max():.2f}",
+                "mean, rounded": f"{whole_numbers.mean():.3f}",
+                "data sets": known.sum(),
+                "median CPU s": f"{np.median(seconds[known]):.2f}",
+            }
+        )
+    lines.sort(key=lambda line: float(line["mean"]))
+    return f"## 24 manifolds, noise {noise:g}\n\n" + table(lines, list(lines[0]))
+
+
+# ---------------------------------------------------------------------- laws of the papers
+
+
+def padded(X, columns):
+    return np.pad(X, ((0, 0), (0, columns - X.shape[1])))
+
+
+def clifford_torus(n):
+    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, (n, 32))
+    return padded(np.hstack([np.cos(angle), np.sin(angle)]), 128)
+
+
+def nonlinear(n):
+    bench = skdim.datasets.BenchmarkManifolds(random_state=0)
+    return bench.generate("Mn1_Nonlinear", n=n, d=32, dim=128)
+
+
+def lollipop(n):
+    """A point, a stick and a disc."""
+    rng = np.random.default_rng(0)
+    stick = np.stack([rng.uniform(-2, -1, n // 3), np.zeros(n // 3)], axis=1)
+    angle, radius = rng.uniform(0, 2 * np.pi, n // 3), rng.random(n // 3) ** 0.5
+    disc = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.vstack([stick, disc])
+
+
+N = 2000
+LAWS = {
+    "Gaussian 2/5": (2, lambda: make_gaussian(N, 5, spectrum=[1, 1, 0, 0, 0], random_state=0)[0]),
+    "swiss roll 2/3": (2, lambda: make_swiss_roll(N, random_state=0)[0]),
+    "swiss roll 2/5": (2, lambda: make_swiss_roll(N, 5, random_state=0)[0]),
+    "sphere 2/3": (2, lambda: make_sphere(N, 2, random_state=0)[0]),
+    "sphere 2/5": (2, lambda: make_sphere(N, 2, 5, random_state=0)[0]),
+    "sphere 10/100": (10, lambda: make_sphere(N, 10, 100, random_state=0)[0]),
+    "sphere 50/100": (50, lambda: make_sphere(N, 50, 100, random_state=0)[0]),
+    "sphere 16/64": (16, lambda: make_sphere(N, 16, 64, random_state=0)[0]),
+    "ball 16/64": (16, lambda: padded(skdim.datasets.hyperBall(N, 16, random_state=0), 64)),
+    "Clifford torus 32/128": (32, lambda: clifford_torus(N)),
+    "twin peaks 128/256": (
+        128,
+        lambda: padded(skdim.datasets.hyperTwinPeaks(N, 128, random_state=0), 256),
+    ),
+    "nonlinear 32/128": (32, lambda: nonlinear(N)),
+    "uniform 10/100": (
+        10,
+        lambda: padded(np.random.default_rng(0).uniform(-1, 1, (N, 10)), 100),
+    ),
+}
+
+
+def rows_of(method):
+    """A method on the empirical law of the rows."""
+    return lambda X: IntrinsicDimensionEstimator(method, random_state=0).fit(X).dimension_
+
+
+EMPIRICAL = {f"rows, {m}": rows_of(m) for m in ("flipd", "spectrum", "lidl")}
+
+
+def laws(cache):
+    lines = []
+    for law, (truth, make) in LAWS.items():
+        line = {"law": law, "truth": truth}
+        for name, run in {**FAST, **EMPIRICAL}.items():
+            line[name] = f"{cache(run, make, 'laws', law, name)[0]:.2f}"
+        lines.append(line)
+    by_name = [
+        {"estimator": name, **{line["law"]: line[name] for line in lines}}
+        for name in list(lines[0])[2:]
+    ]
+    text = f"## Laws, n = {N}\n\n" + table(by_name, list(by_name[0]))
+    answers = IntrinsicDimensionEstimator(random_state=0).fit(lollipop(1500)).dimension_pw_
+    stick, disc = np.split(answers, [500])
+    text += (
+        "\n\nA lollipop of a stick and a disc, n = 1000, local answers: median "
+        f"{np.median(stick):.2f} on the stick, {np.median(disc):.2f} on the disc."
+    )
+    return text
+
+
+# ---------------------------------------------------------------------- exact scores
+
+EXACT = {
+    "Gaussian 2/5": (2, lambda: make_gaussian(100, 5, spectrum=[1, 1, 0, 0, 0], random_state=0)),
+    "swiss roll 2/5": (2, lambda: make_swiss_roll(100, 5, random_state=0)),
+    "sphere 2/5": (2, lambda: make_sphere(50, 2, 5, random_state=0)),
+    "sphere 10/100": (10, lambda: make_sphere(30, 10, 100, random_state=0)),
+    "sphere 50/100": (50, lambda: make_sphere(8, 50, 100, random_state=0)),
+}
+METHODS = ("flow_jacobian", "flipd", "lidl", "normal_bundle", "spectrum", "denoising_loss")
+
+
+def scores(cache):
+    lines = []
+    for law, (truth, make) in EXACT.items():
+        line = {"law": law, "truth": truth}
+        for method in METHODS:
+
+            def run(made, method=method):
+                X, model = made
+                sigma = 0.1 if "roll" in law else 0.01  # noqa: B023
+                est = IntrinsicDimensionEstimator(
+                    method, score_estimator=model, sigma=sigma, random_state=0
+                )
+                return est.fit(X).dimension_
+
+            line[method] = f"{cache(run, make, 'scores', law, method)[0]:.2f}"
+        lines.append(line)
+    text = "## Exact score models, one low noise level\n\n" + table(lines, list(lines[0]))
+    spectrum = np.repeat([1e-4, 1.0, 1000.0], [3, 3, 4])
+    X, model = make_gaussian(500, 10, spectrum=spectrum, random_state=0)
+    est = IntrinsicDimensionEstimator("flipd", score_estimator=model, random_state=0).fit(X)
+    found = "; ".join(str(plateau) for plateau in est.plateaus_)
+    return text + f"\n\nGaussian of variances 1e-4 (3), 1 (3), 1000 (4), plateaus: {found}."
+
+
+# ---------------------------------------------------------------------- real data
+
+
+def idx(folder, name):
+    with gzip.open(Path(folder) / name) as file:
+        raw = np.frombuffer(file.read(), dtype=np.uint8)
+    n_dims = raw[3]
+    shape = [int.from_bytes(raw[4 + 4 * k : 8 + 4 * k].tobytes(), "big") for k in range(n_dims)]
+    return raw[4 + 4 * n_dims :].reshape(shape)
+
+
+def images(folder):
+    X = idx(folder, "train-images-idx3-ubyte.gz").reshape(60_000, -1) / 255.0
+    return X, idx(folder, "train-labels-idx1-ubyte.gz")
+
+
+def real(cache):
+    folder = Path(os.environ.get("SKDIFFUSION_DATA", "data"))
+    sets = {"digits (8 x 8)": ("", load_digits().data / 16)}
+    if folder.exists():
+        with np.load(folder / "isomap_faces" / "isomap_faces_32x32.npz") as faces:
+            rows = next(faces[k] for k in faces.files if faces[k].shape == (698, 1024))
+        sets["faces"] = ("3 (truth); MLE 3.6 to 4.0", rows.astype(float))
+        X, y = images(folder / "mnist")
+        sets["MNIST"] = ("MLE 13.5 to 14.2; normal bundle 152", X[:3000])
+        bundle = [113, 66, 131, 120, 107, 129, 126, 100, 148, 152]
+        for k in range(10):
+            known = f"normal bundle {bundle[k]}" + ("; MLE 9.7 to 11.5" if k == 1 else "")
+            sets[f"MNIST {k}"] = (known, X[:10_000][y[:10_000] == k])
+        X, _ = images(folder / "fashion_mnist")
+        sets["Fashion-MNIST"] = ("MLE 14.6 to 15.0", X[:3000])
+    names = [OURS, "TwoNN", "MLE (k = 20)"]
+    lines = []
+    for name, (known, X) in sets.items():
+        line = {"data": name, "n": len(X), "published": known}
+        for peer in names:
+            line[peer] = f"{cache(FAST[peer], lambda X=X: X, 'real', name, peer)[0]:.1f}"
+        lines.append(line)
+    return "## Real data\n\n" + table(lines, list(lines[0]))
+
+
+SECTIONS = {"manifolds": manifolds, "laws": laws, "scores": scores, "real": real}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sections", nargs="*", default=list(SECTIONS))
+    parser.add_argument("--cache", default="dimension_cache")
+    parser.add_argument("--seconds", type=float, default=np.inf, help="of CPU, for new answers")
+    options = parser.parse_args()
+    cache = Cache(options.cache, options.seconds)
+    text = [SECTIONS[name](cache) for name in options.sections]
+    text.append(" ".join(__doc__.split("\n\n")[2].split()))
+    packages = ("numpy", "scipy", "scikit-learn", "scikit-dimension")
+    write("dimension", "Intrinsic dimension beside scikit-dimension", "\n\n".join(text), packages)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""The estimator of dimension: what it answers, and that it keeps scikit-learn's contract."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, IntrinsicDimensionEstimator
+from skdiffusion.datasets import make_gaussian, make_sphere
+from skdiffusion.geometry._score_dimension import METHODS
+from skdiffusion.models import SphereModel, as_score_model
+
+SPHERE, SPHERE_MODEL = make_sphere(300, 2, 5, random_state=0)
+
+
+def fitted(X, *args, **params):
+    return IntrinsicDimensionEstimator(*args, random_state=0, **params).fit(X)
+
+
+def embedded(z, columns, rng):
+    """Rows in a random subspace of more columns."""
+    axes = np.linalg.qr(rng.standard_normal((columns, z.shape[1])))[0]
+    return z @ axes.T
+
+
+# ------------------------------------------------------------------ the contract
+
+
+@pytest.mark.foreign_state
+@pytest.mark.filterwarnings("ignore:X has only", "ignore:the dimension changes")
+@parametrize_with_checks(
+    [
+        IntrinsicDimensionEstimator(),
+        IntrinsicDimensionEstimator("flipd"),
+        IntrinsicDimensionEstimator("spectrum", sigma=0.5),
+    ]
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("params", [{}, {"method": "flipd"}])
+def test_copies_repeat_and_threads_agree(params):
+    est = fitted(SPHERE, **params)
+    for other in (
+        clone(est).fit(SPHERE),
+        pickle.loads(pickle.dumps(est)),
+        clone(est).set_params(n_jobs=2).fit(SPHERE),
+    ):
+        assert other.dimension_ == est.dimension_
+        np.testing.assert_array_equal(other.predict(SPHERE), est.dimension_pw_)
+
+
+def test_containers_pipelines_and_search():
+    frame = pandas.DataFrame(SPHERE, columns=list("abcde"))
+    est = IntrinsicDimensionEstimator(random_state=0).set_output(transform="pandas").fit(frame)
+    assert list(est.transform(frame).columns) == ["dimension"]
+    pipeline = make_pipeline(StandardScaler(), IntrinsicDimensionEstimator(random_state=0))
+    assert pipeline.fit(SPHERE).transform(SPHERE).shape == (300, 1)
+    search = GridSearchCV(
+        IntrinsicDimensionEstimator("flipd", random_state=0), {"sigma": [0.2, 1.5]}, cv=3
+    ).fit(SPHERE)
+    # at the radius of the sphere itself half of the dimension is gone, and the ratios tell
+    assert search.best_params_ == {"sigma": 0.2}
+
+
+def test_errors_say_what_is_accepted():
+    for params, message in [
+        ({"method": "flippd"}, "did you mean 'flipd'"),
+        ({"sigma": -1.0}, "sigma must be a finite number above 0"),
+        ({"sigma": [1.0, 0.5]}, "increasing levels"),
+        ({"sigma": "large"}, "Unknown sigma"),
+        ({"n_noise": 0}, "n_noise must be an integer"),
+        ({"score_estimator": SphereModel(3)}, "3 columns, but X has 5"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fitted(SPHERE, **params)
+    with pytest.raises(NotFittedError):
+        IntrinsicDimensionEstimator().predict(SPHERE)
+    with pytest.raises(ValueError, match="at most 5"):
+        fitted(SPHERE).tangent_basis(SPHERE, 6)
+
+
+# ------------------------------------------------------------------ score models
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_finds_the_sphere_by_its_score(method):
+    est = fitted(SPHERE[:40], method, score_estimator=SPHERE_MODEL, sigma=[0.01, 0.05, 0.1])
+    # the denoising loss is short by sigma^2 per direction, and random by 16 draws of it
+    assert est.dimension_ == pytest.approx(2, abs=0.1 if method == "denoising_loss" else 1e-6)
+    assert est.model_ is SPHERE_MODEL and est.sigma_ in (0.01, 0.05, 0.1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_finds_the_sphere_by_its_rows(method):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the dimension changes")
+        est = fitted(SPHERE, method, sigma=0.25 if method == "normal_bundle" else "auto")
+    assert est.dimension_ == pytest.approx(2, abs=0.25)
+    assert est.predict(make_sphere(50, 2, 5, random_state=0)[0]).mean() == pytest.approx(
+        2, abs=0.25
+    )
+
+
+@pytest.mark.parametrize("make", [GaussianScore, EmpiricalScore])
+def test_estimators_are_cloned_and_frozen_ones_kept(make):
+    X, _ = make_gaussian(400, 4, spectrum=[1.0, 1.0, 0.0, 0.0], random_state=0)
+    X = X + 1e-3 * np.random.default_rng(0).standard_normal(X.shape)
+    est = make().fit(X)
+    same = fitted(X, score_estimator=FrozenEstimator(est), sigma=0.1)
+    assert same.model_ is est.model_
+    again = fitted(X, score_estimator=make(), sigma=0.1)
+    assert again.model_ is not est.model_
+    assert again.dimension_ == pytest.approx(same.dimension_, abs=1e-12)
+
+
+def test_a_mixture_learned_from_rows_finds_the_sphere():
+    X, _ = make_sphere(1500, 2, 5, noise=0.01, random_state=0)
+    # sixty components of width 0.25 depart from the sphere by 0.03, less than the level
+    score = GMMScore(60, random_state=0)
+    est = fitted(X, "spectrum", score_estimator=score, sigma=0.12)
+    assert est.dimension_ == pytest.approx(2, abs=0.1)
+
+
+def test_models_from_elsewhere_in_any_schedule():
+    _, model = make_sphere(1, 2, 5, random_state=0)
+    for schedule in ("vp", "flow_matching", "edm"):
+        view = model.at_time(schedule)
+        seen = as_score_model(
+            view.velocity, prediction="velocity", schedule=schedule, n_features=5, backend="numpy"
+        )
+        est = fitted(SPHERE[:30], "flipd", score_estimator=seen, sigma=0.1)
+        # FLIPD of the two-sphere is 2 to exp(-200); differences have an error of 1e-6
+        assert est.dimension_ == pytest.approx(2, abs=1e-5)
+
+
+def test_levels_stay_within_the_range_of_the_model():
+    seen = as_score_model(
+        SPHERE_MODEL.score,
+        prediction="score",
+        n_features=5,
+        backend="numpy",
+        sigma_range=(0.07, 0.4),
+    )
+    est = fitted(SPHERE[:30], score_estimator=seen)
+    assert est.method_ == "flipd"
+    assert est.curve_.levels[0] == pytest.approx(0.07)
+    with pytest.raises(ValueError, match=r"from 0\.07"):
+        fitted(SPHERE[:30], score_estimator=seen, sigma=0.01)
+
+
+def test_a_learned_score_at_the_linear_span_is_suspect():
+    # what a network knows of a sphere at first: its covariance
+    stalled = GaussianScore().from_parameters(np.zeros(5), np.cov(SPHERE.T) + 1e-6 * np.eye(5))
+    seen = as_score_model(stalled.stein_score, prediction="score", n_features=5, backend="numpy")
+    with pytest.warns(UserWarning, match="linear span, 3"):
+        fitted(SPHERE[:50], score_estimator=seen, sigma=0.03)
+
+
+def test_two_scales_are_two_answers():
+    tube, law = make_gaussian(200, 3, spectrum=[100.0, 0.01, 0.01], random_state=0)
+    est = fitted(tube, "flipd", score_estimator=law)
+    assert [round(plateau.dimension) for plateau in est.plateaus_] == [3, 1]
+    assert all(p.low <= p.sigma <= p.high for p in est.plateaus_)
+
+
+def test_plateaus_of_the_multi_scale_gaussian():
+    spectrum = np.repeat([1e-4, 1.0, 1000.0], [3, 3, 4])
+    X, law = make_gaussian(400, 10, spectrum=spectrum, random_state=0)
+    est = fitted(X, "flipd", score_estimator=law, sigma=np.geomspace(0.02, 100, 40))
+    assert [round(plateau.dimension) for plateau in est.plateaus_] == [7, 4]
+
+
+def test_no_plateau_is_said():
+    # variances of all sizes: every scale has its own dimension
+    X, law = make_gaussian(100, 30, spectrum=np.geomspace(1, 1e-6, 30), random_state=0)
+    with pytest.warns(UserWarning, match="no plateau"):
+        est = fitted(X, "flipd", score_estimator=law, sigma=np.geomspace(0.01, 0.5, 20))
+    assert est.plateaus_ == [] and np.isfinite(est.dimension_)
+
+
+def test_tangents_of_the_sphere_are_orthogonal_to_its_radius():
+    for est, slack in [
+        (fitted(SPHERE, "flipd", score_estimator=SPHERE_MODEL, sigma=0.05), 1e-6),
+        (fitted(SPHERE), 0.5),  # neighbours at a distance of 0.3 bend
+    ]:
+        basis = est.tangent_basis(SPHERE[:20], 2)
+        np.testing.assert_allclose(
+            basis.swapaxes(1, 2) @ basis, np.broadcast_to(np.eye(2), (20, 2, 2)), atol=1e-10
+        )
+        assert np.abs(np.einsum("nd,ndk->nk", SPHERE[:20], basis)).max() < slack
+
+
+# ------------------------------------------------------------------ the default
+
+
+LAWS = [(law, d) for law in ("cube", "normal", "sphere") for d in (1, 2, 4, 8, 16, 32)]
+LAWS += [("torus", d) for d in (1, 2, 4, 8)]  # beyond, 1500 rows do not show how it is bent
+
+
+@pytest.mark.parametrize("law, d", LAWS)
+def test_default_on_laws_of_known_dimension(law, d, rng):
+    n = 1500
+    if law == "sphere":
+        z = make_sphere(n, d, random_state=1)[0]
+    elif law == "torus":
+        angle = rng.uniform(0, 2 * np.pi, (n, d))
+        z = np.hstack([np.cos(angle), np.sin(angle)])
+    else:
+        z = rng.random((n, d)) if law == "cube" else rng.standard_normal((n, d))
+    est = fitted(embedded(z, 70, rng))
+    # half a dimension where it is small, and what the calibration says of itself above
+    assert est.dimension_ == pytest.approx(d, abs=max(0.5, 0.15 * d))
+    assert abs(est.dimension_ - d) < 4 * est.std_error_ + 0.05
+
+
+def test_dimension_is_the_same_in_any_units_and_axes(rng):
+    est = fitted(SPHERE)
+    turned = fitted(1e5 * embedded(SPHERE, 7, rng) + 3e5)
+    # 300 rows are all landmarks, so nothing is drawn but the error
+    assert turned.dimension_ == pytest.approx(est.dimension_, rel=1e-5)
+
+
+def test_local_dimension_of_mixed_data(rng):
+    parts = [
+        np.pad(rng.random((500, 1)), ((0, 0), (0, 4))),
+        np.pad(rng.random((500, 2)), ((0, 0), (1, 2))) + 3,
+        rng.standard_normal((500, 5)) + 10,
+    ]
+    X = np.vstack(parts)
+    est = fitted(X)
+    local = [np.median(est.dimension_pw_[500 * k : 500 * (k + 1)]) for k in range(3)]
+    np.testing.assert_allclose(local, [1, 2, 5], rtol=0.25)
+    # rows never seen are as good as rows that were
+    fresh = est.predict(X[::7] + 1e-4 * rng.standard_normal(X[::7].shape))
+    assert np.median(np.abs(fresh - est.dimension_pw_[::7])) < 0.1
+
+
+def test_a_lollipop_is_ordered():
+    rng = np.random.default_rng(0)
+    stick = np.stack([rng.uniform(-2, -1, 300), np.zeros(300)], axis=1)
+    angle, radius = rng.uniform(0, 2 * np.pi, 300), rng.random(300) ** 0.5
+    disc = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    X, truth = np.vstack([stick, disc]), np.repeat([1, 2], 300)
+    for est in (fitted(X), fitted(X, "flipd", sigma=0.08)):
+        d = est.dimension_pw_
+        pairs = d[truth == 2][:, None] > d[truth == 1]
+        assert pairs.mean() >= 0.95  # concordance
+
+
+def test_digits_have_many_fewer_dimensions_than_pixels():
+    est = fitted(load_digits().data)
+    assert 6 < est.dimension_ < 16  # published estimates by neighbours run from 8 to 12
+    assert est.dimension_pw_.shape == (1797,)
+
+
+# ------------------------------------------------------------------ unruly data
+
+
+@pytest.mark.parametrize("params", [{}, {"method": "flipd"}])
+def test_copies_constants_and_an_outlier_change_little(params, rng):
+    X = rng.standard_normal((400, 3))
+    plain = fitted(X, **params).dimension_
+    assert fitted(np.repeat(X, 3, axis=0), **params).dimension_ == pytest.approx(plain, abs=1e-6)
+    constant = np.hstack([X, np.full((400, 4), 7.0)])
+    assert fitted(constant, **params).dimension_ == pytest.approx(plain, rel=1e-6)
+    X[0] = 1e6
+    assert fitted(X, **params).dimension_ == pytest.approx(plain, abs=0.15)
+
+
+@pytest.mark.filterwarnings("ignore:the dimension changes")
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 19])
+def test_few_rows_get_a_number_and_a_sentence(n, rng):
+    X = rng.standard_normal((n, 4))
+    for params in ({}, {"method": "flipd"}):
+        with pytest.warns(UserWarning, match=f"only {n} distinct rows"):
+            est = fitted(X, **params)
+        assert 0 <= est.dimension_ <= 4
+        assert np.isfinite([est.std_error_, *est.dimension_pw_]).all()
+        if not params:
+            assert est.dimension_ <= n - 1 == est.span_ or n > 4
+
+
+def test_one_column_and_none(rng):
+    assert fitted(rng.standard_normal((200, 1))).dimension_ == pytest.approx(1, abs=0.2)
+    with pytest.warns(UserWarning, match="only 1 distinct"):
+        est = fitted(np.ones((30, 4)))
+    assert est.dimension_ == 0 and (est.predict(np.zeros((2, 4))) == 0).all()
+    with pytest.raises(ValueError, match="a point has no tangent space"):
+        est.tangent_basis(np.ones((1, 4)))
+
+
+def test_score_is_the_likelihood_of_neighbour_distances(rng):
+    X, fresh = rng.random((2000, 2)), rng.random((500, 2))
+    est = fitted(X)
+    distances = np.sort(np.linalg.norm(fresh[:, None] - X, axis=2), axis=1)
+    d, log_ratio = est.predict(fresh), np.log(distances[:, 1] / distances[:, 0])
+    assert est.score(fresh) == pytest.approx(np.mean(np.log(d) - (d + 1) * log_ratio), abs=1e-9)
