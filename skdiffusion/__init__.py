@@ -32,9 +32,11 @@ _HOMES = {
         "PretrainedScore",
         "StackedScore",
     ],
-    "skdiffusion.geometry": ["ConservativityDecomposer"],
-    "skdiffusion.geometry": ["RidgeProjector"],
-    "skdiffusion.geometry": ["IntrinsicDimensionEstimator"],
+    "skdiffusion.geometry": [
+        "ConservativityDecomposer",
+        "IntrinsicDimensionEstimator",
+        "RidgeProjector",
+    ],
     "skdiffusion.models": ["as_score_model"],
     "skdiffusion.schedules": [
         "CosineSchedule",
@@ -47,11 +49,11 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _SUBMODULES = [
+    "compose",
     "datasets",
     "estimators",
     "geometry",
     "inspection",
-    "compose",
     "metrics",
     "models",
     "samplers",

@@ -1,4 +1,4 @@
-"""The geometry of learned scores: gauge and gradient."""
+"""The geometry of data, read off a score: gauge and gradient, dimension, ridges."""
 
 from importlib import import_module
 
@@ -13,8 +13,10 @@ _HOMES = {
         "step_inflation",
         "strong_gauge_residual",
     ],
+    "dimension": ["IntrinsicDimensionEstimator"],
     "gauge_test": ["kernel_gauge_test", "weak_gauge_residual"],
     "linear": ["linear_gradient"],
+    "ridge": ["RidgeProjector"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -29,13 +31,3 @@ def __getattr__(name):
 
 def __dir__():
     return __all__
-
-
-"""The geometry of a data set, read off its score: ridges."""
-from skdiffusion.geometry.ridge import RidgeProjector
-
-__all__ = ["RidgeProjector"]
-"""Geometry of data by their score: dimension."""
-from skdiffusion.geometry.dimension import IntrinsicDimensionEstimator
-
-__all__ = ["IntrinsicDimensionEstimator"]

@@ -6,12 +6,12 @@ from skdiffusion.inspection.dimension_display import IntrinsicDimensionDisplay
 from skdiffusion.inspection.far_field import FarFieldReport, far_field_report
 from skdiffusion.inspection.reach_align_slide import ReachAlignSlide, reach_align_slide
 
-__all__ = ["ConservativityDisplay", "FarFieldReport", "far_field_report"]
 __all__ = [
+    "ConservativityDisplay",
     "FarFieldReport",
+    "IntrinsicDimensionDisplay",
     "ReachAlignSlide",
     "ReachAlignSlideDisplay",
     "far_field_report",
     "reach_align_slide",
 ]
-__all__ = ["FarFieldReport", "IntrinsicDimensionDisplay", "far_field_report"]
