@@ -1,18 +1,11 @@
-"""ConservativityDecomposer: known splits, chance levels, and the manners of scikit-learn."""
+"""ConservativityDecomposer: known splits, chance levels, invariances."""
 
-import pickle
-
-import joblib
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skdiffusion import ConservativityDecomposer, GaussianScore, GMMScore
+from skdiffusion import ConservativityDecomposer, GMMScore
 from skdiffusion.datasets import make_gaussian
 from skdiffusion.geometry import linear_gradient
 from skdiffusion.likelihood import flow_log_prob
@@ -359,105 +352,3 @@ def test_guidance_mixes_gauges_into_no_gauge_unless_they_are_projected_first():
     ]
     harmless = strong_gauge_residual(ProductModel(projected, [w, 1 - w]), truth, x, level)
     assert np.abs(harmless).mean() < 0.1 * np.abs(expected).mean()
-
-
-# ------------------------------------------------------------------ the contract
-
-
-@pytest.mark.foreign_state
-@parametrize_with_checks(
-    [
-        ConservativityDecomposer("linear", sigma=[0.5, 1.0], n_noise=1),
-        ConservativityDecomposer("kernel", sigma=1.0, n_noise=1),
-    ]
-)
-def test_scikit_learn_checks(estimator, check):
-    check(estimator)
-
-
-def test_model_selection_over_potentials():
-    X = MIXTURE.sample(400, random_state=0)
-    V = AdditiveGauge(MIXTURE, TURN).score(X, 0.0)
-    dec = ConservativityDecomposer(random_state=0)
-    search = GridSearchCV(dec, {"potential": ["linear", "polynomial", "kernel"]}, cv=3).fit(X, V)
-    assert search.best_params_ == {"potential": "kernel"}
-    assert 0.3 < search.best_score_ < 0.55
-    scores = cross_val_score(clone(dec).set_params(potential="linear"), X, V, cv=KFold(4))
-    assert np.abs(scores - 0.16).max() < 0.1  # as the linear part of a larger sample
-    pipeline = make_pipeline(StandardScaler(), clone(dec)).fit(X, V)
-    assert pipeline.predict(X).shape == X.shape
-
-
-def test_copies_jobs_and_containers(rng):
-    pandas = pytest.importorskip("pandas")
-    X = rng.standard_normal((60, 2))
-    model = AdditiveGauge(GaussianModel(np.zeros(2), 1.0), TURN)
-    dec = ConservativityDecomposer(score_estimator=model, sigma=[0.5, 1.0], random_state=0)
-    one = clone(dec).fit(X)
-    two = clone(dec).set_params(n_jobs=2).fit(X)
-    np.testing.assert_array_equal(one.predict(X), two.predict(X))
-    for copied in (pickle.loads(pickle.dumps(one)), joblib.hash(one) and clone(one).fit(X)):
-        np.testing.assert_array_equal(copied.predict(X, 1.0), one.predict(X, 1.0))
-    frame = pandas.DataFrame(X, columns=["a", "b"])
-    out = clone(dec).set_output(transform="pandas").fit(frame).transform(frame)
-    assert list(out.columns) == ["a", "b"]
-    assert list(out.index) == list(frame.index)
-
-
-def test_a_splitter_may_deal_out_the_rows(rng):
-    X = rng.standard_normal((50, 2))
-    dec = ConservativityDecomposer("linear", cv=KFold(5)).fit(X, X)
-    assert dec.conservative_fraction_ == pytest.approx(1)
-    with pytest.raises(ValueError, match="every row once"):
-        ConservativityDecomposer("linear", cv=[(np.arange(25), np.arange(25, 50))]).fit(X, X)
-
-
-@pytest.mark.parametrize(
-    "V, message",
-    [
-        (np.ones((20, 3)), r"V must hold the field at each row of X, shape \(20, 2\)"),
-        (np.ones((19, 2)), "V must hold the field"),
-        (np.linspace(0, 1, 20), "V must hold the field"),
-        (np.full((20, 2), np.nan), "V contains NaN"),
-    ],
-)
-def test_fields_of_another_shape_are_refused(V, message):
-    with pytest.raises(ValueError, match=message):
-        ConservativityDecomposer("linear").fit(np.random.default_rng(0).normal(size=(20, 2)), V)
-
-
-@pytest.mark.parametrize(
-    "parameters, message",
-    [
-        ({"potential": "quadratic"}, "Unknown potential 'quadratic'"),
-        ({"alpha": -1.0}, "alpha must be"),
-        ({"cv": 1}, "cv must be an integer of at least 2"),
-        ({"degree": 2}, "degree must be"),
-        ({"length_scale": 0.0}, "length_scale must be"),
-        ({"n_components": 0}, "n_components must be"),
-        ({"score_estimator": GaussianScore()}, "not both"),
-    ],
-)
-def test_parameters_out_of_range_are_refused(parameters, message, rng):
-    X = rng.standard_normal((20, 2))
-    with pytest.raises(ValueError, match=message):
-        ConservativityDecomposer(**parameters).fit(X, X)
-
-
-def test_impossible_requests_are_refused(rng):
-    X = rng.standard_normal((20, 2))
-    dec = ConservativityDecomposer("linear").fit(X, X)
-    with pytest.raises(ValueError, match="no noise level"):
-        dec.predict(X, 1.0)
-    with pytest.raises(ValueError, match="make no score model"):
-        dec.as_score_model()
-    with pytest.raises(ValueError, match="V is needed"):
-        dec.gauge(X)
-    with pytest.raises(ValueError, match="sigma must be"):
-        ConservativityDecomposer(sigma=[0.0, 1.0]).fit(X)
-    scored = ConservativityDecomposer("linear", sigma=[1.0]).fit(X)
-    with pytest.raises(ValueError, match="at the levels"):
-        scored.potential_at(X, 2.0)
-    with pytest.raises(ValueError, match="has 3 features"):
-        wide = GaussianModel(np.zeros(3), 1.0)
-        ConservativityDecomposer(score_estimator=wide, sigma=1.0).fit(X)
