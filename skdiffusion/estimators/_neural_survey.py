@@ -31,6 +31,8 @@ COMPARABLE = 30.0
 FULL_UP_TO = 1024
 """Columns up to which the whole covariance is formed; beyond, its leading axes."""
 N_AXES = 256
+FEW_ROWS = 5
+"""Rows per column below which the covariance is shrunk."""
 
 
 class Survey:
@@ -121,9 +123,10 @@ def survey(
         scale = np.sqrt(variances)
         # a column without variance has no scale of its own
         scale[constant] = np.exp(np.log(scale[~constant]).mean()) if (~constant).any() else typical
-    covariance = _covariance(moments)
+    covariance = _covariance(moments, scale)
     coordinates = Coordinates(moments.mean, scale)
-    seen = variances / coordinates.scale**2
+    far_field = GaussianModel(moments.mean, covariance)
+    seen = far_field.covariance.diagonal / coordinates.scale**2
     if rotate and isinstance(covariance, np.ndarray):
         outer = np.outer(coordinates.scale, coordinates.scale) if scale.ndim else scale**2
         # rounded, as the other coordinates are: where rows span few directions, the axes of the
@@ -132,7 +135,7 @@ def survey(
         values, axes = np.linalg.eigh((seen + seen.T) / 2)
         spectrum = SpectralCovariance(np.maximum(values, 0), axes)
         coordinates.rotation, seen = spectrum.axes, spectrum.variances
-    found = Survey(GaussianModel(moments.mean, covariance), coordinates, seen, 1.0, 1.0)
+    found = Survey(far_field, coordinates, seen, 1.0, 1.0)
     asked = [
         None if level is None else check_number(level, name, above=0) / found.unit
         for name, level in (("sigma_min", sigma_min), ("sigma_max", sigma_max))
@@ -160,10 +163,21 @@ def _moments(X, order, weights, seed):
     return moments, low, high
 
 
-def _covariance(moments: DiagonalMoments | FullMoments):
-    if isinstance(moments, FullMoments):
-        return moments.covariance()
-    variances, axes = moments.spectrum()
-    rest = max(float(moments.column_variances().sum() - variances.sum()), 0.0)
-    n_rest = len(moments.mean) - len(variances)
-    return SpectralCovariance(variances, axes, rest / n_rest if n_rest else 0.0)
+def _covariance(moments: DiagonalMoments | FullMoments, scale):
+    """Of the rows; shrunk where they are too few to know every direction of it."""
+    if not isinstance(moments, FullMoments):
+        variances, axes = moments.spectrum()
+        rest = max(float(moments.column_variances().sum() - variances.sum()), 0.0)
+        n_rest = len(moments.mean) - len(variances)
+        return SpectralCovariance(variances, axes, rest / n_rest if n_rest else 0.0)
+    covariance, d = moments.covariance(), len(moments.mean)
+    if moments.weight >= FEW_ROWS * d:
+        return covariance
+    # towards independent columns, as much as is best for normal rows (Chen et al. 2010)
+    unit = np.broadcast_to(scale, d)
+    seen = covariance / np.outer(unit, unit)
+    alpha, mean = float(np.mean(seen**2)), np.trace(seen) / d
+    distance = (moments.weight + 1) * (alpha - mean**2 / d)
+    share = min((alpha + mean**2) / distance, 1.0) if distance > 0 else 1.0
+    variances = np.where(covariance.diagonal() > 0, mean * unit**2, 0.0)
+    return (1 - share) * covariance + share * np.diag(variances)
