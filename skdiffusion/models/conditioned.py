@@ -21,7 +21,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import sklearn
 from scipy.special import log_ndtr
+from sklearn.utils import gen_batches
 
 from skdiffusion.models.jacobian import jacobian
 from skdiffusion.models.wrapper import Wrapper
@@ -30,6 +32,8 @@ from skdiffusion.utils.validation import check_number
 
 __all__ = ["ConditionedModel", "KnownColumnsModel", "truncated_normal"]
 
+MATRICES = 8
+"""Matrices per row that are held at a time."""
 SMALLEST_SHARE = 1e-10
 """Of the largest variance that is measured, the least that a direction is taken to have."""
 
@@ -101,6 +105,19 @@ class ConditionedModel(Wrapper):
         return self._models[0]
 
     def _denoise(self, x, sigma, y=None):
+        limit = sklearn.get_config()["working_memory"] * 2**20
+        size = max(int(limit / (8 * MATRICES * self.n_features**2)), 1)
+        if len(x) <= size:
+            return self._denoise_block(x, sigma, y)
+        parts = [
+            self._denoise_block(
+                x[rows], sigma[rows] if np.ndim(sigma) else sigma, None if y is None else y[rows]
+            )
+            for rows in gen_batches(len(x), size)
+        ]
+        return namespace(x).concat(parts, axis=0)
+
+    def _denoise_block(self, x, sigma, y):
         level = sigma[:, 0] if np.ndim(sigma) else sigma
         mean = self.model._denoise(x, sigma)
         covariance = self._covariance(x, sigma, level)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn
 from scipy import stats
 
 from skdiffusion.models import (
@@ -45,6 +46,13 @@ def test_a_level_per_row_and_torch_give_the_same():
     np.testing.assert_allclose(model.denoise(X, levels, y=Y), rows, atol=1e-10)
     theirs = model.denoise(torch.tensor(X), torch.tensor(levels), y=Y)
     np.testing.assert_allclose(theirs.numpy(), rows, atol=1e-8)
+
+
+def test_the_working_memory_does_not_change_the_result():
+    model, levels = ConditionedModel(GAUSSIAN, A), np.geomspace(0.1, 10, 7)
+    whole = model.denoise(X, levels, y=Y)
+    with sklearn.config_context(working_memory=0.002):  # two rows at a time
+        np.testing.assert_allclose(model.denoise(X, levels, y=Y), whole, atol=1e-12)
 
 
 def test_missing_values_are_not_measured_row_by_row():
