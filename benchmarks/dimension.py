@@ -101,6 +101,11 @@ class Cache:
         return self.values.get(key, (float("nan"),) * 2)
 
 
+def shown(answer, digits):
+    """A number, or a dash where it was not measured."""
+    return f"{answer:.{digits}f}" if np.isfinite(answer) else "-"
+
+
 # ---------------------------------------------------------------------- manifolds
 
 
@@ -222,7 +227,7 @@ def laws(cache):
     for law, (truth, make) in LAWS.items():
         line = {"law": law, "truth": truth}
         for name, run in {**FAST, **EMPIRICAL}.items():
-            line[name] = f"{cache(run, make, 'laws', law, name)[0]:.2f}"
+            line[name] = shown(cache(run, make, "laws", law, name)[0], 2)
         lines.append(line)
     by_name = [
         {"estimator": name, **{line["law"]: line[name] for line in lines}}
@@ -264,7 +269,7 @@ def scores(cache):
                 )
                 return est.fit(X).dimension_
 
-            line[method] = f"{cache(run, make, 'scores', law, method)[0]:.2f}"
+            line[method] = shown(cache(run, make, "scores", law, method)[0], 2)
         lines.append(line)
     text = "## Exact score models, one low noise level\n\n" + table(lines, list(lines[0]))
     spectrum = np.repeat([1e-4, 1.0, 1000.0], [3, 3, 4])
@@ -310,7 +315,7 @@ def real(cache):
     for name, (known, X) in sets.items():
         line = {"data": name, "n": len(X), "published": known}
         for peer in names:
-            line[peer] = f"{cache(FAST[peer], lambda X=X: X, 'real', name, peer)[0]:.1f}"
+            line[peer] = shown(cache(FAST[peer], lambda X=X: X, "real", name, peer)[0], 1)
         lines.append(line)
     return "## Real data\n\n" + table(lines, list(lines[0]))
 

@@ -127,7 +127,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
 
     >>> X, model = make_sphere(50, dimension=10, n_features=100, random_state=0)
     >>> est = IntrinsicDimensionEstimator("flow_jacobian", score_estimator=model, sigma=0.01)
-    >>> est.fit(X[:5]).dimension_
+    >>> est.fit(X[:20]).dimension_
     10.0
     """
 
