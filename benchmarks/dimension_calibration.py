@@ -100,12 +100,12 @@ class Perceptron(torch.nn.Module):
         return self.layers[-1](hidden) + self.skip(v)
 
 
-def train(v, log_d, often, seed):
+def train(v, log_d, often, seed, epochs=EPOCHS):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = Perceptron(v.shape[1])
         optimiser = torch.optim.AdamW(net.parameters(), weight_decay=DECAY)
-        n_steps = EPOCHS * len(often) // BATCH
+        n_steps = epochs * len(often) // BATCH
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, n_steps, pct_start=0.15)
         for _ in range(n_steps):
             index = often[torch.randint(0, len(often), (BATCH,))]

@@ -83,6 +83,19 @@ class ScoreDimension:
             self.order = np.argsort(keys)
             self.keys = keys[self.order]
 
+    def with_model(self, model: Any) -> ScoreDimension:
+        """The same method on another model."""
+        return ScoreDimension(
+            self.method,
+            model,
+            self.most,
+            self.far_field,
+            self.sigma_max,
+            self.n_noise,
+            self.seed,
+            self.n_jobs,
+        )
+
     def _own(self, rows):
         """Index of each row among the points of the model, -1 for none."""
         keys = row_keys(rows)

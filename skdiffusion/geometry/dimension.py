@@ -68,6 +68,10 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
     n_noise : int, optional
         Noise draws per row of ``"normal_bundle"`` (four per column and at least 128) and
         ``"denoising_loss"`` (16), and probes of the trace of ``"flipd"`` above 128 columns (16).
+    conservative_projection : bool
+        Whether to replace the score that is given by its gradient part first
+        (:class:`~skdiffusion.geometry.ConservativityDecomposer`). A gauge field changes neither
+        samples nor densities, but adds to what all methods but the flow read.
     n_jobs : int, optional
         Threads that share the rows.
     random_state : None, int, Generator or RandomState
@@ -92,6 +96,9 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         The level that ``dimension_pw_`` refers to; NaN for the calibrated default.
     span_ : int
         Dimension of the linear span of the rows.
+    gauge_cost_ : float
+        With ``conservative_projection``: what the dimension would have been without, minus what it
+        is.
     model_ : BaseScoreModel
         The score model.
     n_features_in_, feature_names_in_
@@ -127,7 +134,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
 
     >>> X, model = make_sphere(50, dimension=10, n_features=100, random_state=0)
     >>> est = IntrinsicDimensionEstimator("flow_jacobian", score_estimator=model, sigma=0.01)
-    >>> est.fit(X[:5]).dimension_
+    >>> est.fit(X[:20]).dimension_
     10.0
     """
 
@@ -138,6 +145,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         score_estimator=None,
         sigma="auto",
         n_noise=None,
+        conservative_projection=False,
         n_jobs=None,
         random_state=None,
     ):
@@ -145,6 +153,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         self.score_estimator = score_estimator
         self.sigma = sigma
         self.n_noise = n_noise
+        self.conservative_projection = conservative_projection
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -200,6 +209,10 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         self.sigma_ = self._choose_level(levels)
         self.dimension_pw_ = self._local(X)
         self.dimension_ = float(self.dimension_pw_.mean())
+        if self.conservative_projection:
+            given = self._score.with_model(self._given).curve(some, np.array([self.sigma_]))
+            projected = self._score.curve(some, np.array([self.sigma_]))
+            self.gauge_cost_ = float((given - projected).mean())
         self.std_error_ = float(self.dimension_pw_.std(ddof=1) / np.sqrt(len(X)))
         self._warn_if_stalled(variances)
         return self
@@ -219,6 +232,10 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         method = self.method
         if method == "auto":
             method = "neighbours" if self.score_estimator is None else "flipd"
+        if self.conservative_projection and self.score_estimator is None:
+            raise ValueError(
+                "conservative_projection needs a score_estimator: the default is a gradient."
+            )
         if isinstance(self.sigma, str):
             return method, lookup(self.sigma, {"auto": None}, "sigma", "levels above zero")
         levels = np.atleast_1d(np.asarray(self.sigma, dtype=float))
@@ -248,6 +265,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"the score model has {self.model_.n_features} columns, but X has {X.shape[1]}."
             )
+        if self.conservative_projection:
+            self._given, self.model_ = self.model_, self._projected(X, rng)
         width = max(float(np.sqrt(variances.sum())), np.finfo(float).tiny)
         centre = GaussianModel(rows.mean(axis=0), np.full(rows.shape[1], width**2 / rows.shape[1]))
         self._score = ScoreDimension(
@@ -265,6 +284,16 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
             max(getattr(fitted, "sigma_min_", 0.0), low),
             min(getattr(fitted, "sigma_max_", np.inf), high),
         )
+
+    def _projected(self, X, rng):
+        """The gradient part of the score that was given."""
+        from skdiffusion.geometry.conservativity import ConservativityDecomposer
+
+        seed = int(rng.integers(2**31))
+        decomposer = ConservativityDecomposer(
+            score_estimator=self.model_, n_jobs=self.n_jobs, random_state=seed
+        )
+        return decomposer.fit(X).as_score_model()
 
     def _levels(self, levels, rows, variances, rng):
         if levels is not None:

@@ -1,0 +1,57 @@
+"""The pictures show what the estimator found."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+
+from skdiffusion import IntrinsicDimensionEstimator
+from skdiffusion.datasets import make_gaussian
+from skdiffusion.inspection import IntrinsicDimensionDisplay
+
+TUBE, LAW = make_gaussian(120, 3, spectrum=[100.0, 0.01, 0.01], random_state=0)
+
+
+@pytest.fixture(scope="module")
+def est():
+    return IntrinsicDimensionEstimator("flipd", score_estimator=LAW).fit(TUBE)
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def test_curve_and_its_plateaus(est):
+    display = IntrinsicDimensionDisplay.from_estimator(est)
+    x, y = display.line_.get_data()
+    np.testing.assert_array_equal(x, est.curve_.levels)
+    np.testing.assert_array_equal(y, est.curve_.dimension)
+    texts = [text.get_text() for text in display.ax_.texts]
+    assert [round(float(text)) for text in texts[:2]] == [3, 1]
+    assert texts[2].startswith("dimension ")
+    assert display.ax_.get_xscale() == "log" and display.figure_ is display.ax_.figure
+
+
+def test_map_colours_rows_by_their_dimension(est):
+    _, ax = plt.subplots()
+    display = IntrinsicDimensionDisplay.from_estimator(est, TUBE, kind="map", ax=ax)
+    assert display.ax_ is ax
+    np.testing.assert_array_equal(display.scatter_.get_array(), np.sort(est.predict(TUBE)))
+    places = np.random.default_rng(0).random((len(TUBE), 2))
+    display = IntrinsicDimensionDisplay.from_estimator(est, TUBE, kind="map", embedding=places)
+    order = np.argsort(est.predict(TUBE))
+    np.testing.assert_array_equal(display.scatter_.get_offsets(), places[order])
+
+
+def test_what_cannot_be_drawn(est):
+    with pytest.raises(ValueError, match="needs the rows X"):
+        IntrinsicDimensionDisplay.from_estimator(est, kind="map")
+    with pytest.raises(ValueError, match="one place in the plane per row"):
+        IntrinsicDimensionDisplay.from_estimator(est, TUBE, kind="map", embedding=TUBE)
+    with pytest.raises(ValueError, match="did you mean 'curve'"):
+        IntrinsicDimensionDisplay.from_estimator(est, kind="curves")
