@@ -115,7 +115,7 @@ NONLINEAR = [
 ]
 
 
-@pytest.mark.parametrize("transformer", NONLINEAR, ids=str)
+@pytest.mark.parametrize("transformer", NONLINEAR, ids=lambda t: type(t).__name__)
 def test_closed_forms_are_what_differences_find(transformer, rng):
     X = rng.uniform(0.05, 0.95, (60, 3))
     transformer = transformer.fit(np.vstack([X, X * 0.9, X * 1.05]))
