@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skdiffusion.inspection.reach_align_slide import ReachAlignSlide, reach_align_slide
+from skdiffusion.inspection.reach_align_slide import ReachAlignSlide, as_ridge, reach_align_slide
 
 __all__ = ["ReachAlignSlideDisplay"]
 
@@ -54,16 +54,17 @@ class ReachAlignSlideDisplay:
         Parameters
         ----------
         model, reference, sampler, **params
-            As there; ``reference`` must be a fitted ``RidgeProjector``.
+            As there.
         ax : pair of matplotlib Axes, optional
 
         Returns
         -------
         ReachAlignSlideDisplay
         """
-        report = reach_align_slide(model, reference, sampler, **params)
-        rows = reference.training_points_
-        return cls(report, rows, spread_along(reference, rows)).plot(ax=ax)
+        ridge = as_ridge(reference)
+        report = reach_align_slide(model, ridge, sampler, **params)
+        rows = ridge.training_points_
+        return cls(report, rows, spread_along(ridge, rows)).plot(ax=ax)
 
     def plot(self, *, ax: Any = None, n_paths: int = 40):
         """Draw.

@@ -38,7 +38,7 @@ from skdiffusion.samplers import check_sampler, run_sampler
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number
 
-__all__ = ["HeldModel", "ReachAlignSlide", "reach_align_slide"]
+__all__ = ["HeldModel", "ReachAlignSlide", "as_ridge", "reach_align_slide"]
 
 SETTLED = 0.1
 """Share of the tube within which a distance counts as that of the end."""
@@ -238,7 +238,7 @@ def reach_align_slide(
     True
     """
     model = as_score_model(model)
-    ridge = _as_ridge(reference)
+    ridge = as_ridge(reference)
     if model.n_features != ridge.n_features_in_:
         raise ValueError(
             f"the model has {model.n_features} columns, the ridge {ridge.n_features_in_}."
@@ -277,7 +277,8 @@ class HeldModel(BaseScoreModel):
         return self.model.denoise(x, held)
 
 
-def _as_ridge(reference):
+def as_ridge(reference: Any) -> RidgeProjector:
+    """A fitted Euclidean ridge with directions along and across, of itself or of rows."""
     ridge = reference
     if not isinstance(reference, RidgeProjector):
         ridge = RidgeProjector().fit(reference)
