@@ -24,7 +24,7 @@ __all__ = ["Survey", "survey"]
 
 MOMENT_ROWS = 100_000
 """Rows, evenly spaced, from which moments are taken."""
-BATCH_NUMBERS = 10_000_000
+BATCH_NUMBERS = 1_000_000
 """Numbers read at once."""
 COMPARABLE = 30.0
 """Ratio of the columns' ranges up to which they share one scale."""

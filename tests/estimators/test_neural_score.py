@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import joblib
 import numpy as np
@@ -268,6 +269,24 @@ def test_datasets_and_mapped_files_are_read_row_by_row(tmp_path, moons):
     read = NeuralScore(**QUICK).fit(dataset)
     np.testing.assert_allclose(read.denoise(moons, 0.3), mapped.denoise(moons, 0.3), rtol=1e-12)
     assert mapped.score(moons) > -3
+
+
+def test_memory_does_not_grow_with_a_mapped_file(tmp_path, rng):
+    peaks, sizes = [], []
+    for n in (20_000, 80_000):
+        path = tmp_path / f"{n}.npy"
+        rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n, 200))
+        for start in range(0, n, 10_000):
+            rows[start : start + 10_000] = rng.standard_normal((10_000, 200))
+        sizes.append(rows.nbytes)
+        del rows
+        est = NeuralScore(**{**QUICK, "max_epochs": 1})
+        tracemalloc.start()
+        est.fit(np.load(path, mmap_mode="r"))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # what grows is the order of the rows: a few numbers per row, not its 200
+    assert peaks[1] - peaks[0] < 0.1 * (sizes[1] - sizes[0])
 
 
 class Stop(skorch.callbacks.Callback):
