@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 from sklearn.compose import ColumnTransformer
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, FastICA
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import (
     Binarizer,
@@ -190,6 +190,14 @@ def _log_spread(transformer, powers):
         ]
     )
     return np.log(np.abs(raw[1] - raw[0])).sum()
+
+
+@_log_det.register(FastICA)
+def _(transformer, X):
+    n_out, n_in = transformer.components_.shape
+    if n_out != n_in:
+        raise ValueError(_not_square(transformer, n_in, n_out))
+    return np.linalg.slogdet(transformer.components_)[1]
 
 
 # of functions that act on each number; a function of yours has the attribute of that name

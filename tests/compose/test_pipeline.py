@@ -7,7 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from scipy import special, stats
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris, load_wine
 from sklearn.decomposition import PCA, FastICA
@@ -149,10 +149,33 @@ def test_the_density_of_a_lognormal_law():
     np.testing.assert_allclose(pipeline.score_samples(POSITIVE), truth, atol=1e-4)  # reg_covar
 
 
-def test_what_is_unknown_is_differentiated_at_the_scale_of_the_columns():
+class Unknown(TransformerMixin, BaseEstimator):
+    """Independent components behind a type that nothing is known of."""
+
+    def fit(self, X, y=None):
+        self.ica_ = FastICA(random_state=0, whiten="unit-variance").fit(X)
+        return self
+
+    def transform(self, X):
+        return self.ica_.transform(X)
+
+    def inverse_transform(self, X):
+        return self.ica_.inverse_transform(X)
+
+
+def test_independent_components_are_a_linear_map():
     ica = FastICA(random_state=0, whiten="unit-variance")
     units = np.array([1e-6, 1.0, 1e3, 1e7])
     pipeline = make_density_pipeline(ica, GaussianScore(reg_covar=0.0)).fit(IRIS * units)
+    direct = GaussianScore(reg_covar=0.0).fit(IRIS * units)
+    np.testing.assert_allclose(
+        pipeline.score_samples(IRIS * units), direct.score_samples(IRIS * units), atol=1e-8
+    )
+
+
+def test_what_is_unknown_is_differentiated_at_the_scale_of_the_columns():
+    units = np.array([1e-6, 1.0, 1e3, 1e7])
+    pipeline = make_density_pipeline(Unknown(), GaussianScore(reg_covar=0.0)).fit(IRIS * units)
     direct = GaussianScore(reg_covar=0.0).fit(IRIS * units)
     np.testing.assert_allclose(
         pipeline.score_samples(IRIS * units), direct.score_samples(IRIS * units), atol=1e-7

@@ -273,7 +273,7 @@ def test_datasets_and_mapped_files_are_read_row_by_row(tmp_path, moons):
 
 def test_memory_does_not_grow_with_a_mapped_file(tmp_path, rng):
     peaks, sizes = [], []
-    for n in (20_000, 80_000):
+    for n in (10_000, 40_000):
         path = tmp_path / f"{n}.npy"
         rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n, 200))
         for start in range(0, n, 10_000):
