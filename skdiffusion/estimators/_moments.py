@@ -19,6 +19,10 @@ from sklearn.utils.extmath import randomized_svd
 
 __all__ = ["DiagonalMoments", "FactorMoments", "FullMoments"]
 
+FEW_PRODUCTS = 1_000_000
+"""Products ``n d^2`` up to which sums are taken in extended precision: where rows are fewer than
+columns the last digits of a sum decide directions, and must not depend on the order of rows."""
+
 
 class _Moments:
     """Mean and total weight; a subclass holds the scatter."""
@@ -34,6 +38,8 @@ class _Moments:
         kept = weights > 0
         if not kept.all():
             X, weights = X[kept], weights[kept]
+        if len(X) * X.shape[1] ** 2 <= FEW_PRODUCTS:
+            X, weights = X.astype(np.longdouble), weights.astype(np.longdouble)
         total = float(weights.sum())
         mean = weights @ X / total
         # a second pass removes the rounding error of the first: constant columns stay constant
@@ -41,8 +47,9 @@ class _Moments:
         merged = self.weight + total
         jump = mean - self.mean if self.weight else np.zeros_like(mean)
         self._merge(X - mean, weights, jump, self.weight * total / merged)
-        self.mean = mean if not self.weight else self.mean + jump * (total / merged)
-        self.magnitude = np.maximum(self.magnitude, np.abs(mean))
+        moved = mean if not self.weight else self.mean + jump * (total / merged)
+        self.mean = moved.astype(np.float64)
+        self.magnitude = np.maximum(self.magnitude, np.abs(self.mean))
         self.weight = merged
         self.n_rows += len(X)
 
@@ -76,13 +83,14 @@ class FullMoments(_Moments):
         rows = centred * np.sqrt(weights)[:, None]
         scatter = rows.T @ rows
         squared = np.einsum("ij,ij->i", centred, centred)
-        cubic, quartic = (weights * squared) @ centred, float(weights @ squared**2)
+        cubic, quartic = (weights * squared) @ centred, weights @ squared**2
         total = float(weights.sum())
         share = total / (self.weight + total)
         old = self._shifted(self.scatter, self.cubic, self.quartic, self.weight, -share * jump)
         new = self._shifted(scatter, cubic, quartic, total, (1 - share) * jump)
-        self.cubic, self.quartic = old[0] + new[0], old[1] + new[1]
-        self.scatter = self.scatter + scatter + factor * np.outer(jump, jump)
+        self.cubic, self.quartic = (old[0] + new[0]).astype(np.float64), float(old[1] + new[1])
+        scatter = self.scatter + scatter + factor * np.outer(jump, jump)
+        self.scatter = scatter.astype(np.float64)
 
     @staticmethod
     def _shifted(scatter, cubic, quartic, weight, by):
@@ -136,7 +144,8 @@ class DiagonalMoments(_Moments):
         self.scatter = np.zeros(n_features)
 
     def _merge(self, centred, weights, jump, factor):
-        self.scatter = self.scatter + weights @ centred**2 + factor * jump**2
+        scatter = self.scatter + weights @ centred**2 + factor * jump**2
+        self.scatter = scatter.astype(np.float64)
 
     def _scatter_diagonal(self):
         return self.scatter
@@ -165,9 +174,9 @@ class FactorMoments(DiagonalMoments):
         super()._merge(centred, weights, jump, factor)
         # centred is this object's own copy: weight it in place, it may be large
         centred *= np.sqrt(weights)[:, None]
-        rows = centred
+        rows = centred.astype(np.float64, copy=False)
         if len(self.factor):
-            rows = np.vstack([self.factor, centred, np.sqrt(factor) * jump])
+            rows = np.vstack([self.factor, rows, np.sqrt(factor) * jump]).astype(np.float64)
         self.factor = _leading_factor(rows, min(self.n_kept, *rows.shape), self.seed)
 
     def spectrum(self) -> tuple[np.ndarray, np.ndarray]:

@@ -42,47 +42,31 @@ OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch
 
 def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial: bool = False):
     """Train the network of an estimator and set its fitted attributes; on failure set nothing."""
-    seed = int(as_generator(est.random_state).integers(2**31))
-    checkpoint = None
-    if est.checkpoint is not None and not partial:
-        checkpoint = Checkpoint(est.checkpoint)
-        if checkpoint.exists() and est.random_state is None:
-            seed = checkpoint.seed()
     goes_on = partial and hasattr(est, "model_")
-    if goes_on:  # other rows, other noise
-        seed = int(np.random.SeedSequence([seed, est.n_steps_]).generate_state(1)[0] >> 1)
+    checkpoint = None if est.checkpoint is None or partial else Checkpoint(est.checkpoint)
+    seed = _seed(est, checkpoint, goes_on)
     order, held_out = _split(est, X, weights, seed, partial)
     if goes_on:
         found, preconditioner = est._survey, est._network_model().preconditioner
     else:
-        found = survey(
-            X,
-            order,
-            weights,
-            scaling="global" if not _is_perceptron(est) else est.scaling,
-            rotate=_is_perceptron(est),
-            sigma_min=est.sigma_min,
-            sigma_max=est.sigma_max,
-            seed=seed,
-        )
+        found = _survey(est, X, order, weights, seed)
         preconditioner = _preconditioner(est, found)
     device = _device(est.device)
     net = est.net_ if goes_on and hasattr(est, "net_") else _net(est, found, labels, device)
     rows = RowStream(X, order, found.coordinates, codes, weights, seed, device)
-    batch, n_steps = _budget(est, rows.length, len(found.variances), partial)
-    net.batch_size, net.steady = batch, partial
+    net.batch_size, n_steps = _budget(est, rows.length, len(found.variances), partial)
+    net.steady = partial
+    if checkpoint is not None:
+        checkpoint.fingerprint = _fingerprint(est, found, seed, n_steps, net.batch_size, len(order))
+    levels = level_quantiles(est._schedule(), found.variances, found.low, found.high, seed)
     plan = Plan(
         rows=rows,
         preconditioner=preconditioner,
-        log_levels=torch.as_tensor(
-            level_quantiles(est._schedule(), found.variances, found.low, found.high, seed),
-            dtype=torch.float32,
-            device=device,
-        ),
+        log_levels=torch.as_tensor(levels, dtype=torch.float32, device=device),
         n_steps=n_steps,
-        round_steps=_round_steps(n_steps, rows.length / batch),
+        round_steps=_round_steps(n_steps, rows.length / net.batch_size),
         seed=seed,
-        label_dropout=est.label_dropout if labels is not None else 0.0,
+        label_dropout=0.0 if labels is None else est.label_dropout,
         curriculum=bool(est.curriculum),
         symmetry=0.0 if isinstance(est.conservative, bool) else float(est.conservative),
         ema_decay=est.ema_decay,
@@ -91,24 +75,51 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         checkpoint=checkpoint,
         verbose=bool(est.verbose),
     )
-    if checkpoint is not None:
-        checkpoint.fingerprint = _fingerprint(est, found, seed, n_steps, batch, len(order))
-    with torch.random.fork_rng(_cuda_devices(device)), _threads_for(net, found, batch, device):
-        torch.manual_seed(seed)
+    _train(est, net, plan, begins_with_the_last=(est.warm_start or partial))
+    _set_fitted(est, net, found, preconditioner, labels, goes_on)
+    if checkpoint is not None and not net.interrupted_:  # done: nothing to go on from
+        checkpoint.remove()
+
+
+def _seed(est, checkpoint, goes_on):
+    if checkpoint is not None and checkpoint.exists() and est.random_state is None:
+        return checkpoint.seed()
+    seed = int(as_generator(est.random_state).integers(2**31))
+    if goes_on:  # other rows, other noise
+        seed = int(np.random.SeedSequence([seed, est.n_steps_]).generate_state(1)[0] >> 1)
+    return seed
+
+
+def _survey(est, X, order, weights, seed):
+    turns = _is_perceptron(est)
+    return survey(
+        X,
+        order,
+        weights,
+        scaling=est.scaling if turns else "global",
+        rotate=turns,
+        sigma_min=est.sigma_min,
+        sigma_max=est.sigma_max,
+        seed=seed,
+    )
+
+
+def _train(est, net, plan, begins_with_the_last):
+    device = torch.device(net.device)
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), _threads_for(net, plan, device):
+        torch.manual_seed(plan.seed)
         if not net.initialized_:
             net.initialize()
-            if (est.warm_start or partial) and hasattr(est, "model_"):
+            if begins_with_the_last and hasattr(est, "model_"):
                 net.module_.load_state_dict(est.module_.state_dict())
         net.partial_fit(plan)
     if net.interrupted_:
         warnings.warn(
-            f"training was interrupted after {net.step_} of {n_steps} steps; the model is what was "
-            "learned up to then.",
-            stacklevel=3,
+            f"training was interrupted after {net.step_} of {plan.n_steps} steps; the model is "
+            "what was learned up to then.",
+            stacklevel=4,
         )
-    _set_fitted(est, net, found, preconditioner, labels, goes_on)
-    if checkpoint is not None and not net.interrupted_:  # done: nothing to go on from
-        checkpoint.remove()
 
 
 def _set_fitted(est, net, found, preconditioner, labels, goes_on):
@@ -201,7 +212,7 @@ def _net(est, found, labels, device):
     optimizer = params["optimizer"]
     if isinstance(optimizer, str):
         params["optimizer"] = lookup(optimizer, OPTIMIZERS, "optimizer", "a torch optimizer class")
-        if optimizer != "sgd":
+        if optimizer != "sgd" and _can_fuse(device):
             params.setdefault("optimizer__fused", True)
     params["module__n_features"] = d
     params["module__n_conditions"] = n_conditions
@@ -287,11 +298,12 @@ class _Encoded:
 
 
 @contextlib.contextmanager
-def _threads_for(net, found, batch, device):
+def _threads_for(net, plan, device):
     """One thread where a step is too small for two: waiting for each other costs more."""
     before = torch.get_num_threads()
-    width = getattr(net, "module__width", None) or len(found.variances)
-    small = device.type == "cpu" and net.module is ResidualMLP and batch * width**2 < SMALL_STEP
+    width = max(getattr(net, "module__width", 0), len(plan.preconditioner.variances))
+    small = device.type == "cpu" and net.module is ResidualMLP
+    small = small and net.batch_size * width**2 < SMALL_STEP
     if small:
         torch.set_num_threads(1)
     try:
@@ -307,5 +319,7 @@ def _device(device):
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _cuda_devices(device):
-    return [device] if device.type == "cuda" else []
+def _can_fuse(device):
+    """Whether Adam takes its step in one kernel here: on the CPU since torch 2.4."""
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    return device.type == "cuda" or (device.type == "cpu" and version >= (2, 4))

@@ -219,7 +219,7 @@ class NeuralScore(BaseScoreEstimator):
         self._nested = kwargs
 
     # a network is further from the law than this
-    _flow_tolerances = {"code": 1e-6, "density": 1e-4}
+    _flow_tolerances = {"code": 1e-6, "density": 2e-5}
 
     # ------------------------------------------------------------------ parameters
 
