@@ -46,8 +46,10 @@ class ErrorDecomposition(NamedTuple):
 
     Attributes
     ----------
-    architecture, optimisation : ndarray of shape (n_matrices, n_directions)
-        What the features cannot express, and the rest.
+    architecture : ndarray of shape (n_matrices, n_directions)
+        What the features cannot express.
+    optimisation : ndarray of shape (n_matrices, n_directions) or (n_times, ...)
+        The rest.
     levels : ndarray of shape (n_matrices,) or None
         Noise levels of the rows of both; ``None`` for the one row of a joint model.
     """
@@ -411,7 +413,13 @@ class RandomFeatureScore(BaseScoreEstimator):
         return np.array([equations.loss(coefficients) for coefficients in self._along(times)])
 
     def error_decomposition(
-        self, X: Any, directions: Any = None, *, n_noise: int = 8, random_state: Any = 0
+        self,
+        X: Any,
+        directions: Any = None,
+        *,
+        times: Any = None,
+        n_noise: int = 8,
+        random_state: Any = 0,
     ) -> ErrorDecomposition:
         r"""What keeps the model from the exact denoiser of rows, in given directions.
 
@@ -426,6 +434,8 @@ class RandomFeatureScore(BaseScoreEstimator):
             Rows whose exact denoiser is the aim.
         directions : array-like of shape (n_directions, n_features_in_), optional
             By default the columns.
+        times : array-like of shape (n_times,), optional
+            Training times; by default that of the fit.
         n_noise : int
             Pairs of opposite noise per row and level for the architecture part. The optimisation
             part needs none.
@@ -450,8 +460,12 @@ class RandomFeatureScore(BaseScoreEstimator):
         turned = directions @ setting.axes
         equations = self._equations(setting, X, weights)
         best = equations.spectrum().coefficients(np.inf, 0.0, setting.start)
-        missing = turned @ (self.coefficients_.reshape(best.shape) - best)
-        optimisation = np.einsum("gkp,gpq,gkq->gk", missing, equations.gram, missing, optimize=True)
+        if times is None:
+            trained = self.coefficients_.reshape(best.shape)
+        else:
+            trained = np.stack(list(self._along(times)))
+        missing = turned @ (trained - best)
+        optimisation = np.sum(np.matmul(missing, equations.gram) * missing, axis=-1)
         seed = int(as_generator(random_state).integers(2**62))
         return ErrorDecomposition(
             self._architecture(setting.inward(X), best, turned, n_noise, seed),
