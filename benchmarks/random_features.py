@@ -103,7 +103,7 @@ def training(feature_map, n_features=60):
     return rows
 
 
-def capacity(sizes=(30, 60, 100, 200, 400), n_seeds=5):
+def capacity(sizes=(30, 60, 100, 300), n_seeds=3):
     """Share of samples between the modes at infinite time against the number of features."""
     rows = []
     for feature_map, words in MAPS.items():
@@ -173,12 +173,13 @@ def main():
     rows = capacity()
     text += (
         "\n\n## Share of samples between the modes, abs(x) < 2.5, at infinite time\n\n"
-        "Median and range of five draws of the features; 500 samples each.\n\n"
+        "Median and range of three draws of the features; 500 samples each.\n\n"
     ) + table(rows, list(rows[0]))
     rows, slope = two_times()
     text += (
         "\n\n## Two time scales: 400 cosines, a mixture of 4 in 8 columns, one noise level (0.35)"
-        "\n\nExact losses on 4,000 fresh rows; medians over five data sets and draws of features.\n\n"
+        "\n\nExact losses on 4,000 fresh rows; medians over five data sets and draws of features."
+        "\n\n"
         + table(rows, list(rows[0]))
         + f"\n\nThe time of a tenth worse grows as the number of rows to the power {slope:.1f}."
     )
