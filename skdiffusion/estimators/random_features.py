@@ -62,6 +62,7 @@ class ErrorDecomposition(NamedTuple):
 class _Setting(NamedTuple):
     """What is fixed before training: coordinates, features, levels, where training begins."""
 
+    column_variances: np.ndarray
     shift: np.ndarray
     scale: float
     axes: np.ndarray
@@ -293,6 +294,7 @@ class RandomFeatureScore(BaseScoreEstimator):
         # drawn along the columns: the signs of the axes do not matter
         start = axes.T @ rng.standard_normal((n_matrices, d, self.n_features))
         return _Setting(
+            variances,
             moments.mean,
             scale,
             axes,
@@ -329,12 +331,11 @@ class RandomFeatureScore(BaseScoreEstimator):
 
     def _train(self, setting, moments, equations):
         spectrum = equations.spectrum()
+        trained = self._coefficients(setting, spectrum, moments.weight, self.flow_time)
         self._set_model(
-            self._model(
-                setting, self._coefficients(setting, spectrum, moments.weight, self.flow_time)
-            ),
+            self._model(setting, trained),
             GaussianModel(moments.mean, moments.covariance()),
-            moments.column_variances(),
+            setting.column_variances,
         )
         self._setting, self._moments, self._spectrum = setting, moments, spectrum
         self._second = equations.second

@@ -248,6 +248,16 @@ def test_batches_are_the_rows_together(joint, rng):
     assert np.abs(parts.denoise(X, 0.3) - fitted(X, **params).denoise(X, 0.3)).max() > 1e-3
 
 
+def test_a_wider_batch_keeps_the_noise_levels_of_the_first():
+    est = RandomFeatureScore(**SMALL).partial_fit(IRIS)
+    levels = est.levels_
+    est.partial_fit(IRIS[:75] * 3)
+    np.testing.assert_array_equal(est.levels_, levels)
+    np.testing.assert_allclose([est.sigma_min_, est.sigma_max_], levels[[0, -1]])
+    assert np.isfinite(est.sample(5, random_state=0)).all()
+    assert np.isfinite(est.score(IRIS[:20]))
+
+
 def test_weights_repeat_and_remove_rows(rng):
     weights = rng.integers(0, 3, len(IRIS))
     params = SMALL
