@@ -2,7 +2,7 @@
 
 Two rows at (-3, 0) and (3, 0): the ridge is the first axis, and what happens along it decides which
 of the rows, or what between them, is generated. The features see the point and the logarithm of
-the noise level; one matrix for all 64 levels predicts the posterior mean a_t E[x_0 | x_t] of the
+the noise level; one matrix for all 64 noise levels predicts the posterior mean a_t E[x_0 | x_t] of the
 Ornstein-Uhlenbeck process between t = 0.001 and 10. Training starts from coefficients that are not
 zero. The three weights of the loss are named by what they are on errors of the score: 1, h and
 h^2, h the variance of the noise.
@@ -49,12 +49,13 @@ class PosteriorMean(Parameterization):
         return Coefficients(0 * sigma, root, self.scale / root, 1 + 0 * sigma)
 
 
-def fitted(weight, feature_map, n_features, seed=0):
+def fitted(weight, feature_map, n_features, seed=0, level_scale=1.0):
     return RandomFeatureScore(
         n_features,
         feature_map=feature_map,
         joint=True,
-        n_levels=64,
+        level_scale=level_scale,
+        n_levels=64 if level_scale == 1 else 200,
         length_scale=2**0.5,
         parameterization=PosteriorMean(SCALE),
         weight=WEIGHTS[weight],
@@ -103,15 +104,17 @@ def training(feature_map, n_features=60):
     return rows
 
 
-def capacity(sizes=(30, 60, 100, 300), n_seeds=3):
-    """Share of samples between the modes at infinite time against the number of features."""
+def capacity(sizes=((30, 1.0), (60, 1.0), (100, 1.0), (300, 1.0), (400, 0.1)), n_seeds=3):
+    """Share of samples between the modes at infinite time against the features there are."""
     rows = []
     for feature_map, words in MAPS.items():
-        for size in sizes:
-            row = {"features": f"{size} {words}"}
+        for size, level_scale in sizes:
+            row = {"features": f"{size} {words}", "level scale": level_scale}
             for weight in WEIGHTS:
                 shares = [
-                    between(generated(fitted(weight, feature_map, size, seed).model_, 500))
+                    between(
+                        generated(fitted(weight, feature_map, size, seed, level_scale).model_, 500)
+                    )
                     for seed in range(n_seeds)
                 ]
                 low, middle, high = min(shares), np.median(shares), max(shares)
@@ -173,7 +176,8 @@ def main():
     rows = capacity()
     text += (
         "\n\n## Share of samples between the modes, abs(x) < 2.5, at infinite time\n\n"
-        "Median and range of three draws of the features; 500 samples each.\n\n"
+        "Median and range of three draws of the features; 500 samples each. Features of a small "
+        "level scale (200 levels) share their capacity among many levels.\n\n"
     ) + table(rows, list(rows[0]))
     rows, slope = two_times()
     text += (

@@ -93,6 +93,10 @@ class RandomFeatureScore(BaseScoreEstimator):
     joint : bool
         Whether one matrix serves all noise levels, with features of point and level, as in a
         network; by default every level of a grid has its own.
+    level_scale : float
+        The same for the logarithm of the noise level, in a joint model: what is learned at one
+        level is felt up to levels this many factors of ``e`` away. Levels of training should be
+        closer than that.
     n_levels : int
         Noise levels of training, uniform in the logarithm from ``sigma_min_`` to ``sigma_max_``.
     parameterization : str or Parameterization
@@ -164,6 +168,7 @@ class RandomFeatureScore(BaseScoreEstimator):
         feature_map="cos",
         length_scale="auto",
         joint=False,
+        level_scale=1.0,
         n_levels=32,
         parameterization="gaussian",
         weight="auto",
@@ -181,6 +186,7 @@ class RandomFeatureScore(BaseScoreEstimator):
         self.feature_map = feature_map
         self.length_scale = length_scale
         self.joint = joint
+        self.level_scale = level_scale
         self.n_levels = n_levels
         self.parameterization = parameterization
         self.weight = weight
@@ -265,6 +271,7 @@ class RandomFeatureScore(BaseScoreEstimator):
             check_number(self.length_scale, "length_scale", above=0)
         if not callable(self.weight):
             lookup(self.weight, {"auto": None, **WEIGHTS}, "weight", "a callable of the levels")
+        check_number(self.level_scale, "level_scale", above=0)
         check_number(self.alpha, "alpha", least=0)
         check_number(self.init_scale, "init_scale", least=0)
         if self.flow_time is not None:
@@ -282,8 +289,7 @@ class RandomFeatureScore(BaseScoreEstimator):
         features = RandomFeatures(
             rng.standard_normal((self.n_features, d)) @ axes / length,
             lookup(self.feature_map, FEATURE_MAPS, "feature_map")().phases(rng, self.n_features),
-            # a joint network forgets a level within a factor of e
-            rng.standard_normal(self.n_features) * bool(self.joint),
+            rng.standard_normal(self.n_features) * (bool(self.joint) / self.level_scale),
             feature_map=self.feature_map,
             parameterization=self.parameterization,
             schedule=self._schedule() or check_schedule("edm"),

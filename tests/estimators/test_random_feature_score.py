@@ -283,6 +283,18 @@ def test_weight_names_agree_with_callables():
     np.testing.assert_allclose(auto.coefficients_, noise.coefficients_, atol=1e-10)
 
 
+def test_features_of_the_level_change_within_its_scale():
+    # cosines of rates N(0, 1/s^2) have the Gaussian correlation exp(-(log ratio)^2 / 2 s^2)
+    for scale in (0.3, 2.0):
+        est = fitted(joint=True, n_features=500, n_levels=2, length_scale=1e6, level_scale=scale)
+        features, origin = est._setting.features, np.zeros((1, 4))
+        for ratio in (1.0, 1.5):
+            correlation = np.sum(features(origin, 0.5) * features(origin, 0.5 * ratio))
+            # five standard errors of a mean of 500
+            expected = np.exp(-0.5 * (np.log(ratio) / scale) ** 2)
+            assert correlation == pytest.approx(expected, abs=5 / 500**0.5)
+
+
 def test_held_out_rows_are_denoised_better_than_by_a_gaussian():
     X = make_moons(1000, noise=0.05, random_state=1)[0]
     train, test = train_test_split(X, random_state=0)
@@ -314,6 +326,7 @@ def test_grid_search_and_persistence():
         ({"parameterization": "x0"}, "Unknown parameterization 'x0'"),
         ({"weight": "snr"}, "Unknown weight 'snr'.*a callable"),
         ({"weight": lambda sigma: 1.0}, "must return one positive number per level"),
+        ({"level_scale": 0.0}, "level_scale must be"),
         ({"alpha": -1.0}, "alpha must be"),
         ({"flow_time": -1.0}, "flow_time must be"),
         ({"init_scale": -1.0}, "init_scale must be"),
