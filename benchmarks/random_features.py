@@ -2,10 +2,10 @@
 
 Two rows at (-3, 0) and (3, 0): the ridge is the first axis, and what happens along it decides which
 of the rows, or what between them, is generated. The features see the point and the logarithm of
-the noise level; one matrix for all 64 noise levels predicts the posterior mean a_t E[x_0 | x_t] of the
-Ornstein-Uhlenbeck process between t = 0.001 and 10. Training starts from coefficients that are not
-zero. The three weights of the loss are named by what they are on errors of the score: 1, h and
-h^2, h the variance of the noise.
+the noise level; one matrix for all levels (64 of them) predicts the posterior mean a_t E[x_0 | x_t]
+of the Ornstein-Uhlenbeck process between t = 0.001 and 10. Training starts from coefficients that
+are not zero. The three weights of the loss are named by what they are on errors of the score: 1, h
+and h^2, h the variance of the noise.
 
 The loss in excess of the exact denoiser's is split exactly: architecture is what stays after
 infinite training time, optimisation the rest (squared errors of the predicted mean; weights have
