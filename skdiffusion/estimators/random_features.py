@@ -94,9 +94,9 @@ class RandomFeatureScore(BaseScoreEstimator):
         Whether one matrix serves all noise levels, with features of point and level, as in a
         network; by default every level of a grid has its own.
     level_scale : float
-        The same for the logarithm of the noise level, in a joint model: what is learned at one
-        level is felt up to levels this many factors of ``e`` away. Levels of training should be
-        closer than that.
+        Length scale of the features of a joint model in the logarithm of the noise level: what is
+        learned at one level is felt up to levels this many factors of ``e`` away. Levels of
+        training should be closer to each other than that.
     n_levels : int
         Noise levels of training, uniform in the logarithm from ``sigma_min_`` to ``sigma_max_``.
     parameterization : str or Parameterization
