@@ -30,6 +30,7 @@ _HOMES = {
         "GaussianScore",
         "NeuralScore",
         "PretrainedScore",
+        "RandomFeatureScore",
         "StackedScore",
     ],
     "skdiffusion.geometry": [

@@ -15,6 +15,8 @@ from skdiffusion.models import (
     KnownColumnsModel,
     MixtureModel,
     ProductModel,
+    RandomFeatureModel,
+    RandomFeatures,
     SmoothedModel,
     SpectralCovariance,
     SphereModel,
@@ -71,6 +73,9 @@ MODELS = {
     "conditioned": ConditionedModel(GAUSSIAN, low=[0.0, -3.0, -np.inf]),
     "known columns": KnownColumnsModel(MIXTURE),
     "stacked": StackedModel([GAUSSIAN, MIXTURE], [0.1, 1.0, 10.0], [[0, 1], [0.3, 0.7], [1, 0]]),
+    "random features": RandomFeatureModel(
+        RandomFeatures(POINTS, np.arange(9.0), parameterization="gaussian"), POINTS.T
+    ),
     "noise callable": as_callable("noise", "vp"),
     "velocity callable": as_callable("velocity", "flow_matching"),
     "score callable": as_callable("score", "cosine"),

@@ -6,6 +6,7 @@ from skdiffusion.estimators.gaussian import GaussianScore
 from skdiffusion.estimators.mixture import GMMScore
 from skdiffusion.estimators.neural import NeuralScore
 from skdiffusion.estimators.pretrained import PretrainedScore
+from skdiffusion.estimators.random_features import RandomFeatureScore
 from skdiffusion.estimators.stacked import StackedScore
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "GaussianScore",
     "NeuralScore",
     "PretrainedScore",
+    "RandomFeatureScore",
     "StackedScore",
 ]

@@ -29,6 +29,7 @@ from skdiffusion.models.labels import LabelCode
 from skdiffusion.models.measurement import LinearMeasurement, posterior
 from skdiffusion.models.mixture import MixtureModel
 from skdiffusion.models.neural import NeuralModel, Preconditioner
+from skdiffusion.models.random_features import RandomFeatureModel, RandomFeatures
 from skdiffusion.models.sphere import SphereModel
 from skdiffusion.models.stacked import StackedModel
 from skdiffusion.models.superposition import SuperpositionModel
@@ -54,6 +55,8 @@ __all__ = [
     "NeuralModel",
     "Preconditioner",
     "ProductModel",
+    "RandomFeatureModel",
+    "RandomFeatures",
     "SmoothedModel",
     "SpectralCovariance",
     "SphereModel",

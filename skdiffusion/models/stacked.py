@@ -12,14 +12,14 @@ the noising of one law: there is no exact density, only the flow's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from skdiffusion.models._log_grid import LogGrid
 from skdiffusion.models.wrapper import Wrapper, check_same_space
-from skdiffusion.utils.arrays import Parameters, functions, namespace
+from skdiffusion.utils.arrays import Parameters, namespace
 
 __all__ = ["StackedModel"]
 
@@ -51,13 +51,9 @@ class StackedModel(Wrapper):
     def __init__(self, models: Sequence[Any], levels: Any, weights: Any):
         super().__init__(*models)
         check_same_space(models)
-        levels = np.asarray(levels, dtype=np.float64)
+        self._grid = LogGrid(levels)
+        levels = self._grid.levels
         weights = np.asarray(weights, dtype=np.float64)
-        if levels.ndim != 1 or len(levels) < 2 or levels[0] <= 0:
-            raise ValueError("levels must hold at least two positive noise levels.")
-        steps = np.diff(np.log(levels))
-        if not (steps > 0).all() or np.ptp(steps) > 1e-6 * steps.mean():
-            raise ValueError("levels must rise uniformly in the logarithm.")
         if weights.shape != (len(levels), len(models)):
             raise ValueError(
                 f"weights must have shape ({len(levels)}, {len(models)}), a row per level and a "
@@ -65,9 +61,12 @@ class StackedModel(Wrapper):
             )
         if not (weights >= 0).all() or np.abs(weights.sum(1) - 1).max() > 1e-8:
             raise ValueError("weights must be non-negative and sum to one at every level.")
-        self.levels = levels
-        self._first, self._step = math.log(levels[0]), float(steps.mean())
-        self._seen = Parameters(weights=weights, index=np.arange(len(levels)))
+        self._seen = Parameters(weights=weights)
+
+    @property
+    def levels(self) -> np.ndarray:
+        """Noise levels at which the weights are given."""
+        return self._grid.levels
 
     @property
     def models(self):
@@ -86,16 +85,7 @@ class StackedModel(Wrapper):
         return self._interpolated(np.asarray(sigma, dtype=np.float64)[:, None], self._seen.weights)
 
     def _interpolated(self, sigma, like):
-        seen = self._seen.like(like)
-        last = len(self.levels) - 1
-        position = (functions(sigma).log(sigma) - self._first) / self._step
-        if isinstance(position, float):
-            position = min(max(position, 0.0), float(last))
-        else:
-            position = namespace(position).clip(position, 0.0, float(last))
-        xp = namespace(seen.index)
-        hats = xp.clip(1 - xp.abs(position - seen.index), 0.0, 1.0)
-        return hats @ seen.weights
+        return self._grid.hats(sigma, like) @ self._seen.like(like).weights
 
     def _pooled(self, name, x, sigma, condition):
         weights = self._interpolated(sigma, x)
