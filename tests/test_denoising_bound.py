@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 
 from skdiffusion import GMMScore
 from skdiffusion.denoising_bound import _slopes, denoising_bound
@@ -14,6 +14,7 @@ from skdiffusion.models import (
     MixtureModel,
     StackedModel,
 )
+from skdiffusion.noising import noise_range
 
 PLANE = MixtureModel(
     [0.3, 0.5, 0.2],
@@ -261,3 +262,13 @@ def test_pooled_models_have_no_other_likelihood_that_is_bounded():
     x = near.sample(2000, random_state=0)
     found = denoising_bound(model, x, near)
     assert found.score < near.log_prob(x).mean() + 3 * found.score_std_error
+
+
+def test_constant_columns_leave_no_trace():
+    # an eigendecomposition gives a column without variance the rounding of the others: the levels
+    # must not go down there
+    X = load_digits().data[:300]
+    far_field = GaussianModel(X.mean(0), np.cov(X.T, bias=True))
+    assert (X.std(0) == 0).any()
+    spread = X.std(0)[X.std(0) > 0].min()
+    assert noise_range(far_field.covariance.diagonal).sigma_min == pytest.approx(0.002 * spread)

@@ -118,6 +118,9 @@ class SpectralCovariance:
         if (np.abs(matrix - matrix.T) > bound).any():
             raise ValueError("covariance must be symmetric.")
         matrix = (matrix + matrix.T) / 2
+        varies = matrix.any(axis=0)
+        if varies.any() and not varies.all():
+            return cls._beside_constants(matrix, varies)
         variances, axes = _graded_eigh(matrix, scale) or np.linalg.eigh(matrix)
         if variances.min(initial=0) < -1e-8 * np.abs(variances).max(initial=0):
             raise ValueError(
@@ -125,6 +128,15 @@ class SpectralCovariance:
             )
         order = np.argsort(variances, kind="stable")[::-1]
         return cls(np.maximum(variances[order], 0), axes[:, order])
+
+    @classmethod
+    def _beside_constants(cls, matrix, varies):
+        """From a matrix with coordinates of no variance: axes of their own, exactly."""
+        inner, n = cls.from_matrix(matrix[np.ix_(varies, varies)]), int(varies.sum())
+        axes = np.zeros(matrix.shape)
+        axes[varies, :n] = inner.axes
+        axes[~varies, n:] = np.eye(len(matrix) - n)
+        return cls(np.append(inner.variances, np.zeros(len(matrix) - n)), axes)
 
     # ------------------------------------------------------------------ what it is
 
