@@ -35,6 +35,7 @@ _HOMES = {
     "skdiffusion.geometry": [
         "ConservativityDecomposer",
         "IntrinsicDimensionEstimator",
+        "MarginalEnergy",
         "RidgeProjector",
     ],
     "skdiffusion.models": ["as_score_model"],
