@@ -23,6 +23,7 @@ Near a law of codimension :math:`k`, at distance :math:`r` and with a prior like
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -379,24 +380,21 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
         BlindModel
         """
         check_is_fitted(self)
-        # where the point is divided by its signal the level can be read whatever the path
-        clock = NoisePath(
-            self._path.model, self.schedule_, self.prior_, self.n_nodes, rescaled=True
-        )
-
-        def noise_level(x):
-            z = (x - self.center_) / self.scale_
-            return self.scale_ * np.exp(clock.posterior(z).mean("log_level"))
-
         return BlindModel(
-            lambda u: self._field(u, target),
+            partial(self._field, target=check_target(target)),
             self.n_features_in_,
             self.schedule_,
             target,
             self.center_,
             self.scale_,
-            noise_level,
+            self._level_of_scaled,
         )
+
+    def _level_of_scaled(self, x):
+        """Noise levels of points ``x_0 + sigma eps``, divided by their signal."""
+        path = NoisePath(self._path.model, self.schedule_, self.prior_, self.n_nodes, rescaled=True)
+        found = path.posterior((x - self.center_) / self.scale_)
+        return self.scale_ * np.exp(found.mean("log_level"))
 
     def _field(self, z, target):
         found = self._path.posterior(z)

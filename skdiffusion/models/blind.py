@@ -76,8 +76,10 @@ class BlindModel(BaseScoreModel):
         self.noise_level = noise_level
         self.sigma_range = sigma_range
 
-    is_blind = True
-    """That the model is not told the noise level."""
+    @property
+    def blind_target(self) -> str:
+        """What the field predicts."""
+        return self.target
 
     def path_point(self, x: np.ndarray, sigma: Any) -> np.ndarray:
         """The standardised point of the path that ``x`` at a noise level is."""

@@ -55,6 +55,10 @@ class BaseSampler(BaseEstimator):
         Whether to skip the far field by a Gaussian's closed-form flow: not at all, down to the
         lowest level at which that is safe, down to a given level, or as a
         :class:`~skdiffusion.samplers.Teleport` says.
+    clock : {"auto", "schedule", "estimated"}, None or NoiseLevelEstimator
+        Which noise level points are taken to have (:mod:`skdiffusion.samplers.clock`): that of the
+        schedule, what the model or a fitted estimator reads off them, or none at all. ``"auto"``
+        is ``"estimated"`` for models without noise conditioning that can, else ``"schedule"``.
 
     Attributes
     ----------
@@ -68,6 +72,7 @@ class BaseSampler(BaseEstimator):
     """
 
     teleport: Any = False
+    clock: Any = "auto"
 
     order = 1
     stochastic = False
@@ -169,7 +174,15 @@ def _of_rows(level):
     return level[:, 0] if getattr(level, "ndim", 0) == 2 else level
 
 
-def march(sampler: BaseSampler, model: BoundModel, x: Any, levels: list, noise: Any, seen=None):
+def march(
+    sampler: BaseSampler,
+    model: BoundModel,
+    x: Any,
+    levels: list,
+    noise: Any,
+    seen: Any = None,
+    clock: Any = None,
+):
     """Take a batch of points through all levels.
 
     Parameters
@@ -181,6 +194,8 @@ def march(sampler: BaseSampler, model: BoundModel, x: Any, levels: list, noise: 
     noise : RowNoise
     seen : callable, optional
         Called as ``seen(step, level, x)`` after every step.
+    clock : Clock, optional
+        Reads the levels of each step off the points; by default they are those given.
 
     Returns
     -------
@@ -194,6 +209,8 @@ def march(sampler: BaseSampler, model: BoundModel, x: Any, levels: list, noise: 
     state, n_steps = None, len(levels) - 1
     with without_graph(x):
         for k, (level, next_level) in enumerate(itertools.pairwise(levels)):
+            if clock is not None:
+                level, next_level = clock(x, level, next_level)
             x, state = sampler.step(model, x, level, next_level, state, noise)
             if not bool(namespace(x).all(namespace(x).isfinite(x))):
                 raise FloatingPointError(
