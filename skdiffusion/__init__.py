@@ -25,10 +25,12 @@ _HOMES = {
     ],
     "skdiffusion.discrete_schedule": ["DiscreteSchedule"],
     "skdiffusion.estimators": [
+        "BlindScore",
         "EmpiricalScore",
         "GMMScore",
         "GaussianScore",
         "NeuralScore",
+        "NoiseLevelEstimator",
         "PretrainedScore",
         "StackedScore",
     ],

@@ -7,6 +7,7 @@ from skdiffusion import datasets
 from skdiffusion.models import (
     AdditiveGauge,
     AffineModel,
+    BlindModel,
     ConditionedModel,
     EmpiricalModel,
     GaussianModel,
@@ -25,6 +26,7 @@ from skdiffusion.models import (
     UniformModel,
     as_score_model,
 )
+from skdiffusion.schedules import FlowMatchingSchedule
 from skdiffusion.utils.estimator_checks import check_score_model
 
 RNG = np.random.default_rng(7)
@@ -71,6 +73,7 @@ MODELS = {
     "conditioned": ConditionedModel(GAUSSIAN, low=[0.0, -3.0, -np.inf]),
     "known columns": KnownColumnsModel(MIXTURE),
     "stacked": StackedModel([GAUSSIAN, MIXTURE], [0.1, 1.0, 10.0], [[0, 1], [0.3, 0.7], [1, 0]]),
+    "blind": BlindModel(towards_zero, 3, FlowMatchingSchedule(), "velocity", scale=2.0),
     "noise callable": as_callable("noise", "vp"),
     "velocity callable": as_callable("velocity", "flow_matching"),
     "score callable": as_callable("score", "cosine"),

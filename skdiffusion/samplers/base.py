@@ -32,6 +32,7 @@ __all__ = [
     "hyperparameters",
     "march",
     "named",
+    "of_rows",
     "without_graph",
     "working_dtype",
 ]
@@ -148,7 +149,7 @@ class BoundModel:
         """Trace of the denoiser's Jacobian at points of a level."""
         xp = namespace(x)
         point = xp.astype(x, self.dtype)
-        trace = divergence(self.model, point, _of_rows(level), of="denoise", **self._condition)
+        trace = divergence(self.model, point, of_rows(level), of="denoise", **self._condition)
         return xp.astype(trace, x.dtype)
 
     def rows(self, index: Any) -> BoundModel:
@@ -161,7 +162,7 @@ class BoundModel:
 
     def _ask(self, name, x, *levels, **condition):
         xp, dtype = namespace(x), x.dtype
-        levels = [_of_rows(level) for level in levels]
+        levels = [of_rows(level) for level in levels]
         if dtype == self.dtype:
             return getattr(self.model, name)(x, *levels, **condition)
         return xp.astype(
@@ -169,7 +170,7 @@ class BoundModel:
         )
 
 
-def _of_rows(level):
+def of_rows(level):
     """Levels as models take them: a number, or one per row of a flat array."""
     return level[:, 0] if getattr(level, "ndim", 0) == 2 else level
 
