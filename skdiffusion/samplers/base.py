@@ -210,8 +210,8 @@ def march(
     state, n_steps = None, len(levels) - 1
     with without_graph(x):
         for k, (level, next_level) in enumerate(itertools.pairwise(levels)):
-            if clock is not None:
-                level, next_level = clock(x, level, next_level)
+            if clock is not None:  # levels that are read anew do not go on from remembered ones
+                state, (level, next_level) = None, clock(x, level, next_level)
             x, state = sampler.step(model, x, level, next_level, state, noise)
             if not bool(namespace(x).all(namespace(x).isfinite(x))):
                 raise FloatingPointError(
