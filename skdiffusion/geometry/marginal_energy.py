@@ -87,9 +87,12 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
         comes as ``FrozenEstimator(model)`` or as a score model. It must know its density at every
         noise level in closed form. By default :class:`~skdiffusion.EmpiricalScore`.
     schedule : str or NoiseSchedule
-        The path of the points.
+        The path of the points; by default :math:`x_0` plus noise, so that rows are noised rows as
+        they come. On a path with a signal coefficient, such as ``"flow_matching"``, they must be
+        scaled by it.
     prior : {"uniform", "log_normal", "power"} or NoisePrior
-        How often each noise level occurs; ``"uniform"`` in the time of the schedule.
+        How often each noise level occurs; ``"uniform"`` in the time of the schedule, which by
+        default is uniform in the logarithm of the level.
     standardize : bool
         Whether the path is that of the rows in units of their own spread around their mean:
         :math:`u = m + a (x_0 - m) + b\,s\,\varepsilon`. Otherwise :math:`u = a x_0 + b\varepsilon`
@@ -118,7 +121,9 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
     >>> from skdiffusion.geometry import MarginalEnergy
     >>> from skdiffusion.models import EmpiricalModel
     >>> X = np.array([[1.0, 0.0], [-1.0, 0.0]])
-    >>> two_points = MarginalEnergy(EmpiricalModel(X), standardize=False).fit(X)
+    >>> two_points = MarginalEnergy(
+    ...     EmpiricalModel(X), schedule="flow_matching", standardize=False
+    ... ).fit(X)
     >>> two_points.energy([[0.5, 0.2]]).round(6), two_points.gradient([[0.5, 0.2]]).round(6)
     (array([1.329454]), array([[-1.326315,  1.645462]]))
     >>> two_points.blind_field([[0.5, 0.2]], "data").round(6)
@@ -129,7 +134,7 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
         self,
         score_estimator=None,
         *,
-        schedule="flow_matching",
+        schedule="ve",
         prior="uniform",
         standardize=True,
         n_nodes=128,

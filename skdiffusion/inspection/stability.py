@@ -16,6 +16,7 @@ the last of which is the highest level itself for noise and one for velocities o
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -230,13 +231,15 @@ def diagnose_stability(
     ]
     error, slope, gap, gap_std, seen = np.array(found).T
     x = model.center_ + scale * levels[-1] * rng.standard_normal(rows.shape)
-    _, trajectory = run_sampler(
-        EulerSampler(clock="schedule"),
-        blind,
-        x,
-        [*(scale * levels[::-1]), 0.0],
-        return_trajectory=True,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it leaves noise is what we look at
+        _, trajectory = run_sampler(
+            EulerSampler(clock="schedule"),
+            blind,
+            x,
+            [*(scale * levels[::-1]), 0.0],
+            return_trajectory=True,
+        )
     believed = [np.median(blind.noise_level(x)) for x in trajectory[:-1]][::-1]
     neighbours = NearestNeighbors().fit(X)
     apart = np.median(neighbours.kneighbors(X, 2)[0][:, 1])

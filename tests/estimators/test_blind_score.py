@@ -45,6 +45,7 @@ def test_regression_finds_the_blind_field(target):
     ).fit(X)
     exact = MarginalEnergy(
         GaussianModel(X.mean(axis=0), np.cov(X.T, ddof=0)),
+        schedule=est.schedule,
         prior=_uniform_between(est),
     ).fit(X)
     u = X[:200]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import gamma, gammaincc
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdiffusion import EmpiricalScore, GaussianScore, NeuralScore
 from skdiffusion.datasets import make_sphere
@@ -36,6 +37,12 @@ def energy_of(model, schedule="flow_matching", prior="uniform", **options):
     X = np.zeros((2, model.n_features))
     made = MarginalEnergy(model, schedule=schedule, prior=prior, standardize=False, **options)
     return made.fit(X)
+
+
+@pytest.mark.foreign_state
+@parametrize_with_checks([MarginalEnergy(GaussianScore(), n_nodes=16)])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
 
 
 CASES = [
