@@ -96,7 +96,8 @@ def gains():
     ]
     return (
         "powers of b in the gains of noise and data: variance preserving "
-        f"{listed(slope[:2], '.2f')}; straight path {listed(slope[2:], '.2f')}; gain of noise at level "
+        f"{listed(slope[:2], '.2f')}; straight path {listed(slope[2:], '.2f')}; "
+        "gain of noise at level "
         f"{flow.levels[-1]:.0f}: {flow.gain['noise'][-1]:.0f}",
         "1/b and 1/b^2 in the time of the variance-preserving schedule only; noise has a pole at "
         "the other end",
