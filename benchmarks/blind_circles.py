@@ -113,14 +113,7 @@ class Fields:
         near = np.r_[np.linspace(0, 0.35, 8)[:-1], np.linspace(0.35, 1.15, 57)]
         self.schedule, self.d = check_schedule(schedule), d
         self.rho = np.r_[near, np.linspace(1.2, 6, 24)]
-        # pure noise lies at sqrt(d - 2), where fields turn as fast as they know the level
-        shell = max(d - 2, 1) ** 0.5
-        self.away = (
-            shell
-            * np.r_[
-                np.geomspace(1e-4, 0.5, 20), np.linspace(0.53, 1.6, 30), np.geomspace(1.8, 12, 6)
-            ]
-        )
+        self.away = np.geomspace(1e-4, 25, 36 if d > 2 else 4)
         model = Reduced(ring, d)
         times = {"t_max": FIRST[schedule] + (schedule == "flow_matching") * 0.001}
         made = MarginalEnergy(
