@@ -25,10 +25,12 @@ _HOMES = {
     ],
     "skdiffusion.discrete_schedule": ["DiscreteSchedule"],
     "skdiffusion.estimators": [
+        "BlindScore",
         "EmpiricalScore",
         "GMMScore",
         "GaussianScore",
         "NeuralScore",
+        "NoiseLevelEstimator",
         "PretrainedScore",
         "RandomFeatureScore",
         "StackedScore",
@@ -36,6 +38,7 @@ _HOMES = {
     "skdiffusion.geometry": [
         "ConservativityDecomposer",
         "IntrinsicDimensionEstimator",
+        "MarginalEnergy",
         "RidgeProjector",
     ],
     "skdiffusion.models": ["as_score_model"],

@@ -7,6 +7,7 @@ from skdiffusion import datasets
 from skdiffusion.models import (
     AdditiveGauge,
     AffineModel,
+    BlindModel,
     ConditionedModel,
     EmpiricalModel,
     GaussianModel,
@@ -27,6 +28,7 @@ from skdiffusion.models import (
     UniformModel,
     as_score_model,
 )
+from skdiffusion.schedules import FlowMatchingSchedule
 from skdiffusion.utils.estimator_checks import check_score_model
 
 RNG = np.random.default_rng(7)
@@ -76,6 +78,7 @@ MODELS = {
     "random features": RandomFeatureModel(
         RandomFeatures(POINTS, np.arange(9.0), parameterization="gaussian"), POINTS.T
     ),
+    "blind": BlindModel(towards_zero, 3, FlowMatchingSchedule(), "velocity", scale=2.0),
     "noise callable": as_callable("noise", "vp"),
     "velocity callable": as_callable("velocity", "flow_matching"),
     "score callable": as_callable("score", "cosine"),

@@ -16,7 +16,7 @@ LAYERS = [
     ["_version"],
     ["utils"],
     ["networks"],
-    ["schedules", "discrete_schedule", "parameterizations"],
+    ["schedules", "discrete_schedule", "parameterizations", "targets"],
     ["noising"],
     ["models"],
     ["flow"],

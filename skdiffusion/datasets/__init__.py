@@ -15,6 +15,7 @@ maker                       law                                      dimensions
 ``make_ring``               uniform on a circle                      1 in 2
 ``make_sphere``             uniform on a sphere                      k in D
 ``make_concentric_circles`` two noisy circles                        1 in D
+``make_embedded_circles``   the same at even angles                  1 in D
 ``make_moons``              two half circles                         1 in 2
 ``make_swiss_roll``         rolled rectangle                         2 in D
 ``make_thirteen_points``    empirical law of 13 points on an arc     0 in 2
@@ -28,13 +29,19 @@ from skdiffusion.datasets._curves import (
     make_thirteen_points,
 )
 from skdiffusion.datasets._normal import make_gaussian, make_gaussian_mixture
-from skdiffusion.datasets._spheres import make_concentric_circles, make_ring, make_sphere
+from skdiffusion.datasets._spheres import (
+    make_concentric_circles,
+    make_embedded_circles,
+    make_ring,
+    make_sphere,
+)
 from skdiffusion.datasets.patches import load_image_patches
 
 __all__ = [
     "CurveModel",
     "load_image_patches",
     "make_concentric_circles",
+    "make_embedded_circles",
     "make_gaussian",
     "make_gaussian_mixture",
     "make_moons",

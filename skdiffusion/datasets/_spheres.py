@@ -17,7 +17,7 @@ from skdiffusion.models import SmoothedModel, SphereModel, SuperpositionModel
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number
 
-__all__ = ["make_concentric_circles", "make_ring", "make_sphere"]
+__all__ = ["make_concentric_circles", "make_embedded_circles", "make_ring", "make_sphere"]
 
 
 def make_ring(
@@ -145,20 +145,89 @@ def make_concentric_circles(
     >>> X.shape, model.has_density
     ((20, 32), False)
     """
-    n_samples, d = check_count(n_samples, "n_samples"), check_count(n_features, "n_features", 2)
-    noise, rng = check_noise(noise), as_generator(random_state)
-    factor = check_number(factor, "factor", above=0)
+    rotation, model, noise, rng = _circles_law(n_features, factor, noise, random_state)
+    labels = rng.integers(2, size=check_count(n_samples, "n_samples"))
+    angles = rng.uniform(0, 2 * np.pi, len(labels))
+    X = _on_circles(labels, angles, factor, noise, rotation, model.n_features, rng)
+    return (X, model, labels) if return_labels else (X, model)
+
+
+def make_embedded_circles(
+    n_samples: int = 100,
+    n_features: int = 32,
+    *,
+    factor: float = 0.5,
+    noise: float | None = 0.02,
+    random_state: Any = None,
+    return_plane: bool = False,
+):
+    r"""Two concentric circles in a random plane at even angles, and the score model of their law.
+
+    Exactly scikit-learn's ``make_circles``, half of the rows on each circle, turned into
+    :math:`\mathbb{R}^D` by a random orthonormal embedding: what models without noise
+    conditioning are tried on. :func:`make_concentric_circles` draws from the same law at random.
+
+    Parameters
+    ----------
+    n_samples : int
+        The inner circle has the larger half.
+    n_features : int
+        Dimension ``D`` of the space; in the plane itself (2) nothing is turned.
+    factor : float in (0, 1)
+        Radius of the inner circle; the outer one has radius one.
+    noise : float, optional
+        Standard deviation of the noise in the plane.
+    random_state : None, int, Generator or RandomState
+    return_plane : bool
+        Whether to return the plane too.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features)
+    model : BaseScoreModel
+        At level zero only with noise and in the plane.
+    plane : ndarray of shape (n_features, 2)
+        Only with ``return_plane``: orthonormal columns that span the plane, so that ``X @ plane``
+        are the circles.
+
+    References
+    ----------
+    M. Sahraee-Ardakan, M. Delbracio and P. Milanfar, "The Geometry of Noise: Why Diffusion
+    Models Don't Need Noise Conditioning", 2026, section 7.
+
+    Examples
+    --------
+    >>> X, model, plane = make_embedded_circles(20, 32, random_state=0, return_plane=True)
+    >>> bool(np.allclose(X @ plane @ plane.T, X))
+    True
+    """
+    rotation, model, noise, rng = _circles_law(n_features, factor, noise, random_state)
+    n_samples = check_count(n_samples, "n_samples")
+    n_outer = n_samples // 2
+    halves = n_outer, n_samples - n_outer
+    labels = np.repeat([0, 1], halves)
+    angles = np.concatenate([2 * np.pi * np.arange(half) / half for half in halves if half])
+    X = _on_circles(labels, angles, factor, noise, rotation, model.n_features, rng)
+    if not return_plane:
+        return X, model
+    return X, model, np.eye(2) if rotation is None else rotation[:, :2]
+
+
+def _circles_law(n_features, factor, noise, random_state):
+    """The plane, the law and the checked parameters of two circles."""
+    d, noise = check_count(n_features, "n_features", 2), check_noise(noise)
+    factor, rng = check_number(factor, "factor", above=0), as_generator(random_state)
     if factor >= 1:
         raise ValueError(f"factor must lie between 0 and 1; got {factor:g}.")
     rotation = random_rotation(d, rng) if d > 2 else None
     plane = SuperpositionModel([SphereModel(2, 1.0), SphereModel(2, factor)])
     if noise > 0:
         plane = SmoothedModel(plane, noise)
-    model = embed_model(plane, d, rotation)
+    return rotation, embed_model(plane, d, rotation), noise, rng
 
-    labels = rng.integers(2, size=n_samples)
-    angles = rng.uniform(0, 2 * np.pi, n_samples)
+
+def _on_circles(labels, angles, factor, noise, rotation, d, rng):
+    """Points on the outer (0) and inner (1) circle, with noise in their plane."""
     z = np.where(labels, factor, 1.0)[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     z = z + noise * rng.standard_normal(z.shape)
-    X = embed_points(z, d, rotation, 0.0, rng)
-    return (X, model, labels) if return_labels else (X, model)
+    return embed_points(z, d, rotation, 0.0, rng)

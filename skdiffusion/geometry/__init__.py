@@ -1,4 +1,4 @@
-"""The geometry of data, read off a score: gauge and gradient, dimension, ridges."""
+"""The geometry of data, read off a score: gauge and gradient, dimension, ridges, noise."""
 
 from importlib import import_module
 
@@ -16,6 +16,15 @@ _HOMES = {
     "dimension": ["IntrinsicDimensionEstimator"],
     "gauge_test": ["kernel_gauge_test", "weak_gauge_residual"],
     "linear": ["linear_gradient"],
+    "marginal_energy": ["EnergyDecomposition", "MarginalEnergy"],
+    "noise_posterior": ["NoisePath", "NoisePosterior"],
+    "noise_prior": [
+        "CustomPrior",
+        "LogNormalPrior",
+        "NoisePrior",
+        "PowerPrior",
+        "UniformPrior",
+    ],
     "ridge": ["RidgeProjector"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

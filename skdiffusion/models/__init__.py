@@ -3,6 +3,7 @@
 from skdiffusion.models.affine import AffineModel
 from skdiffusion.models.at_time import AtTime
 from skdiffusion.models.base import BaseScoreModel
+from skdiffusion.models.blind import BlindModel
 from skdiffusion.models.compose import (
     IndependentModel,
     ProductModel,
@@ -41,6 +42,7 @@ __all__ = [
     "AtTime",
     "BarycentricModel",
     "BaseScoreModel",
+    "BlindModel",
     "CallableModel",
     "ConditionedModel",
     "EmpiricalModel",

@@ -65,6 +65,8 @@ class BaseScoreModel:
         Whether the score is known to be a gradient; ``None`` is unknown.
     is_conditional : bool
         Whether the model takes labels ``y``.
+    blind_target : str or None
+        What a model that is not told the noise level predicts; ``None`` for others.
 
     Examples
     --------
@@ -88,6 +90,7 @@ class BaseScoreModel:
     is_differentiable = True
     is_conservative: bool | None = None
     is_conditional = False
+    blind_target: str | None = None
     # whether NumPy points must stay NumPy: a foreign function may not know torch
     _keeps_library = False
 

@@ -151,6 +151,13 @@ class NeuralModel(BaseScoreModel):
         """Whether the network is not told the noise level."""
         return not self.preconditioner.noise_conditioning
 
+    @property
+    def blind_target(self) -> str | None:
+        """What a blind network predicts; ``"data"`` where it adds to a skip connection."""
+        if not self.is_blind:
+            return None
+        return getattr(self.preconditioner.parameterization, "prediction", "data")
+
     def __getstate__(self):
         state = {**self.__dict__, "_copies": {}}
         if self.arguments is not None:

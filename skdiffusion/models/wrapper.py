@@ -38,6 +38,7 @@ class Wrapper(BaseScoreModel):
     _keeps_library = property(lambda self: any(m._keeps_library for m in self._models))
     is_conditional = property(lambda self: any(m.is_conditional for m in self._models))
     noise_scale = property(lambda self: self._models[0].noise_scale)
+    blind_target = property(lambda self: self._models[0].blind_target)
 
     @property
     def is_conservative(self):

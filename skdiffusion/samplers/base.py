@@ -32,6 +32,7 @@ __all__ = [
     "hyperparameters",
     "march",
     "named",
+    "of_rows",
     "without_graph",
     "working_dtype",
 ]
@@ -55,6 +56,10 @@ class BaseSampler(BaseEstimator):
         Whether to skip the far field by a Gaussian's closed-form flow: not at all, down to the
         lowest level at which that is safe, down to a given level, or as a
         :class:`~skdiffusion.samplers.Teleport` says.
+    clock : {"auto", "schedule", "estimated"}, None or NoiseLevelEstimator
+        Which noise level points are taken to have (:mod:`skdiffusion.samplers.clock`): that of the
+        schedule, what the model or a fitted estimator reads off them, or none at all. ``"auto"``
+        is ``"estimated"`` for models without noise conditioning that can, else ``"schedule"``.
 
     Attributes
     ----------
@@ -68,6 +73,7 @@ class BaseSampler(BaseEstimator):
     """
 
     teleport: Any = False
+    clock: Any = "auto"
 
     order = 1
     stochastic = False
@@ -143,7 +149,7 @@ class BoundModel:
         """Trace of the denoiser's Jacobian at points of a level."""
         xp = namespace(x)
         point = xp.astype(x, self.dtype)
-        trace = divergence(self.model, point, _of_rows(level), of="denoise", **self._condition)
+        trace = divergence(self.model, point, of_rows(level), of="denoise", **self._condition)
         return xp.astype(trace, x.dtype)
 
     def rows(self, index: Any) -> BoundModel:
@@ -156,7 +162,7 @@ class BoundModel:
 
     def _ask(self, name, x, *levels, **condition):
         xp, dtype = namespace(x), x.dtype
-        levels = [_of_rows(level) for level in levels]
+        levels = [of_rows(level) for level in levels]
         if dtype == self.dtype:
             return getattr(self.model, name)(x, *levels, **condition)
         return xp.astype(
@@ -164,12 +170,20 @@ class BoundModel:
         )
 
 
-def _of_rows(level):
+def of_rows(level):
     """Levels as models take them: a number, or one per row of a flat array."""
     return level[:, 0] if getattr(level, "ndim", 0) == 2 else level
 
 
-def march(sampler: BaseSampler, model: BoundModel, x: Any, levels: list, noise: Any, seen=None):
+def march(
+    sampler: BaseSampler,
+    model: BoundModel,
+    x: Any,
+    levels: list,
+    noise: Any,
+    seen: Any = None,
+    clock: Any = None,
+):
     """Take a batch of points through all levels.
 
     Parameters
@@ -181,6 +195,8 @@ def march(sampler: BaseSampler, model: BoundModel, x: Any, levels: list, noise: 
     noise : RowNoise
     seen : callable, optional
         Called as ``seen(step, level, x)`` after every step.
+    clock : Clock, optional
+        Reads the levels of each step off the points; by default they are those given.
 
     Returns
     -------
@@ -194,6 +210,8 @@ def march(sampler: BaseSampler, model: BoundModel, x: Any, levels: list, noise: 
     state, n_steps = None, len(levels) - 1
     with without_graph(x):
         for k, (level, next_level) in enumerate(itertools.pairwise(levels)):
+            if clock is not None:  # levels that are read anew do not go on from remembered ones
+                state, (level, next_level) = None, clock(x, level, next_level)
             x, state = sampler.step(model, x, level, next_level, state, noise)
             if not bool(namespace(x).all(namespace(x).isfinite(x))):
                 raise FloatingPointError(

@@ -25,6 +25,7 @@ from skdiffusion.samplers.base import (
     without_graph,
     working_dtype,
 )
+from skdiffusion.samplers.clock import set_clock
 from skdiffusion.samplers.teleport import plan_jump
 from skdiffusion.utils.arrays import as_points, like, namespace, to_numpy
 from skdiffusion.utils.random import as_generator
@@ -117,6 +118,7 @@ def run_sampler(
         levels = jump.levels
         if verbose:
             print(jump)
+    model, x, clock = set_clock(sampler, model, x, levels[0])
     key = RowNoise.key_from(as_generator(random_state))
     size = _rows_per_chunk(x) if chunk_size is None else check_count(chunk_size, "chunk_size")
     starts = range(0, max(len(x), 1), size)
@@ -135,7 +137,7 @@ def run_sampler(
                 with without_graph(point):
                     point, path = sampler.prepare(bound, point, path, noise)
                 watch.begin(path[0], point)
-                march(sampler, bound, point, path, noise, watch)
+                march(sampler, bound, point, path, noise, watch, clock)
             except KeyboardInterrupt:
                 if not finished and watch.level is None:
                     raise

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skdiffusion.samplers.base import BaseSampler, hyperparameters
+from skdiffusion.samplers.base import BaseSampler, hyperparameters, of_rows
 from skdiffusion.samplers.ode import euler, is_zero
 from skdiffusion.samplers.spectrum import SpectralClock
 from skdiffusion.utils.arrays import functions, like, namespace
@@ -137,7 +137,7 @@ class AdamsSampler(_ExponentialAdams):
         if far_field is None:
             return super()._begin(model, x, level, denoised)
         clock = SpectralClock(far_field.covariance)
-        felt = far_field.denoise(x, level) - like(far_field.mean, x)
+        felt = far_field.denoise(x, of_rows(level)) - like(far_field.mean, x)
         return History(clock, [level * float("inf")], [denoised - felt])
 
     def _corrector_nodes(self):

@@ -200,7 +200,7 @@ def test_hyperparameters_are_those_of_scikit_learn():
     from sklearn.base import clone
 
     sampler = Diffusing(amount=0.5, teleport=3.0)
-    assert sampler.get_params() == {"amount": 0.5, "teleport": 3.0}
+    assert sampler.get_params() == {"amount": 0.5, "teleport": 3.0, "clock": "auto"}
     assert repr(clone(sampler)) == "Diffusing(amount=0.5, teleport=3.0)"
     assert sampler != clone(sampler)
     assert check_sampler(sampler) is sampler

@@ -1,0 +1,154 @@
+r"""What a sampler believes the noise level to be.
+
+A sampler moves points from level :math:`s` to :math:`s'`. On the **schedule's** clock it takes for
+granted that they have the noise of the level. A model without noise conditioning answers for the
+noise that it sees instead, and where the two differ the difference stays: noise is left behind.
+On an **estimated** clock every step first asks for the level :math:`\hat s(x)` of each row and goes
+from there by the same ratio,
+
+.. math:: \hat s \;\to\; \hat s\, s'/s ,
+
+so that no error of the past is carried on. **Without** a clock the model is never told a level. The
+points stay on the path of the field, :math:`u = \alpha x_0 + \sigma\varepsilon`, and move towards
+the data that it predicts,
+
+.. math:: u' = u + (1 - s'/s)\,(D(u) - u), \qquad \hat s = |D(u) - u| / \sqrt d ,
+
+gradient descent in equilibrium matching (Wang and Du 2025) and, with a sampler that adds noise,
+the algorithm of Kadkhodaie and Simoncelli (2020).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from skdiffusion.models import BaseScoreModel, BlindModel
+from skdiffusion.utils.arrays import like, to_numpy
+
+__all__ = ["Clock", "ClockFreeModel", "set_clock"]
+
+CLOCK_FREE_TARGETS = ("data", "equilibrium")
+
+
+class Clock:
+    """Reads noise levels off points.
+
+    Parameters
+    ----------
+    read : callable
+        Levels ``(n,)`` of NumPy points ``(n, d)``.
+    sigma_range : tuple of float
+        Levels at which the model may be asked.
+    """
+
+    def __init__(self, read: Any, sigma_range: tuple[float, float]):
+        self.read = read
+        self.low = max(sigma_range[0], np.finfo(float).tiny ** 0.5)
+        self.high = sigma_range[1]
+
+    def __call__(self, x: Any, level: Any, next_level: Any) -> tuple[Any, Any]:
+        """Levels of a step from what the points say, as far apart as those of the schedule."""
+        seen = np.clip(self.read(to_numpy(x)), self.low, self.high)
+        seen = like(seen, x)[:, None]
+        if isinstance(next_level, float) and next_level == 0:
+            return seen, 0.0
+        return seen, seen * (next_level / level)
+
+
+class ClockFreeModel(BaseScoreModel):
+    """A blind field on its own path, whatever level it is asked at.
+
+    Parameters
+    ----------
+    model : BlindModel
+        That predicts data.
+    """
+
+    is_differentiable = False
+
+    def __init__(self, model: BlindModel):
+        self.model = model
+        self.n_features = model.n_features
+
+    def _denoise(self, x, sigma):
+        inner = self.model
+        u = (to_numpy(x) - inner.shift) / inner.scale
+        field = inner.field(u)
+        data = field if inner.target == "data" else u - field
+        return like(inner.shift + inner.scale * data, x)
+
+    def noise_level(self, x):
+        """Distance from the data that are predicted, per column."""
+        return np.linalg.norm(self._denoise(x, None) - x, axis=1) / np.sqrt(self.n_features)
+
+    def enter(self, x: Any, level: float):
+        """The point of the path that a point at a noise level is, in the units of ``x``."""
+        u = self.model.path_point(to_numpy(x), level)
+        return like(self.model.shift + self.model.scale * u, x)
+
+
+def set_clock(sampler: Any, model: Any, x: Any, level: Any):
+    """The model, the first points and the clock that a sampler works with.
+
+    Parameters
+    ----------
+    sampler : BaseSampler
+    model : BaseScoreModel
+    x : array of shape (n, d)
+        Points at ``level``.
+    level : float or array of shape (n,)
+
+    Returns
+    -------
+    model : BaseScoreModel
+    x : array of shape (n, d)
+    clock : Clock or None
+        ``None`` is the schedule's.
+
+    Raises
+    ------
+    ValueError
+        If the clock is unknown, or the model has nothing to read it from.
+
+    Warns
+    -----
+    UserWarning
+        If a model that is not told the level predicts noise for a sampler without noise on the
+        schedule's clock.
+    """
+    clock = sampler.clock
+    own = getattr(model, "noise_level", None)
+    if clock is None:
+        if getattr(model, "target", None) not in CLOCK_FREE_TARGETS:
+            raise ValueError(
+                "clock=None needs a blind model that predicts 'data' or 'equilibrium', such as "
+                f"BlindScore(target='data'); got {type(model).__name__}."
+            )
+        model = ClockFreeModel(model)
+        return model, model.enter(x, level), Clock(model.noise_level, model.sigma_range)
+    if hasattr(clock, "predict_noise_level"):
+        return model, x, Clock(clock.predict_noise_level, model.sigma_range)
+    if not isinstance(clock, str) or clock not in ("auto", "schedule", "estimated"):
+        raise ValueError(
+            "clock must be 'auto', 'schedule', 'estimated', None or a fitted NoiseLevelEstimator; "
+            f"got {clock!r}."
+        )
+    if clock == "estimated" and own is None:
+        raise ValueError(
+            f"{type(model).__name__} does not say which noise level a point has; give "
+            "clock=NoiseLevelEstimator().fit(X)."
+        )
+    if clock != "schedule" and own is not None:
+        return model, x, Clock(own, model.sigma_range)
+    deterministic = not sampler.stochastic or getattr(sampler, "eta", 1) == 0
+    if deterministic and model.blind_target == "noise":
+        warnings.warn(
+            "a model that is not told the noise level and predicts noise leaves noise behind where "
+            "the sampler draws none and goes by the schedule; give the sampler "
+            "clock=NoiseLevelEstimator().fit(X), or take sampler='ddpm' or the target 'data'.",
+            stacklevel=3,
+        )
+    return model, x, None

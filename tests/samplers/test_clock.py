@@ -1,0 +1,140 @@
+"""Clocks: what a blind model leaves behind on the schedule's, and not on an estimated one."""
+
+import math
+
+import numpy as np
+import pytest
+
+from skdiffusion import BlindScore, NoiseLevelEstimator
+from skdiffusion.models import BlindModel, GaussianModel
+from skdiffusion.samplers import SAMPLERS, DDPMSampler, EulerSampler, check_sampler, run_sampler
+from skdiffusion.schedules import FlowMatchingSchedule
+
+D = 16
+LEVELS = [*np.geomspace(50.0, 0.01, 30), 0.0]
+LENGTH = math.sqrt(2) * math.exp(math.lgamma(D / 2) - math.lgamma((D - 1) / 2))
+rng = np.random.default_rng(0)
+
+
+def noise_of_a_point(u):
+    """E[eps | u] for data at zero and b uniform on the half-line: of constant length."""
+    return LENGTH * u / np.linalg.norm(u, axis=1, keepdims=True)
+
+
+def quiet(x):
+    return np.linalg.norm(x, axis=1) / math.sqrt(x.shape[1])
+
+
+def blind(target):
+    """The perfect blind model of data at zero on the straight path."""
+    fields = {"noise": noise_of_a_point, "velocity": noise_of_a_point, "data": np.zeros_like}
+    fields["equilibrium"] = lambda u: u
+    return BlindModel(fields[target], D, FlowMatchingSchedule(), target, noise_level=quiet)
+
+
+class Exactly:
+    """A clock that knows: the data are a point at zero."""
+
+    def predict_noise_level(self, x):
+        return quiet(x)
+
+
+@pytest.mark.parametrize("target", ["noise", "velocity", "data"])
+def test_an_estimated_clock_leaves_no_noise_behind(target):
+    model = blind(target)
+    x = LEVELS[0] * rng.standard_normal((40, D))
+    by = {
+        clock: np.linalg.norm(run_sampler(EulerSampler(clock=clock), model, x, LEVELS), axis=1)
+        for clock in ("schedule", "estimated")
+    }
+    # each step removes its share of what is there: the last level, and 1/4K of the one before
+    assert by["estimated"].max() < 0.05
+    if target != "data":  # a point that is 1/sqrt(2D) quieter than its level keeps the difference
+        assert np.mean(by["schedule"]) > 3 * np.mean(by["estimated"])
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"flow", "mala", "dmcmc"}))
+def test_every_sampler_goes_by_a_clock(name):
+    sampler = check_sampler(name).set_params(clock=Exactly())
+    x = LEVELS[0] * rng.standard_normal((10, D))
+    found = run_sampler(sampler, blind("noise"), x, LEVELS, random_state=0)
+    assert np.abs(found).max() < 1.0 and np.isfinite(found).all()
+
+
+def test_without_a_clock_the_model_is_never_told_a_level():
+    pulls = []
+
+    def field(u):
+        pulls.append(u.copy())
+        return np.zeros_like(u)
+
+    model = BlindModel(field, D, FlowMatchingSchedule(), "data")
+    x = LEVELS[0] * rng.standard_normal((5, D))
+    found = run_sampler(EulerSampler(clock=None), model, x, LEVELS)
+    assert np.array_equal(found, np.zeros_like(x))
+    # it starts where the path does, at unit scale, and each step keeps the share s'/s
+    np.testing.assert_allclose(pulls[0], x / 51, rtol=1e-12)
+    np.testing.assert_allclose(pulls[-1], x / 51 * LEVELS[-2] / LEVELS[0], rtol=1e-9)
+
+
+def test_without_a_clock_noise_is_that_of_the_residual():
+    x = LEVELS[0] * rng.standard_normal((20, D))
+    model = blind("data")
+    found = run_sampler(DDPMSampler(clock=None), model, x, LEVELS, random_state=0)
+    assert np.abs(found).max() < 0.05
+
+
+def test_equilibrium_and_data_are_one_descent():
+    x = LEVELS[0] * rng.standard_normal((5, D))
+    one, other = (
+        run_sampler(EulerSampler(clock=None), blind(target), x, LEVELS)
+        for target in ("data", "equilibrium")
+    )
+    np.testing.assert_allclose(one, other, atol=1e-10)
+
+
+def test_models_that_are_told_the_level_keep_the_schedule():
+    model = GaussianModel(np.zeros(3), 1.0)
+    x = LEVELS[0] * rng.standard_normal((5, 3))
+    one, other = (
+        run_sampler(EulerSampler(clock=clock), model, x, LEVELS) for clock in ("auto", "schedule")
+    )
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "clock, message",
+    [
+        ("estimated", "does not say which noise level"),
+        (None, "needs a blind model that predicts 'data'"),
+        ("sundial", "clock must be"),
+    ],
+)
+def test_impossible_clocks_are_refused(clock, message):
+    model = GaussianModel(np.zeros(3), 1.0)
+    with pytest.raises(ValueError, match=message):
+        run_sampler(EulerSampler(clock=clock), model, np.ones((2, 3)), [1.0, 0.0])
+
+
+def test_blind_noise_on_the_schedules_clock_is_warned_of():
+    model, x = blind("noise"), np.ones((2, D))
+    with pytest.warns(UserWarning, match="leaves noise behind"):
+        run_sampler(EulerSampler(clock="schedule"), model, x, [1.0, 0.0])
+
+
+def test_a_learned_clock():
+    from sklearn.neighbors import KNeighborsRegressor
+
+    X = np.hstack([rng.standard_normal((200, 2)), np.zeros((200, D))])
+    est = BlindScore(
+        KNeighborsRegressor(20),
+        target="noise",
+        level_estimator=NoiseLevelEstimator(n_noise=50),
+        n_noise=50,
+        random_state=0,
+    ).fit(X)
+    away = {}
+    for clock in ("auto", est.level_estimator_):
+        samples = est.sample(50, sampler=EulerSampler(clock=clock), n_steps=40, random_state=0)
+        away[str(clock)] = np.linalg.norm(samples[:, 2:], axis=1).mean()
+    assert len(set(away.values())) == 1  # its own clock is the default
