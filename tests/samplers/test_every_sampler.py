@@ -43,7 +43,7 @@ def test_it_is_an_object_like_scikit_learns(name):
 def test_its_documentation_names_its_parameters_and_its_source(name):
     cls = SAMPLERS[name]
     documented = inspect.getdoc(cls)
-    for parameter in set(cls().get_params(deep=False)) - {"teleport"}:
+    for parameter in set(cls().get_params(deep=False)) - {"teleport", "clock"}:
         assert re.search(rf"^.*\b{parameter}\b.* : ", documented, re.M), parameter
     if name not in ("rk4", "flow"):  # the classical rule, and the model's own flow
         assert re.search(r"\b(19|20)\d\d\b", documented), "no reference"
