@@ -34,6 +34,10 @@ MAX_VALIDATION = 1000
 BOUND_EVALUATIONS = 60_000
 """Rows that the network denoises for one validation bound, roughly."""
 N_ROUNDS = 50
+FEW_ROWS, FEW_PER_COLUMN = 1000, 50
+"""Below both so many rows and so many per column, a perceptron soon knows the rows by heart;"""
+DROPOUT = 0.4
+"""it then leaves out this share of its units while training."""
 SMALL_STEP = 256 * 512**2
 """Multiplications in a layer up to which a second thread brings nothing."""
 NOT_OF_THE_RUN = ("checkpoint", "verbose", "callbacks", "device")
@@ -52,8 +56,13 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         found = _survey(est, X, order, weights, seed)
         preconditioner = _preconditioner(est, found)
     device = _device(est.device)
-    net = est.net_ if goes_on and hasattr(est, "net_") else _net(est, found, labels, device)
     rows = RowStream(X, order, found.coordinates, codes, weights, seed, device)
+    if goes_on and hasattr(est, "net_"):
+        net = est.net_
+    else:
+        few = rows.length < min(FEW_ROWS, FEW_PER_COLUMN * len(found.variances))
+        # a first batch does not say how many rows will come
+        net = _net(est, found, labels, device, few and not partial)
     net.batch_size, n_steps = _budget(est, rows.length, len(found.variances), partial)
     net.steady = partial
     if checkpoint is not None:
@@ -197,7 +206,7 @@ def _shape(est):
     return est._nested.get("module__input_shape", est.input_shape)
 
 
-def _net(est, found, labels, device):
+def _net(est, found, labels, device, few):
     d = len(found.variances)
     n_conditions = 0 if labels is None else labels.n_conditions
     if est.net is None:
@@ -205,6 +214,9 @@ def _net(est, found, labels, device):
         params.update(est._nested)
         if est.module == "mlp":
             params.setdefault("module__width", _width(d))
+            # the penalty on asymmetry compares two passes, which must drop the same units
+            if few and isinstance(est.conservative, bool):
+                params.setdefault("module__dropout", DROPOUT)
     else:
         params = dict(est.net.get_params(deep=False))
         for name in ("criterion", "train_split", "verbose", "device", "compile", "steady", "amp"):

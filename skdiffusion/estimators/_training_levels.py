@@ -5,9 +5,10 @@ bound on the log-likelihood that error counts per unit of :math:`u = \log\sigma`
 
 .. math:: \ell(\sigma) = \frac1d \sum_k \frac{\lambda_k}{\lambda_k + \sigma^2},
 
-so levels are drawn with density :math:`\ell` in :math:`u` and errors count as shares of the
-linear one: the product is the likelihood's own weight. One row in ten goes to levels uniform in
-:math:`u`. A schedule that is named says itself which levels it visits.
+so a quarter of the levels is drawn with density :math:`\ell` in :math:`u`, where errors that count
+as shares of the linear one weigh as in the likelihood. The others are log-normal (Karras et al.
+2022): there structure forms, and samples are decided. A schedule that is named says itself which
+levels it visits.
 
 The levels of a batch are stratified: one per equal share of the law.
 """

@@ -242,6 +242,17 @@ def test_history_and_early_stopping(moons):
     assert patient.n_steps_ < 400 * 1080 / 256
 
 
+def test_few_rows_are_not_learned_by_heart(rng):
+    quick = dict(max_epochs=1, module__width=8, random_state=0)
+    X = rng.normal(size=(200, 5))
+    assert NeuralScore(**quick).fit(X).module_.dropout.p > 0
+    assert NeuralScore(**quick).fit(X[:, :2]).module_.dropout is None  # a hundred per column
+    assert NeuralScore(module__dropout=0.0, **quick).fit(X).module_.dropout is None
+    # the penalty compares two passes; a first batch does not say how many rows will come
+    assert NeuralScore(conservative=0.1, **quick).fit(X).module_.dropout is None
+    assert NeuralScore(**quick).partial_fit(X).module_.dropout is None
+
+
 def test_partial_fit_goes_on(moons):
     est = NeuralScore(**{**QUICK, "max_epochs": 1})
     est.partial_fit(moons)
