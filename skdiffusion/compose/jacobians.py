@@ -36,6 +36,7 @@ from sklearn.preprocessing import (
     OneHotEncoder,
     OrdinalEncoder,
     PowerTransformer,
+    QuantileTransformer,
     RobustScaler,
     StandardScaler,
 )
@@ -44,6 +45,10 @@ from skdiffusion.compose.columns import blocks_of
 from skdiffusion.compose.table import columns_of, with_names_of
 
 __all__ = ["log_abs_det_jacobian", "numerical_log_det", "scaled_by_differences"]
+
+
+CUT = 1e-7
+"""Share of either tail that a QuantileTransformer to normal columns cuts off."""
 
 
 def log_abs_det_jacobian(transformer: Any, X: Any) -> np.ndarray:
@@ -190,6 +195,30 @@ def _log_spread(transformer, powers):
         ]
     )
     return np.log(np.abs(raw[1] - raw[0])).sum()
+
+
+@_log_det.register(QuantileTransformer)
+def _(transformer, X):
+    """The slope of a distribution function that is linear between quantiles, flat beyond them."""
+    X, shares = np.asarray(X, dtype=np.float64), transformer.references_
+    log_det = np.zeros(len(X))
+    for j, (x, knots) in enumerate(zip(X.T, transformer.quantiles_.T, strict=True)):
+        widths = np.diff(knots)
+        if not (widths > 0).all():
+            raise ValueError(
+                f"QuantileTransformer finds equal quantiles in column {j}: values that come again "
+                "and again have no density. Take fewer n_quantiles, or another step."
+            )
+        segment = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(widths) - 1)
+        log_slope = np.log(np.diff(shares)[segment] / widths[segment])
+        if transformer.output_distribution == "normal":
+            share = np.interp(x, knots, shares)
+            log_slope -= stats.norm.logpdf(stats.norm.ppf(share))
+            # the transformer cuts its tails off
+            x = np.where((share < CUT) | (share > 1 - CUT), np.nan, x)
+        inside = (x >= knots[0]) & (x <= knots[-1])
+        log_det += np.where(inside, log_slope, -np.inf)
+    return log_det
 
 
 @_log_det.register(FastICA)

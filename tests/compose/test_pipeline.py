@@ -163,6 +163,29 @@ class Unknown(TransformerMixin, BaseEstimator):
         return self.ica_.inverse_transform(X)
 
 
+@pytest.mark.parametrize("distribution", ["uniform", "normal"])
+def test_quantiles_have_the_slope_of_their_segment(distribution, rng):
+    X = rng.gamma(2.0, size=(400, 3))
+    transformer = QuantileTransformer(n_quantiles=20, output_distribution=distribution).fit(X)
+    low, high = np.quantile(X, [0.06, 0.94], axis=0)
+    inside = X[((low < X) & (high > X)).all(axis=1)]
+    # differences across a knot see two slopes: away from them they see one
+    knots = transformer.quantiles_
+    near = np.abs(inside[:, None] - knots).min(axis=1).min(axis=1)
+    inside = inside[near > 1e-3]
+    assert len(inside) > 100
+    np.testing.assert_allclose(
+        log_abs_det_jacobian(transformer, inside), numerical_log_det(transformer, inside), atol=1e-6
+    )
+    beyond = inside[:1].copy()
+    beyond[0, 2] = 1e3
+    assert log_abs_det_jacobian(transformer, beyond)[0] == -np.inf
+    # a column of few values has no density, however large the slope at one of them looks
+    X[:, 1] = np.round(X[:, 1])
+    with pytest.raises(ValueError, match="equal quantiles in column 1"):
+        log_abs_det_jacobian(QuantileTransformer(n_quantiles=20).fit(X), X)
+
+
 def test_independent_components_are_a_linear_map():
     ica = FastICA(random_state=0, whiten="unit-variance")
     units = np.array([1e-6, 1.0, 1e3, 1e7])
@@ -249,8 +272,9 @@ def test_grid_over_steps_and_parameters_in_two_processes():
 
 
 def test_quantiles_have_no_density_outside_the_rows_they_know():
-    pipeline = make_density_pipeline(QuantileTransformer(n_quantiles=50), GaussianScore())
-    assert pipeline.fit(IRIS).score_samples(IRIS.max(0, keepdims=True) + 1) == -np.inf
+    X = np.random.default_rng(0).gamma(2.0, size=(200, 3))
+    pipeline = make_density_pipeline(QuantileTransformer(n_quantiles=50), GaussianScore()).fit(X)
+    assert pipeline.score_samples(X.max(0, keepdims=True) + 1) == -np.inf
 
 
 def test_densities_of_scikit_learn():
