@@ -120,7 +120,8 @@ def test_closed_forms_are_what_differences_find(transformer, rng):
     X = rng.uniform(0.05, 0.95, (60, 3))
     transformer = transformer.fit(np.vstack([X, X * 0.9, X * 1.05]))
     differences = numerical_log_det(transformer, X)
-    # central differences: a relative error of about 1e-10 per column
+    # extrapolated differences: a relative error of about 1e-12 per column where a map is smooth
+    # at that scale, of 1e-10 where it is not
     np.testing.assert_allclose(log_abs_det_jacobian(transformer, X), differences, atol=1e-7)
 
 
@@ -172,7 +173,7 @@ def test_quantiles_have_the_slope_of_their_segment(distribution, rng):
     # differences across a knot see two slopes: away from them they see one
     knots = transformer.quantiles_
     near = np.abs(inside[:, None] - knots).min(axis=1).min(axis=1)
-    inside = inside[near > 1e-3]
+    inside = inside[near > 5e-3]
     assert len(inside) > 100
     np.testing.assert_allclose(
         log_abs_det_jacobian(transformer, inside), numerical_log_det(transformer, inside), atol=1e-6
@@ -201,7 +202,7 @@ def test_what_is_unknown_is_differentiated_at_the_scale_of_the_columns():
     pipeline = make_density_pipeline(Unknown(), GaussianScore(reg_covar=0.0)).fit(IRIS * units)
     direct = GaussianScore(reg_covar=0.0).fit(IRIS * units)
     np.testing.assert_allclose(
-        pipeline.score_samples(IRIS * units), direct.score_samples(IRIS * units), atol=1e-7
+        pipeline.score_samples(IRIS * units), direct.score_samples(IRIS * units), atol=1e-8
     )
     alone = pipeline.score_samples(IRIS[:1] * units)
     np.testing.assert_allclose(alone, pipeline.score_samples(IRIS * units)[:1], atol=1e-9)
