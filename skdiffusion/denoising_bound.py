@@ -31,12 +31,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn
 from sklearn.utils import gen_batches
 
 from skdiffusion.flow import under_noise_of
 from skdiffusion.noising import noise_range
 from skdiffusion.utils.arrays import to_numpy
+from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator, normal_by_row
 from skdiffusion.utils.validation import check_count
 
@@ -137,8 +137,7 @@ def denoising_bound(
     curve = _Curve(model, far_field, sigma_min, sigma_max)
     n, d = x.shape
     bound, variance = np.empty(n), np.empty(n)
-    limit = sklearn.get_config()["working_memory"] * 2**20 / (8 * 16 * n_noise * d)
-    for rows in gen_batches(n, max(int(limit), 1)):
+    for rows in gen_batches(n, rows_in_memory(16 * n_noise * d)):
         labels = None if y is None else np.asarray(y)[rows]
         bound[rows], variance[rows] = curve.integral(x[rows], labels, n_noise, seed)
     return DenoisingBound(bound, np.sqrt(variance))

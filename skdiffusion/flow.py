@@ -22,12 +22,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn
 from sklearn.utils import gen_batches
 
 from skdiffusion.models import AffineModel, GaussianModel
 from skdiffusion.utils.arrays import as_points, is_torch, like, namespace
 from skdiffusion.utils.dormand_prince import dormand_prince
+from skdiffusion.utils.memory import rows_in_memory
 
 __all__ = ["Motion", "decode", "encode", "follow", "isotropic_view", "under_noise_of"]
 
@@ -279,5 +279,4 @@ def chunks(x: Any, more: int):
     """Slices of rows whose stages, ``d + more`` numbers each, fit the working memory."""
     n, d = x.shape
     # seven slopes and some sums; the halves of all depths hold rows that get fewer and fewer
-    size = sklearn.get_config()["working_memory"] * 2**20 / (8 * 32 * (d + more))
-    return gen_batches(n, max(int(size), 1))
+    return gen_batches(n, rows_in_memory(32 * (d + more)))

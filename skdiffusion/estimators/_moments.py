@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
-__all__ = ["DiagonalMoments", "FactorMoments", "FullMoments"]
+__all__ = ["DiagonalMoments", "FactorMoments", "FullMoments", "oas_share", "shrunk"]
 
 FEW_PRODUCTS = 1_000_000
 """Products ``n d^2`` up to which sums are taken in extended precision: where rows are fewer than
@@ -119,18 +119,24 @@ class FullMoments(_Moments):
         norm = float(np.sum(covariance**2))
         distance = (norm - np.trace(covariance) ** 2 / d) / d
         noise = (self.quartic / self.weight - norm) / (d * self.weight)
-        return _shrunk(covariance, min(noise, distance) / distance if distance > 0 else 0.0)
+        return shrunk(covariance, min(noise, distance) / distance if distance > 0 else 0.0)
 
     def oas(self) -> np.ndarray:
         """Covariance shrunk under normality (Chen et al. 2010, as amended by scikit-learn)."""
         covariance = self.covariance()
-        d = len(covariance)
-        alpha, mu = float(np.mean(covariance**2)), np.trace(covariance) / d
-        distance = (self.weight + 1) * (alpha - mu**2 / d)
-        return _shrunk(covariance, min((alpha + mu**2) / distance, 1.0) if distance > 0 else 1.0)
+        return shrunk(covariance, oas_share(covariance, self.weight))
 
 
-def _shrunk(covariance, shrinkage):
+def oas_share(covariance: np.ndarray, weight: float) -> float:
+    """Share of a multiple of the identity that is best for normal rows (Chen et al. 2010)."""
+    d = len(covariance)
+    alpha, mu = float(np.mean(covariance**2)), np.trace(covariance) / d
+    distance = (weight + 1) * (alpha - mu**2 / d)
+    return min((alpha + mu**2) / distance, 1.0) if distance > 0 else 1.0
+
+
+def shrunk(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
+    """Covariance moved by a share towards a multiple of the identity."""
     d = len(covariance)
     target = np.trace(covariance) / d
     return (1 - shrinkage) * covariance + shrinkage * target * np.eye(d)

@@ -14,7 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from skdiffusion.estimators._moments import DiagonalMoments, FactorMoments, FullMoments
+from skdiffusion.estimators._moments import (
+    DiagonalMoments,
+    FactorMoments,
+    FullMoments,
+    oas_share,
+)
 from skdiffusion.estimators._training_rows import Coordinates, read_rows
 from skdiffusion.models import AffineModel, GaussianModel, SpectralCovariance
 from skdiffusion.noising import noise_range
@@ -176,8 +181,6 @@ def _covariance(moments: DiagonalMoments | FullMoments, scale):
     # towards independent columns, as much as is best for normal rows (Chen et al. 2010)
     unit = np.broadcast_to(scale, d)
     seen = covariance / np.outer(unit, unit)
-    alpha, mean = float(np.mean(seen**2)), np.trace(seen) / d
-    distance = (moments.weight + 1) * (alpha - mean**2 / d)
-    share = min((alpha + mean**2) / distance, 1.0) if distance > 0 else 1.0
+    share, mean = oas_share(seen, moments.weight), np.trace(seen) / d
     variances = np.where(covariance.diagonal() > 0, mean * unit**2, 0.0)
     return (1 - share) * covariance + share * np.diag(variances)

@@ -23,10 +23,10 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-import sklearn
 from sklearn.utils import gen_batches
 
 from skdiffusion.models.random_features import RandomFeatures
+from skdiffusion.utils.memory import rows_in_memory
 
 __all__ = ["NormalEquations", "Spectrum"]
 
@@ -134,5 +134,4 @@ def _at_level(features, rows, weights, level):
 
 def _chunks(rows, size):
     """Rows whose features, some eight arrays of them, fit the working memory."""
-    budget = sklearn.get_config()["working_memory"] * 2**20 / (8 * 8 * size)
-    return gen_batches(len(rows), max(int(budget), 1))
+    return gen_batches(len(rows), rows_in_memory(8 * size))

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import sklearn
 from joblib import Parallel, delayed
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import gen_batches, gen_even_slices
@@ -23,6 +22,7 @@ from skdiffusion.geometry._neighbourhood_statistics import (
     WholeStatistics,
     summarise,
 )
+from skdiffusion.utils.memory import rows_in_memory
 
 __all__ = ["NeighbourDimension"]
 
@@ -86,9 +86,8 @@ class NeighbourDimension:
         return np.concatenate([self._answer(part)[0] for part in self._parts(index)])
 
     def _parts(self, index):
-        size = sum(part[0].size for part in self.statistics) * 8 * index.shape[1]
-        memory = sklearn.get_config()["working_memory"] * 2**20
-        return [index[batch] for batch in gen_batches(len(index), max(int(memory / size), 1))]
+        numbers = sum(part[0].size for part in self.statistics) * index.shape[1]
+        return [index[batch] for batch in gen_batches(len(index), rows_in_memory(numbers))]
 
     def tangents(self, points: np.ndarray, n_components: int) -> np.ndarray:
         """Principal axes of the neighbours of each point, ``(n, d, n_components)``."""

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import sklearn
 from joblib import Parallel, delayed
 from sklearn.utils import gen_batches
 
@@ -27,6 +26,7 @@ from skdiffusion.geometry._dimension_methods import (
 from skdiffusion.geometry._flow_jacobian import flow_spectrum
 from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import EmpiricalModel
+from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import row_keys
 
 __all__ = ["METHODS", "ScoreDimension", "level_grid"]
@@ -123,8 +123,7 @@ class ScoreDimension:
             "spectrum": 4 * d * d,
             "flow_jacobian": 12 * d * d,
         }.get(self.method, 64 * d)
-        memory = sklearn.get_config()["working_memory"] * 2**20
-        return int(np.clip(memory / (8 * numbers), 1, 1024))
+        return min(rows_in_memory(numbers), 1024)
 
     def _values(self, rows, levels):
         model = self._model_for(rows)

@@ -18,9 +18,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn
 
 from skdiffusion.models import EmpiricalModel, denoise_and_jacobian, jvp, vjp
+from skdiffusion.utils.memory import rows_in_memory
 
 __all__ = ["ROUTES", "Frames", "TangentSpaces"]
 
@@ -91,7 +91,7 @@ class TangentSpaces:
             "gram": 3 * len(getattr(self.model, "points", ())) + 6 * LOCAL_UP_TO * d,
             "lanczos": 3 * MAX_BLOCKS * (k + EXTRA) * d,
         }[self.route]
-        return max(int(sklearn.get_config()["working_memory"] * 2**20 / (8 * floats)), 1)
+        return rows_in_memory(floats)
 
     def move(self, points: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Points after a step: in a Euclidean space their sum."""

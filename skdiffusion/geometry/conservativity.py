@@ -26,18 +26,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.frozen import FrozenEstimator
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators.base import check_rows, check_weights
 from skdiffusion.geometry._families import Kernel, Polynomial, RandomFeatures, Units
+from skdiffusion.geometry._given import fitted_model
 from skdiffusion.geometry._potential import Potential, ProjectedModel
 from skdiffusion.geometry._problem import Problem, conservative_fraction, simplest_of_the_best
 from skdiffusion.geometry._projection import ALPHAS, cross_validate
-from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel, as_score_model
+from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel
 from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.random import as_generator, normal_by_row
@@ -559,12 +559,7 @@ def _score_model(estimator, X, weights):
         from skdiffusion.estimators.empirical import EmpiricalScore
 
         estimator = EmpiricalScore()
-    if not isinstance(estimator, (BaseScoreModel, FrozenEstimator)):
-        estimator = clone(estimator)
-        if weights is not None and not has_fit_parameter(estimator, "sample_weight"):
-            raise ValueError(f"{type(estimator).__name__} takes no sample_weight.")
-        estimator.fit(X, **({} if weights is None else {"sample_weight": weights}))
-    model = as_score_model(estimator)
+    model, _ = fitted_model(estimator, X, weights)
     if model.n_features != X.shape[1]:
         raise ValueError(f"the score model has {model.n_features} features, X has {X.shape[1]}.")
     return model

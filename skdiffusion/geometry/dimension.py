@@ -17,14 +17,15 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skdiffusion.geometry._given import check_columns, fitted_model
 from skdiffusion.geometry._neighbour_dimension import NeighbourDimension
 from skdiffusion.geometry._neighbourhood_statistics import Neighbours, typical_variances
 from skdiffusion.geometry._plateaus import DimensionCurve, find_plateaus
 from skdiffusion.geometry._score_dimension import METHODS, ScoreDimension, level_grid
-from skdiffusion.models import BaseScoreModel, EmpiricalModel, GaussianModel, as_score_model
+from skdiffusion.models import EmpiricalModel, GaussianModel
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
@@ -256,15 +257,9 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         if given is None:
             kept = _some(np.arange(len(rows)), MOST_ROWS if method == "neighbours" else np.inf, rng)
             self.model_ = EmpiricalModel(rows[kept], counts[kept])
-        elif isinstance(given, BaseScoreModel):
-            self.model_ = given
         else:
-            fitted = clone(given).fit(X, None)  # a frozen one insists on a second argument
-            self.model_ = as_score_model(fitted)
-        if self.model_.n_features != X.shape[1]:
-            raise ValueError(
-                f"the score model has {self.model_.n_features} columns, but X has {X.shape[1]}."
-            )
+            self.model_, fitted = fitted_model(given, X)
+        check_columns(self.model_, X)
         if self.conservative_projection:
             self._given, self.model_ = self.model_, self._projected(X, rng)
         width = max(float(np.sqrt(variances.sum())), np.finfo(float).tiny)

@@ -18,13 +18,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import sklearn
 from scipy.optimize import minimize_scalar
 
 from skdiffusion.estimators._bandwidth import merge_rows
 from skdiffusion.geometry._neighbours import neighbour_distance
 from skdiffusion.geometry._tangent_spaces import Frames
 from skdiffusion.models import EmpiricalModel, denoise_and_jacobian
+from skdiffusion.utils.memory import rows_in_memory
 
 __all__ = ["Sphere", "SphericalSpaces"]
 
@@ -51,7 +51,7 @@ class SphericalSpaces:
     def rows_per_block(self, k: int) -> int:
         """Rows whose frames fit the working memory."""
         floats = 8 * self.model.n_features**2
-        return max(int(sklearn.get_config()["working_memory"] * 2**20 / (8 * floats)), 1)
+        return rows_in_memory(floats)
 
     def move(self, points: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Points after a step in the tangent plane, back on the sphere."""

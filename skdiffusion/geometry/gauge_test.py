@@ -18,10 +18,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn
 from sklearn.utils import check_array, gen_batches
 
 from skdiffusion.geometry._families import RandomFeatures, Units
+from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number
 
@@ -95,8 +95,7 @@ def kernel_gauge_test(
     signs = np.where(rng.random((n, n_bootstrap)) < 0.5, -1.0, 1.0)
     signs = np.concatenate([np.ones((n, 1)), signs], axis=1)
     sums = np.zeros(n_bootstrap + 1)
-    size = sklearn.get_config()["working_memory"] * 2**20 / (8 * (6 * n + n_bootstrap))
-    for rows in gen_batches(n, max(int(size), 1)):
+    for rows in gen_batches(n, rows_in_memory(6 * n + n_bootstrap)):
         pairs = _discrepancies(X[rows], R[rows], X, R, squared)
         pairs[np.arange(len(pairs)), np.arange(n)[rows]] = 0.0
         sums += ((pairs @ signs) * signs[rows]).sum(axis=0)

@@ -29,14 +29,15 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import polygamma
-from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin, clone
+from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import EmpiricalScore
 from skdiffusion.estimators.base import check_rows
+from skdiffusion.geometry._given import check_columns, fitted_model
 from skdiffusion.geometry.noise_posterior import NoisePath, NoisePosterior
 from skdiffusion.geometry.noise_prior import check_prior
-from skdiffusion.models import AffineModel, BaseScoreModel, BlindModel, as_score_model
+from skdiffusion.models import AffineModel, BlindModel
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import check_target, target_coefficients, target_gains
 from skdiffusion.utils.validation import check_count
@@ -186,12 +187,8 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
 
     def _fitted_model(self, X):
         given = EmpiricalScore() if self.score_estimator is None else self.score_estimator
-        if not isinstance(given, BaseScoreModel):
-            given = as_score_model(clone(given).fit(X, None))  # a frozen one insists on two
-        if given.n_features != X.shape[1]:
-            raise ValueError(
-                f"the score model has {given.n_features} columns, but X has {X.shape[1]}."
-            )
+        given, _ = fitted_model(given, X)
+        check_columns(given, X)
         if not given.has_log_prob:
             raise ValueError(
                 f"{type(given).__name__} does not know its density in closed form, which the "

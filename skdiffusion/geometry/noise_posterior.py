@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import sklearn
 from scipy.special import logsumexp
+from sklearn.utils import gen_batches
 
 from skdiffusion.geometry.noise_prior import NoisePrior, path_coefficients
 from skdiffusion.schedules import NoiseSchedule
+from skdiffusion.utils.memory import rows_in_memory
 
 __all__ = ["NoisePath", "NoisePosterior"]
 
@@ -329,6 +330,4 @@ def _padded(table, width, value):
 
 def _blocks(n, numbers_per_row):
     """Slices of rows whose nodes fit the working memory."""
-    limit = sklearn.get_config()["working_memory"] * 2**20 / (8 * 8 * numbers_per_row)
-    size = max(int(limit), 1)
-    return [slice(start, start + size) for start in range(0, n, size)]
+    return gen_batches(n, rows_in_memory(8 * numbers_per_row))

@@ -16,10 +16,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import sklearn
 from sklearn.utils import gen_batches
 
 from skdiffusion.metrics._frame import in_one_frame
+from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number
 
@@ -75,8 +75,7 @@ def sliced_wasserstein(
     X, Y = in_one_frame(real, generated, standardize=standardize, least=1)
     directions = _orthonormal_directions(X.shape[1], n_projections, as_generator(random_state))
     x_rows, y_rows, masses = _coupling(len(X), len(Y))
-    row_bytes = 8 * (len(X) + len(Y) + 3 * len(masses))
-    size = max(int(sklearn.get_config()["working_memory"] * 2**20 / row_bytes), 1)
+    size = rows_in_memory(len(X) + len(Y) + 3 * len(masses))
     total = 0.0
     for batch in gen_batches(len(directions), size):
         x = np.sort(X @ directions[batch].T, axis=0)[x_rows]

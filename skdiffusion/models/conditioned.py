@@ -21,13 +21,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import sklearn
 from scipy.special import log_ndtr
 from sklearn.utils import gen_batches
 
 from skdiffusion.models.jacobian import jacobian
 from skdiffusion.models.wrapper import Wrapper
 from skdiffusion.utils.arrays import like, namespace, to_numpy
+from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["ConditionedModel", "KnownColumnsModel", "truncated_normal"]
@@ -105,8 +105,7 @@ class ConditionedModel(Wrapper):
         return self._models[0]
 
     def _denoise(self, x, sigma, y=None):
-        limit = sklearn.get_config()["working_memory"] * 2**20
-        size = max(int(limit / (8 * MATRICES * self.n_features**2)), 1)
+        size = rows_in_memory(MATRICES * self.n_features**2)
         if len(x) <= size:
             return self._denoise_block(x, sigma, y)
         parts = [

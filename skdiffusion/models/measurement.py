@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn
 from sklearn.utils import gen_batches
 
 from skdiffusion.models.affine import AffineModel
 from skdiffusion.models.empirical import EmpiricalModel
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.mixture import MixtureModel
+from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_number
 
@@ -223,8 +223,7 @@ class _Kernels:
         targets = measured.values @ whiten.T
         log_weights = self.log_weights - 0.5 * (white**2).sum(1)
         centres, choices = np.empty((n, d)), np.empty((n_draws, n), dtype=int)
-        size = int(sklearn.get_config()["working_memory"] * 2**20 / (24 * len(white)))
-        for batch in gen_batches(n, max(size, 1)):
+        for batch in gen_batches(n, rows_in_memory(3 * len(white))):
             gamma = _softmax(targets[batch] @ white.T + log_weights)
             centres[batch] = gamma @ self.points
             choices[:, batch] = _choices(gamma, n_draws, rng)

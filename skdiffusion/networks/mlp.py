@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from skdiffusion.networks.embedding import Features
+from skdiffusion.networks.initial import initialise
 
 __all__ = ["ResidualMLP"]
 
@@ -50,11 +51,7 @@ class ResidualMLP(nn.Module):
         self.outward = nn.ModuleList(nn.Linear(width, width) for _ in range(n_blocks))
         self.last = nn.Linear(width, n_features)
         self.dropout = nn.Dropout(dropout) if dropout else None
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.last.weight)
+        initialise(self, self.last)
 
     def forward(self, x, noise, condition=None):
         """Rows like ``x``, from ``x``, noise ``(n,)`` and condition ``(n, n_conditions)``."""

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from skdiffusion.networks.embedding import Embedding
 from skdiffusion.networks.images import check_input_shape
+from skdiffusion.networks.initial import initialise
 from skdiffusion.utils.validation import check_count
 
 __all__ = ["DiT"]
@@ -90,13 +91,7 @@ class DiT(nn.Module):
         )
         self.modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, n_inputs)
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        for layer in (self.last, self.modulation, *(block.modulation for block in self.blocks)):
-            nn.init.zeros_(layer.weight)
+        initialise(self, self.last, self.modulation, *(block.modulation for block in self.blocks))
 
     def forward(self, x, noise, condition=None):
         """Rows like ``x`` from rows, noise ``(n,)`` and condition ``(n, n_conditions)``."""

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from skdiffusion.networks.embedding import Embedding
 from skdiffusion.networks.images import check_input_shape
+from skdiffusion.networks.initial import initialise
 from skdiffusion.utils.validation import check_count
 
 __all__ = ["UNet"]
@@ -96,12 +97,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(blocks(2 * n_out, n_in) for n_in, n_out in reversed(ends))
         self.norm = _norm(width)
         self.last = _convolution(width, channels, periodic)
-        for layer in self.modules():
-            if isinstance(layer, (nn.Linear, nn.Conv2d)):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.last.weight)
+        initialise(self, self.last)
 
     def forward(self, x, noise, condition=None):
         """Rows like ``x`` from rows, noise ``(n,)`` and condition ``(n, n_conditions)``."""

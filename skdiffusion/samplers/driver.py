@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import sklearn
 
 from skdiffusion.samplers.base import (
     BaseSampler,
@@ -28,6 +27,7 @@ from skdiffusion.samplers.base import (
 from skdiffusion.samplers.clock import set_clock
 from skdiffusion.samplers.teleport import plan_jump
 from skdiffusion.utils.arrays import as_points, like, namespace, to_numpy
+from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.row_noise import RowNoise
 from skdiffusion.utils.validation import check_count
@@ -211,8 +211,7 @@ def _of_rows(level, rows, point):
 
 
 def _rows_per_chunk(x):
-    limit = sklearn.get_config()["working_memory"] * 2**20 / (8 * x.shape[1] * ARRAYS_PER_STEP)
-    return max(int(limit), 1)
+    return rows_in_memory(x.shape[1] * ARRAYS_PER_STEP)
 
 
 @contextlib.contextmanager
