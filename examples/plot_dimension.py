@@ -49,7 +49,7 @@ for plateau in scaled.plateaus_:
 # Digits
 # ------
 #
-# Images of 64 pixels. Ones are simpler than eights, and the map shows it.
+# Images of 64 pixels. Zeros vary in most ways, twelve for eight to ten, and the map shows it.
 
 digits, labels = load_digits(return_X_y=True)
 whole = IntrinsicDimensionEstimator(random_state=0).fit(digits)
