@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._condition import column_index
 from skdiffusion.estimators._missing import completed
-from skdiffusion.estimators.base import BaseScoreEstimator, check_rows
+from skdiffusion.estimators.base import BaseScoreEstimator
+from skdiffusion.utils.rows import check_rows
 
 __all__ = ["MixtureAnswers"]
 

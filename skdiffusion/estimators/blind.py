@@ -17,13 +17,14 @@ from sklearn.base import clone
 from sklearn.neural_network import MLPRegressor
 
 from skdiffusion.estimators._moments import FullMoments
-from skdiffusion.estimators.base import BaseScoreEstimator, check_rows
+from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.estimators.noise_level import NoiseLevelEstimator
 from skdiffusion.models import BlindModel, GaussianModel
 from skdiffusion.noising import noise_range
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import check_target, target_coefficients
 from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
 
 __all__ = ["BlindScore"]

@@ -29,8 +29,9 @@ from skdiffusion.estimators._bandwidth import (
     rule_of_thumb,
 )
 from skdiffusion.estimators._moments import DiagonalMoments, FullMoments
-from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
+from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import BarycentricModel, EmpiricalModel, GaussianModel, SpectralCovariance
+from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["EmpiricalScore"]

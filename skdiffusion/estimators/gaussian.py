@@ -24,9 +24,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skdiffusion.estimators._moments import DiagonalMoments, FactorMoments, FullMoments
-from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
+from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import GaussianModel, SpectralCovariance
 from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["GaussianScore"]

@@ -35,9 +35,9 @@ from skdiffusion.estimators._mixture_forms import (
 from skdiffusion.estimators._seeding import distinct_rows
 from skdiffusion.estimators._selection import choose
 from skdiffusion.estimators._stepwise import Stepwise
-from skdiffusion.estimators.base import check_rows, check_weights
 from skdiffusion.models import MixtureModel
 from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["GMMScore"]

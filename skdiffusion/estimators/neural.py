@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
+from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import LabelCode, LabelGuidedModel
 from skdiffusion.parameterizations import check_parameterization
+from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["NeuralScore"]

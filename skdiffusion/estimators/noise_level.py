@@ -18,9 +18,9 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils.validation import check_is_fitted
 
-from skdiffusion.estimators.base import check_rows
 from skdiffusion.noising import noise_range
 from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
 
 __all__ = ["NoiseLevelEstimator"]

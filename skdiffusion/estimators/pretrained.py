@@ -21,16 +21,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._moments import DiagonalMoments
-from skdiffusion.estimators.base import (
-    DEFAULT_STEPS,
-    BaseScoreEstimator,
-    check_rows,
-    check_weights,
-)
+from skdiffusion.estimators.base import DEFAULT_STEPS, BaseScoreEstimator
 from skdiffusion.estimators.gaussian import FULL_UP_TO, GaussianScore
 from skdiffusion.models import GaussianModel, as_score_model
 from skdiffusion.noising import noise_range, perturb
 from skdiffusion.schedules import check_schedule
+from skdiffusion.utils.rows import check_rows, check_weights
 
 __all__ = ["PretrainedScore"]
 

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._moments import FullMoments
 from skdiffusion.estimators._random_moments import NormalEquations
-from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
+from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import AffineModel, EmpiricalModel, GaussianModel
 from skdiffusion.models._feature_maps import FEATURE_MAPS
 from skdiffusion.models.random_features import RandomFeatureModel, RandomFeatures
@@ -33,6 +33,7 @@ from skdiffusion.noising import noise_range
 from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.random import as_generator, normal_by_row
+from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["ErrorDecomposition", "RandomFeatureScore"]

@@ -24,7 +24,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils.validation import has_fit_parameter
 
 from skdiffusion.estimators._moments import FullMoments
-from skdiffusion.estimators.base import BaseScoreEstimator, check_rows, check_weights
+from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.estimators.empirical import EmpiricalScore
 from skdiffusion.estimators.gaussian import GaussianScore
 from skdiffusion.estimators.mixture import GMMScore
@@ -32,6 +32,7 @@ from skdiffusion.models import GaussianModel, as_score_model
 from skdiffusion.models.stacked import StackedModel
 from skdiffusion.noising import noise_range
 from skdiffusion.utils.random import as_generator, normal_by_row, row_keys
+from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count
 
 __all__ = ["StackedScore"]

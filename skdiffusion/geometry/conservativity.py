@@ -31,7 +31,6 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from skdiffusion.estimators.base import check_rows, check_weights
 from skdiffusion.geometry._families import Kernel, Polynomial, RandomFeatures, Units
 from skdiffusion.geometry._given import fitted_model
 from skdiffusion.geometry._potential import Potential, ProjectedModel
@@ -41,6 +40,7 @@ from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel
 from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.random import as_generator, normal_by_row
+from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["ConservativityDecomposer"]

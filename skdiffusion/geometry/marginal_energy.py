@@ -33,13 +33,13 @@ from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import EmpiricalScore
-from skdiffusion.estimators.base import check_rows
 from skdiffusion.geometry._given import check_columns, fitted_model
 from skdiffusion.geometry.noise_posterior import NoisePath, NoisePosterior
 from skdiffusion.geometry.noise_prior import check_prior
 from skdiffusion.models import AffineModel, BlindModel
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import check_target, target_coefficients, target_gains
+from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
 
 __all__ = ["EnergyDecomposition", "MarginalEnergy"]

@@ -26,7 +26,6 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._bandwidth import merge_rows
-from skdiffusion.estimators.base import check_rows, check_weights
 from skdiffusion.geometry._curve import RidgeCurve
 from skdiffusion.geometry._plane import Plane
 from skdiffusion.geometry._ridge_level import level_with_a_gap, ridge_dimension
@@ -35,6 +34,7 @@ from skdiffusion.geometry._scms import Projection, gaps, project, returns
 from skdiffusion.geometry._tangent_spaces import ROUTES
 from skdiffusion.geometry.directional import Sphere
 from skdiffusion.models import EmpiricalModel, as_score_model
+from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["RidgeProjector"]
