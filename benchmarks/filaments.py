@@ -50,7 +50,7 @@ def nearest(points, targets):
 
 
 def residual(ridge, points):
-    spaces = ridge._spaces()
+    spaces = ridge.ridge_.spaces
     frames = spaces(SPHERE.embed(points), 1)
     normal = np.einsum("md,md->m", frames.axes[:, :, 1], frames.shift)
     return np.abs(normal) / spaces.sigma

@@ -44,7 +44,7 @@ class Injected(BaseScoreModel):
         denoised = self.held.denoise(x, sigma)
         if sigma > BELOW:
             return denoised
-        tangent, normal = frame(self.ridge, self.ridge._project(x).points)
+        tangent, normal = frame(self.ridge, self.ridge.ridge_.project(x).points)
         return denoised + self.across * normal + self.along * tangent
 
 

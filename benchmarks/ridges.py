@@ -159,7 +159,7 @@ def many_columns(d, n=1000, m=500, data=None, k=1, h=0.3):
         "n": f"{len(data):,}",
         "k": k,
         "level": f"{ridge.bandwidth_:.3g}",
-        "route": ridge._spaces().route,
+        "route": ridge.ridge_.spaces.route,
         "fit, CPU s": f"{fit:.2f}",
         "queries": len(queries),
         "projection and flags, CPU s": f"{spent:.2f}",
@@ -180,7 +180,7 @@ def memory(d, n, m):
     ridge.transform(data[:100])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ridge = RidgeProjector(bandwidth=0.3).fit(data[:n])
-    spent, found = cpu_seconds(lambda: ridge._project(data[n:]))
+    spent, found = cpu_seconds(lambda: ridge.ridge_.project(data[n:]))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "columns": d,

@@ -11,8 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["level_with_a_gap", "ridge_dimension"]
+from skdiffusion.geometry._ridge import Ridge
 
+__all__ = ["defined_level", "level_with_a_gap", "ridge_dimension"]
+
+REFUSED, ACCEPTED = 0.5, 0.1
+"""Share of rows without a gap at which a level is refused, and of a level that would do."""
 THIN = 0.05
 """Ratio below which a direction counts as having no variance."""
 STEP, STEPS, HALVINGS = 1.5, 17, 4
@@ -59,3 +63,35 @@ def level_with_a_gap(is_defined: Callable[[float], bool], level: float) -> float
             bad, good = (bad, middle) if is_defined(middle) else (middle, good)
         return good
     return None
+
+
+def defined_level(ridge: Ridge, rows: np.ndarray, by_rule: bool) -> Ridge:
+    """The ridge at its level, or where a rule chose one without a gap at one that has a gap.
+
+    Raises
+    ------
+    ValueError
+        If the ridge is undefined at most of the rows; it says which level would do.
+    """
+    lost = ridge.share_without_gap(rows)
+    if lost <= (ACCEPTED if by_rule else REFUSED):
+        return ridge
+    few = rows[::4]
+    level = level_with_a_gap(
+        lambda level: ridge.at(level).share_without_gap(few) <= ACCEPTED, ridge.level
+    )
+    if level is None:
+        raise ValueError(
+            f"the {ridge.k}-dimensional ridge is undefined at {lost:.0%} of the rows, and at any "
+            "other level too: the spectrum is flat, no direction stands out; another "
+            "n_components may do."
+        )
+    if not by_rule:
+        unit = ridge.space.unit
+        raise ValueError(
+            f"at level {ridge.level / unit:.3g} the {ridge.k}-dimensional ridge is numerically "
+            f"undefined at {lost:.0%} of the rows: the variances on both sides of its tangent "
+            f"space are equal to within gap_tol={ridge.gap_tol:g}; level {level / unit:.3g} "
+            "would do."
+        )
+    return ridge.at(level)

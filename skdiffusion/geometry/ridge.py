@@ -20,17 +20,15 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._bandwidth import merge_rows
 from skdiffusion.geometry._curve import RidgeCurve
 from skdiffusion.geometry._plane import Plane
-from skdiffusion.geometry._ridge_level import level_with_a_gap, ridge_dimension
+from skdiffusion.geometry._ridge import Ridge
+from skdiffusion.geometry._ridge_level import defined_level, ridge_dimension
 from skdiffusion.geometry._ridge_results import RidgeDiagnostics, RidgeTrace
-from skdiffusion.geometry._scms import Projection, gaps, project, returns
 from skdiffusion.geometry._tangent_spaces import ROUTES
 from skdiffusion.geometry.directional import Sphere
 from skdiffusion.models import EmpiricalModel, as_score_model
@@ -45,12 +43,8 @@ METRICS = ("euclidean", "haversine")
 SOLVERS = ("newton", "scms")
 PROBES = 256
 """Rows at which a fit looks for the gap, evenly spaced."""
-REFUSED, ACCEPTED = 0.5, 0.1
-"""Share of rows without a gap at which a level is refused, and of a level that would do."""
 SPECTRUM = 20
 """Leading ratios among which ``n_components="auto"`` looks for the largest drop."""
-BLOCK = 16384
-"""Most points on their way at once."""
 
 
 class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -110,6 +104,8 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         The model whose ridge it is.
     score_estimator_ : estimator
         Fitted, if one was given.
+    ridge_ : Ridge
+        The ridge at its level: projections with their tangent frames, at this or other levels.
     training_points_ : ndarray
         The rows, as points of the space of the ridge.
     ratios_ : ndarray
@@ -226,7 +222,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         rows = rows[:: -(-len(rows) // PROBES)]
         self._choose_dimension(rows, n_features)
         self._look_for_a_gap(rows)
-        found = self._project(rows)
+        found = self.ridge_.project(rows)
         self.ratios_ = np.median(found.ratios, axis=0)
         self.n_iter_ = max(int(found.n_iter.max()), 1)
         self._curve = None
@@ -297,50 +293,15 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             return
         most = min(n_features - 1, SPECTRUM)
         # at the level itself a row sees few others, of which some direction always leads
-        ratios = self._ratios(rows, 2 * self._level, most)
-        self.n_components_ = ridge_dimension(ratios[:, : most + 1])
+        wide = self._ridge(most).at(2 * self._level)
+        self.n_components_ = ridge_dimension(wide.ratios(rows)[:, : most + 1])
 
     def _look_for_a_gap(self, rows):
-        """Refuse a level without a gap, or raise it to one with a gap if a rule has chosen it."""
-        found = self._gaps_at(rows, self._level)
-        lost = np.mean(found < self.gap_tol)
         by_rule = self.sigma is None and isinstance(self.bandwidth, str)
-        if lost > (ACCEPTED if by_rule else REFUSED):
-            level = self._level_with_a_gap(rows, lost)
-            if not by_rule:
-                raise ValueError(
-                    f"at level {self.bandwidth_:.3g} the {self.n_components_}-dimensional ridge "
-                    f"is numerically undefined at {lost:.0%} of the rows: the variances on both "
-                    f"sides of its tangent space are equal to within gap_tol={self.gap_tol:g}; "
-                    f"level {level / self._space.unit:.3g} would do."
-                )
-            self._level, self.bandwidth_ = level, float(level / self._space.unit)
-            found = self._gaps_at(rows, level)
-        self.gap_ = float(np.median(found))
-
-    def _level_with_a_gap(self, rows, lost):
-        few = rows[::4]
-        level = level_with_a_gap(
-            lambda level: np.mean(self._gaps_at(few, level) < self.gap_tol) <= ACCEPTED,
-            self._level,
-        )
-        if level is None:
-            raise ValueError(
-                f"the {self.n_components_}-dimensional ridge is undefined at {lost:.0%} of the "
-                "rows, and at any other level too: the spectrum is flat, no direction stands out; "
-                "another n_components may do."
-            )
-        return level
-
-    def _gaps_at(self, rows, level):
-        return gaps(self._ratios(rows, level, self.n_components_), self.n_components_)
-
-    def _ratios(self, points, level, k):
-        spaces = self._spaces(level)
-        blocks = self._in_blocks(
-            lambda rows: spaces(points[rows], k).ratios, len(points), spaces.rows_per_block(k)
-        )
-        return np.concatenate(blocks)
+        ridge = defined_level(self.ridge_, rows, by_rule)
+        if ridge.level != self._level:
+            self._level, self.bandwidth_ = ridge.level, float(ridge.level / self._space.unit)
+        self.gap_ = float(np.median(ridge.gaps(rows)))
 
     # ------------------------------------------------------------------ projections
 
@@ -358,8 +319,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             A row that could not be projected is where it stopped, and counted in a warning.
         """
         X, points = self._rows(X)
-        found = self._project(points)
-        self._warn_of(~self._arrived(found))
+        found, _ = self._projected(points)
         return self._rows_of(found.points, X)
 
     def normal_distance(self, X):
@@ -375,9 +335,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             Infinite for rows that could not be projected.
         """
         _, points = self._rows(X)
-        found = self._project(points)
-        arrived = self._arrived(found)
-        self._warn_of(~arrived)
+        found, arrived = self._projected(points)
         return np.where(arrived, self._space.distance(points, found.points), np.inf)
 
     def diagnostics(self, X) -> RidgeDiagnostics:
@@ -392,13 +350,8 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         RidgeDiagnostics
         """
         X, points = self._rows(X)
-        found = self._project(points)
-        k, spaces = self.n_components_, self._spaces()
-        stable = self._in_blocks(
-            lambda rows: returns(spaces, found.points[rows], found.axes[rows], k),
-            len(points),
-            spaces.rows_per_block(k),
-        )
+        ridge = self.ridge_
+        found = ridge.project(points)
         return RidgeDiagnostics(
             points=self._rows_of(found.points, X),
             distance=self._space.distance(points, found.points),
@@ -406,9 +359,9 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             ratios=found.ratios,
             gap=found.gap,
             defined=found.gap >= self.gap_tol,
-            concave=self._concave(found),
-            supported=self._supported(found),
-            stable=np.concatenate(stable),
+            concave=ridge.concave(found),
+            supported=ridge.supported(found),
+            stable=ridge.stable(found),
             converged=found.converged,
             n_iter=found.n_iter,
         )
@@ -442,8 +395,9 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         )
         alive = np.arange(len(points))
         for i, level in enumerate(levels * self._space.unit):
-            found = self._project(points[alive], level)
-            arrived = self._arrived(found, level)
+            ridge = self.ridge_.at(level)
+            found = ridge.project(points[alive])
+            arrived = ridge.arrived(found)
             gap[i, alive] = found.gap
             alive = alive[arrived]
             points[alive] = found.points[arrived]
@@ -466,12 +420,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             Under ``metric="haversine"`` in components to the north and to the east.
         """
         X, points = self._rows(X)
-        k, spaces = self.n_components_, self._spaces()
-        blocks = self._in_blocks(
-            lambda rows: spaces(points[rows], k).axes[:, :, :k], len(X), spaces.rows_per_block(k)
-        )
-        basis = np.concatenate(blocks)
-        return self._space.components(X, basis)
+        return self._space.components(X, self.ridge_.axes(points))
 
     def decompose(self, X, vectors):
         """Tangential and normal part of a vector at each row.
@@ -526,10 +475,10 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 f"{self.n_components_}."
             )
         if self._curve is None:
-            found = self._project(self.training_points_)
-            self._curve = RidgeCurve(found.points[self._arrived(found)], self._level)
-        found = self._project(points)
-        self._warn_of(~self._arrived(found))
+            ridge = self.ridge_
+            found = ridge.project(self.training_points_)
+            self._curve = RidgeCurve(found.points[ridge.arrived(found)], self._level)
+        found, _ = self._projected(points)
         return self._curve.position(found.points) / self._space.unit
 
     # ------------------------------------------------------------------ scores
@@ -579,53 +528,39 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _rows_of(self, points, X):
         return self._space.rows(points, X).astype(X.dtype, copy=False)
 
-    def _spaces(self, level=None):
-        level = self._level if level is None else level
-        return self._space.tangent_spaces(self.model_, level, self.eigen_solver)
+    @property
+    def ridge_(self) -> Ridge:
+        """The ridge that was found, to be asked at points of its space."""
+        return self._ridge(self.n_components_)
 
-    def _project(self, points, level=None) -> Projection:
-        spaces, k = self._spaces(level), self.n_components_
-        options = {"max_iter": self.max_iter, "tol": self.tol, "gap_tol": self.gap_tol}
-        options["newton"] = self.solver == "newton"
-        blocks = self._in_blocks(
-            lambda rows: project(spaces, points[rows], k, **options),
-            len(points),
-            spaces.rows_per_block(k),
+    def _ridge(self, k):
+        return Ridge(
+            self._space,
+            self.model_,
+            self._level,
+            k,
+            route=self.eigen_solver,
+            newton=self.solver == "newton",
+            max_iter=self.max_iter,
+            tol=self.tol,
+            gap_tol=self.gap_tol,
+            support_factor=self.support_factor,
+            n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
-        return Projection.concatenate(blocks)
 
-    def _in_blocks(self, function, n, size, verbose=False):
-        """Results for consecutive slices of ``n`` rows, by as many threads as asked for."""
-        n_jobs = effective_n_jobs(self.n_jobs)
-        size = min(size, BLOCK, -(-n // n_jobs) or 1)
-        slices = [slice(start, start + size) for start in range(0, max(n, 1), size)]
-        if verbose:
-            from tqdm.auto import tqdm
-
-            slices = tqdm(slices, desc="projecting", unit="block")
-        if n_jobs == 1:
-            return [function(rows) for rows in slices]
-        return Parallel(n_jobs, prefer="threads")(delayed(function)(rows) for rows in slices)
-
-    def _concave(self, found):
-        k = self.n_components_
-        return found.ratios[:, k : k + 1].max(axis=1, initial=0.0) < 1
-
-    def _supported(self, found, level=None):
-        level = self._level if level is None else level
-        return found.shift <= self.support_factor * level * np.sqrt(found.points.shape[1])
-
-    def _arrived(self, found, level=None):
-        return found.converged & self._concave(found) & self._supported(found, level)
-
-    def _warn_of(self, lost):
-        if lost.any():
+    def _projected(self, points):
+        """Projections, and which points arrived; a warning counts the others."""
+        ridge = self.ridge_
+        found = ridge.project(points)
+        arrived = ridge.arrived(found)
+        if not arrived.all():
             warnings.warn(
-                f"{lost.sum()} of {len(lost)} rows are not on the ridge (no gap, no data near, or "
-                "not converged); diagnostics(X) says which and why.",
+                f"{(~arrived).sum()} of {len(points)} rows are not on the ridge (no gap, no data "
+                "near, or not converged); diagnostics(X) says which and why.",
                 stacklevel=3,
             )
+        return found, arrived
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

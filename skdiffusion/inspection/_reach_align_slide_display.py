@@ -166,5 +166,5 @@ def spread_along(ridge: Any, rows: np.ndarray, n_points: int = 1500) -> np.ndarr
     rng = np.random.default_rng(0)
     pick = rng.integers(len(rows), size=n_points)
     near = rows[pick] + ridge.bandwidth_ * rng.standard_normal((n_points, rows.shape[1]))
-    found = ridge._project(near)
-    return found.points[ridge._arrived(found)]
+    found = ridge.diagnostics(near)
+    return found.points[found.on_ridge]

@@ -448,9 +448,10 @@ class _Place:
     """Projections of samples at one level, with tangent frames carried on from the last."""
 
     def __init__(self, ridge, samples, level, before):
-        found = ridge._project(samples, level)
+        there = ridge.ridge_.at(level)
+        found = there.project(samples)
         self.points = found.points
-        self.defined = ridge._arrived(found, level)
+        self.defined = there.arrived(found)
         self.distance = np.where(
             self.defined, np.linalg.norm(samples - found.points, axis=1), np.nan
         )

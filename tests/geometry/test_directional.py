@@ -89,7 +89,7 @@ def test_density_integrates_to_one_and_has_the_gradient(rng):
     assert mass == pytest.approx(1, abs=1e-4)  # midpoint rule
 
     point, h = np.array([[35.0, 20.0]]), 1e-3
-    frames = ridge._spaces()(Sphere().embed(point), 1)
+    frames = ridge.ridge_.spaces(Sphere().embed(point), 1)
     shift = Sphere().components(point, frames.shift[:, :, None])[0, :, 0]
     north, east = (
         (ridge.score_samples(point + step) - ridge.score_samples(point - step))[0]
@@ -104,7 +104,7 @@ def test_curvature_of_the_density_is_that_of_the_ratios(rng):
     ridge = RidgeProjector(bandwidth=12.0, metric="haversine").fit(X)
     sphere, sigma = Sphere(), np.radians(12.0)
     y = sphere.embed([[5.0, -3.0]])
-    frames = ridge._spaces()(y, 1)
+    frames = ridge.ridge_.spaces(y, 1)
     for j in range(2):
         # second derivative along the great circle through y, by differences
         h, values = 1e-3, []

@@ -73,7 +73,7 @@ class Injected(BaseScoreModel):
         denoised = self.held.denoise(x, sigma)
         if sigma > self.below:
             return denoised
-        tangent, normal = oriented_frame(self.ridge, self.ridge._project(x).points)
+        tangent, normal = oriented_frame(self.ridge, self.ridge.ridge_.project(x).points)
         return denoised + self.across * normal + self.along * tangent
 
 
