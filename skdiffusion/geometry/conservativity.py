@@ -21,7 +21,6 @@ estimation error of :math:`\phi`.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,11 +30,10 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from skdiffusion.geometry._families import Kernel, Polynomial, RandomFeatures, Units
 from skdiffusion.geometry._given import fitted_model
-from skdiffusion.geometry._potential import Potential, ProjectedModel
-from skdiffusion.geometry._problem import Problem, conservative_fraction, simplest_of_the_best
-from skdiffusion.geometry._projection import ALPHAS, cross_validate
+from skdiffusion.geometry._potential import ProjectedModel
+from skdiffusion.geometry._potential_search import POTENTIALS, PotentialSearch, progress
+from skdiffusion.geometry._problem import Problem
 from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel
 from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.utils.arrays import as_levels
@@ -45,12 +43,6 @@ from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["ConservativityDecomposer"]
 
-POTENTIALS = ("auto", "linear", "polynomial", "kernel", "random_features", "neural")
-WIDTHS = (0.5, 1.0, 2.0)
-"""Widths of the kernel that are tried, in units of the data's root mean square radius."""
-MOST_MONOMIALS = 3000
-AUTO_MONOMIALS = 300
-"""Numbers of monomials up to which they are accepted, and tried by ``"auto"``."""
 LEVELS = (0.05, 5.0, 10)
 """Lowest and highest default noise level in units of the data's scale, and their number."""
 ROWS_PER_LEVEL, MOST_COPIES = 2000, 16
@@ -222,7 +214,7 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         if self.score_estimator is not None:
             raise ValueError("give the values V of a field or a score_estimator, not both.")
         problem = Problem.of(X, V, weights, self.cv, rng)
-        found = self._decompose(problem, rng)
+        found = self._search().best(problem, rng)
         for name in ("levels_", "score_model_", "model_", "far_field_"):
             self.__dict__.pop(name, None)
         self._set([found])
@@ -254,14 +246,15 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         copies = self.n_noise or int(np.clip(-(-ROWS_PER_LEVEL // len(problem.X)), 1, MOST_COPIES))
         seed = int(rng.integers(2**62))
         noise = normal_by_row(problem.X, copies, seed)
+        search = self._search()
 
         def at(level):
             noised = problem.noised(level * noise)
             V, known = (scale * m.score(noised.X * scale, level) for m in (model, reference))
-            return self._decompose(noised._replace(V=V), np.random.default_rng(seed), known)
+            return search.best(noised._replace(V=V), np.random.default_rng(seed), known)
 
         found = Parallel(n_jobs=self.n_jobs)(
-            delayed(at)(level) for level in self._progress(levels, "levels")
+            delayed(at)(level) for level in progress(levels, "levels", self.verbose)
         )
         self.__dict__.pop("oof_gradient_", None)
         self._set(found)
@@ -279,52 +272,6 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         self.chosen_ = [one.name for one in found]
         self.conservative_fraction_ = np.array([one.fraction for one in found])
         self.conservative_fraction_std_error_ = np.array([one.std_error for one in found])
-
-    def _decompose(self, problem, rng, known=0.0):
-        """Potential of the field without ``known``, a part of it that is a gradient already."""
-        candidates = list(self._candidates(problem._replace(V=problem.V - known), rng))
-        candidate, k = simplest_of_the_best(candidates, problem)
-        potential = candidate.potential(k, problem.centre)
-        shares = problem.weights / problem.weights.sum()
-        potential.offset = float(shares @ potential.value(problem.X))
-        fraction, error = conservative_fraction(candidate.losses[:, k], problem)
-        name = candidate.name
-        if candidate.features is not None and name != "neural":
-            name = f"{name}, alpha {candidate.alphas[k]:.1e}"
-        return _Found(potential, name, fraction, error, candidate.out_of_fold(k))
-
-    def _candidates(self, problem, rng):
-        """The families that are asked for, each with its out-of-fold losses."""
-        X, V, weights, folds, _, _ = problem
-        n, d = X.shape
-        units = Units(X, weights)
-        alphas = ALPHAS if self.alpha == "cv" else np.array([float(self.alpha)])
-        fit = partial(cross_validate, centre=units.centre, X=X, V=V, weights=weights, folds=folds)
-        auto = self.potential == "auto"
-        if auto or self.potential == "linear":
-            yield fit("linear", None, np.zeros(1))
-        if self.potential == "neural":
-            from skdiffusion.geometry._networks import cross_validate_networks
-
-            width = self.n_components or 64
-            progress = partial(self._progress, what="networks")
-            yield cross_validate_networks(units, X, V, weights, folds, width, rng, progress)
-        if self.potential == "polynomial" or (
-            auto and Polynomial.count(d, self.degree) <= min(AUTO_MONOMIALS, n // 2)
-        ):
-            yield fit("polynomial", Polynomial(units, X, weights, self.degree), alphas)
-        radius = float(np.sqrt(np.average((units.inward(X) ** 2).sum(axis=1), weights=weights)))
-        m = self.n_components or 256
-        landmarks = X[np.sort(rng.permutation(n)[:m])]
-        widths = WIDTHS if self.length_scale is None else (self.length_scale,)
-        for width in widths:
-            name = f"width {width:g}"
-            width = width * (radius or 1.0)
-            if auto or self.potential == "kernel":
-                yield fit(f"kernel of {name}", Kernel(units, landmarks, width), alphas)
-            if self.potential == "random_features":
-                features = RandomFeatures(units, m, width, rng)
-                yield fit(f"random features of {name}", features, alphas)
 
     def _check_parameters(self):
         lookup(self.potential, dict.fromkeys(POTENTIALS), "potential")
@@ -350,12 +297,15 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
             )
         return levels
 
-    def _progress(self, items, what):
-        if not self.verbose:
-            return items
-        from tqdm.auto import tqdm
-
-        return tqdm(items, desc=what)
+    def _search(self):
+        return PotentialSearch(
+            self.potential,
+            self.alpha,
+            self.degree,
+            self.n_components,
+            self.length_scale,
+            self.verbose,
+        )
 
     # ------------------------------------------------------------------ what was found
 
@@ -519,14 +469,6 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
             raise ValueError(
                 "a field given by its values V has no noise level: sigma must be None."
             )
-
-
-class _Found(NamedTuple):
-    potential: Potential
-    name: str
-    fraction: float
-    std_error: float
-    out_of_fold: np.ndarray
 
 
 def _explained(V, gradient, weights):
