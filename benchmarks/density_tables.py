@@ -126,11 +126,11 @@ def one_split(name, X, split):
     train, test = scaler.transform(train), scaler.transform(test)
     found, chosen, seconds = {}, {}, {}
     for method, search in searches():
-        start = time.perf_counter()
+        start = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             search.fit(train)
-        seconds[method] = time.perf_counter() - start
+        seconds[method] = time.process_time() - start
         found[method] = float(search.best_estimator_.score_samples(test).mean())
         # KernelDensity.score is a sum over rows
         chosen[method] = search.best_score_
@@ -190,7 +190,7 @@ def report(results, options):
         f"{(differences < -TIE).sum()} (by more than 0.1 on {(differences < -0.1).sum()}) and "
         f"within {TIE} nats on the others; median difference {np.median(differences):+.2f}, worst "
         f"{differences.min():+.2f} nats.\n\n"
-        "Seconds spent in tuning, all tables together: "
+        "Processor seconds spent in tuning, all tables together: "
         + ", ".join(f"{m} {s:.0f}" for m, s in totals.items())
         + f".\n\nAt most {options.rows} rows of a table. "
         + " ".join(__doc__.split("\n\n")[1].split())

@@ -27,6 +27,8 @@ from skdiffusion.estimators._seeding import nearest, seeds
 __all__ = ["Progress", "Rows", "Run", "best_of", "expectation_maximisation", "one_pass"]
 
 BLOCK = 2048
+SHORT_RUN = 10
+"""Iterations after which several starts are compared."""
 NEGLIGIBLE = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 1e-7}
 
 
@@ -168,8 +170,13 @@ def partition(form, rows: Rows, centres) -> Mixture:
     return form.maximise(statistics, mixture)
 
 
-def best_of(form, rows: Rows, k: int, init, n_init: int, rng, **options) -> Run:
-    """The best of several runs of EM, each from its own seeds.
+def best_of(
+    form, rows: Rows, k: int, init, n_init: int, rng, *, tol: float, max_iter: int, **options
+) -> Run:
+    """EM from the best of several seeds: short runs from all of them, the best one to the end.
+
+    Where a short run stands tells nearly as much as where it would end (Biernacki, Celeux &
+    Govaert 2003), and costs a tenth of it.
 
     Parameters
     ----------
@@ -180,23 +187,34 @@ def best_of(form, rows: Rows, k: int, init, n_init: int, rng, **options) -> Run:
     init : str, ndarray of shape (k, d) or Mixture
         Method of seeding, the centres, or the parameters to start from.
     n_init : int
-        Number of runs.
+        Number of seeds.
     rng : Generator
+    max_iter : int
+        Largest number of iterations, the short ones included.
+    tol : float
+        When a run ends; and a later seed must be better by more, so that rounding chooses none.
     **options
         For :func:`expectation_maximisation`.
     """
-    best = None
-    for _ in range(n_init if isinstance(init, str) else 1):
-        start = init
-        if isinstance(init, str):
-            start = seeds(rows.imputed(), rows.all_weights, k, init, rng)
-        if not isinstance(start, Mixture):
-            start = partition(form, rows, start)
-        run = expectation_maximisation(form, start, rows, **options)
-        if best is None or run.log_likelihood > best.log_likelihood:
-            run.interrupted = run.interrupted or bool(best and best.interrupted)
+    options = {"tol": tol, **options}
+    if not isinstance(init, str):
+        start = init if isinstance(init, Mixture) else partition(form, rows, init)
+        return expectation_maximisation(form, start, rows, max_iter=max_iter, **options)
+    best, first = None, max_iter if n_init == 1 else min(SHORT_RUN, max_iter)
+    for _ in range(n_init):
+        start = partition(form, rows, seeds(rows.imputed(), rows.all_weights, k, init, rng))
+        run = expectation_maximisation(form, start, rows, max_iter=first, **options)
+        interrupted = run.interrupted
+        if best is None or run.log_likelihood > best.log_likelihood + tol:
             best = run
-        if run.interrupted:
+        if interrupted:
             best.interrupted = True
-            break
-    return best
+            return best
+    if best.converged or best.n_iter == max_iter:
+        return best
+    rest = expectation_maximisation(
+        form, best.mixture, rows, max_iter=max_iter - best.n_iter, **options
+    )
+    rest.history = best.history[:-1] + rest.history
+    rest.n_iter += best.n_iter
+    return rest

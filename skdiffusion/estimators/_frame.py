@@ -11,6 +11,7 @@ import numpy as np
 
 from skdiffusion.estimators._em import Rows
 from skdiffusion.estimators._mixture_forms import Mixture
+from skdiffusion.estimators._seeding import canonical_key
 from skdiffusion.models import MixtureModel
 
 __all__ = ["Frame"]
@@ -65,8 +66,10 @@ class Frame:
         return (X - self.shift) / self.scale
 
     def rows(self, X, weights) -> Rows:
-        """Standardised rows in the precision of ``X``."""
-        return Rows(self.inward(X).astype(X.dtype, copy=False), weights)
+        """Standardised rows in the precision of ``X``, in an order that no unit changes."""
+        z = self.inward(X).astype(X.dtype, copy=False)
+        order = np.argsort(canonical_key(np.nan_to_num(z)), kind="stable")
+        return Rows(z[order], weights[order])
 
     def log_jacobian(self, rows: Rows) -> float:
         """What to add to a mean log-likelihood of standardised rows for that of the data."""

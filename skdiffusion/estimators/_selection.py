@@ -29,7 +29,17 @@ FLOORS = (1e-3, 1e-2, 5e-2)
 
 
 def choose(
-    criterion: str, make_form, rows: Rows, most: int, rng, *, init, tune, defaults, **options
+    criterion: str,
+    make_form,
+    rows: Rows,
+    most: int,
+    rng,
+    *,
+    init,
+    n_init,
+    tune,
+    defaults,
+    **options,
 ):
     """Number of components and regularisations of the best value of a criterion.
 
@@ -44,6 +54,8 @@ def choose(
     rng : Generator
     init : str
         Method of seeding.
+    n_init : int
+        Number of seeds.
     tune : tuple of bool
         Whether the floor and the pull are to be chosen.
     defaults : tuple of float
@@ -58,7 +70,7 @@ def choose(
     table : list of (k, floor, pull, value)
         All that was tried; larger values are better.
     """
-    evaluate = _Criterion(criterion, make_form, rows, rng, init, options)
+    evaluate = _Criterion(criterion, make_form, rows, rng, init, n_init, options)
     floor, pull = defaults
     n = len(rows.all_X)
     candidates = [k for k in CANDIDATES if k <= min(most, n)]
@@ -93,9 +105,9 @@ def _grow(evaluate, candidates, floor, pull):
 class _Criterion:
     """A value, larger is better, for a number of components and regularisations."""
 
-    def __init__(self, name, make_form, rows, rng, init, options):
+    def __init__(self, name, make_form, rows, rng, init, n_init, options):
         self.name, self.make_form, self.rows = name, make_form, rows
-        self.init, self.options = init, options
+        self.init, self.n_init, self.options = init, n_init, options
         self.seeds = rng.integers(2**62, size=N_FOLDS)
         self.seen: dict = {}
         self.interrupted = False
@@ -132,7 +144,7 @@ class _Criterion:
 
     def _fit(self, form, rows, k, fold):
         rng = np.random.default_rng(self.seeds[fold])
-        run = best_of(form, rows, k, self.init, 1, rng, **self.options)
+        run = best_of(form, rows, k, self.init, self.n_init, rng, **self.options)
         self.interrupted = self.interrupted or run.interrupted
         return run
 

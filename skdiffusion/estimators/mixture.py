@@ -53,6 +53,8 @@ INITS = ("kmeans", "k-means++", "random")
 CRITERIA = ("bic", "held_out")
 DEFAULT_REGULARISATION = 1e-6
 DEFAULT_RANK = 8
+FEW_ROWS = 10_000
+"""Distinct rows up to which several starts are affordable by default."""
 
 
 class GMMScore(MixtureAnswers):
@@ -81,8 +83,9 @@ class GMMScore(MixtureAnswers):
         components, at the component's own scale; 0 is maximum likelihood. ``"auto"`` is as many as
         rows determine a component: one more than columns for ``"full"``, two more than the
         rank for ``"low_rank"``, else 2; or chosen with ``n_components="held_out"``.
-    n_init : int
-        Number of starts; the best likelihood wins.
+    n_init : "auto" or int
+        Number of starts: all are run for ten iterations, the one of the best likelihood to the
+        end. ``"auto"`` is 3 up to 10,000 distinct rows and 1 beyond.
     tol : float
         EM stops when the mean log-likelihood of a row gains less than this.
     max_iter : int
@@ -176,7 +179,7 @@ class GMMScore(MixtureAnswers):
         init="kmeans",
         reg_covar="auto",
         shrinkage="auto",
-        n_init=1,
+        n_init="auto",
         tol=1e-3,
         max_iter=100,
         max_components=20,
@@ -365,7 +368,9 @@ class GMMScore(MixtureAnswers):
                 check_number(value, name, least=0)
         if self.rank is not None:
             check_count(self.rank, "rank")
-        for name in ("n_init", "max_iter", "max_components"):
+        if not (isinstance(self.n_init, str) and self.n_init == "auto"):
+            check_count(self.n_init, "n_init")
+        for name in ("max_iter", "max_components"):
             check_count(getattr(self, name), name)
         check_number(self.tol, "tol", least=0)
 
@@ -397,6 +402,9 @@ class GMMScore(MixtureAnswers):
         self._form(d, floor, pull)  # fails early on a wrong rank
         init = self.init if isinstance(self.init, str) else self._means(frame)
         k, selection = self.n_components, None
+        n_init = self.n_init
+        if n_init == "auto":
+            n_init = 3 if len(rows.all_X) <= FEW_ROWS else 1
         with _em.Progress(self.verbose) as progress:
             options = {"tol": self.tol, "max_iter": self.max_iter, "progress": progress}
             if isinstance(k, str):
@@ -407,6 +415,7 @@ class GMMScore(MixtureAnswers):
                     self.max_components,
                     rng,
                     init=init,
+                    n_init=n_init,
                     tune=(self.reg_covar == "auto", self.shrinkage == "auto"),
                     defaults=(floor, pull),
                     **options,
@@ -418,7 +427,7 @@ class GMMScore(MixtureAnswers):
                         "warm_start needs the number of columns and components of the last fit."
                     )
                 init = frame.mixture(self.model_, form)
-            run = _em.best_of(form, rows, k, init, self.n_init, rng, **options)
+            run = _em.best_of(form, rows, k, init, n_init, rng, **options)
         if not (run.converged or run.interrupted) and self.tol > 0:
             warnings.warn(
                 f"EM did not converge in {self.max_iter} iterations: increase max_iter or tol.",

@@ -30,7 +30,7 @@ def test_scikit_learn_checks(estimator, check):
 
 
 def test_halving_over_models_and_schedules(rng):
-    X = rng.standard_normal((240, 2)) ** 3
+    X = rng.standard_normal((720, 2)) ** 3
     pipeline = make_density_pipeline(StandardScaler(), GMMScore(random_state=0))
     grid = {"gmmscore__n_components": [1, 4], "gmmscore__schedule": ["vp", "edm"]}
     search = HalvingGridSearchCV(
