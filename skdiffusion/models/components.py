@@ -31,6 +31,13 @@ __all__ = ["DiagonalStack", "SpectralStack", "squared_norms", "stack_components"
 EXPANDS_UP_TO = 2000.0
 """Squared distance of the centres, in widths, up to which squares may be expanded."""
 
+NEGLIGIBLE = {np.dtype(t): np.finfo(t).eps ** 2 for t in (np.float32, np.float64)}
+"""Weights below this move no digit of a sum over components."""
+SPARSE = 0.2
+"""Share of weights that are not negligible up to which small products beat a large one."""
+SMALL_PRODUCT = 2**12
+"""Multiplications a row below which a large product is cheap anyway."""
+
 
 def stack_components(centres: np.ndarray, covariances: list[SpectralCovariance]):
     """The cheapest layout that holds these components.
@@ -229,18 +236,13 @@ class SpectralStack:
         """Weighted sum over components of ``f(C) (x - m)``, shape ``(n, d)``."""
         xp, (c, e, width) = namespace(weights), where
         gain, rest = self._gains(function, weights)
-        weights = weights[:, :, None]
         if gain.ndim == 2:
             back = self._once("back", (function, width is None), c, lambda: self._back(gain, width))
-            if is_torch(c):
-                c = weights * c
-            else:  # a fresh array of this size would cost more than the product
-                c *= weights
-            along = self._flat(c) @ back
+            along = self._drawn_back(c, weights, back)
         else:
             gain = gain if width is None else gain * width
-            along = self._flat(weights * gain * c) @ self._seen.like(c).basis.T
-        return along if e is None else along + xp.sum(weights * rest * e, axis=1)
+            along = self._flat(weights[:, :, None] * gain * c) @ self._seen.like(c).basis.T
+        return along if e is None else along + xp.sum(weights[:, :, None] * rest * e, axis=1)
 
     def vectors(self, where, function):
         """The vectors ``f(C) (x - m)`` of all components, shape ``(n, k, d)``."""
@@ -296,6 +298,20 @@ class SpectralStack:
         """Axes times a gain per axis, transposed: from coordinates to vectors."""
         gain = gain if width is None else gain * width
         return (self._seen.like(gain).basis * self._flat(gain[None])).T
+
+    def _drawn_back(self, c, weights, back):
+        """``sum_k w_k c_k B_k``: one product, or one per component where few have any weight."""
+        if is_torch(c):
+            return self._flat(weights[:, :, None] * c) @ back
+        active = weights > NEGLIGIBLE[c.dtype]
+        if back.size < SMALL_PRODUCT or np.count_nonzero(active) > SPARSE * active.size:
+            c *= weights[:, :, None]  # a fresh array would cost more than the product
+            return self._flat(c) @ back
+        along = np.zeros((len(c), self.n_features), dtype=c.dtype)
+        for k, piece in enumerate(back.reshape(self.n_components, self.rank, -1)):
+            rows = np.flatnonzero(active[:, k])
+            along[rows] += (weights[rows, k, None] * c[rows, k]) @ piece
+        return along
 
     def _once(self, name, key, x, make):
         """What depends on the level alone, made once for all blocks of rows (NumPy only)."""

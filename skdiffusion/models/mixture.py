@@ -47,8 +47,9 @@ from skdiffusion.utils.validation import check_number
 __all__ = ["MixtureModel"]
 
 LOG_2PI = math.log(2 * math.pi)
-BLOCK = 2**20
-"""Numbers per temporary on the host: small enough to stay in a cache, large enough for BLAS."""
+BLOCK = 2**21
+"""Numbers per block on the host: few enough for a shared cache, enough for products of many rows
+of one component."""
 
 
 class MixtureModel(BaseScoreModel):

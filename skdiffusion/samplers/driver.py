@@ -36,6 +36,10 @@ __all__ = ["run_sampler"]
 
 ARRAYS_PER_STEP = 24
 """Arrays of the size of the points that a step is reckoned to hold, the model's included."""
+CACHED = 2**20
+"""Numbers per array of points: what a multistep solver combines then stays in a cache."""
+FEWEST_ROWS = 1024
+"""Rows that a batch has anyway, if they fit the memory: networks want many."""
 
 
 def run_sampler(
@@ -71,7 +75,8 @@ def run_sampler(
     random_state : None, int, Generator or RandomState
         For stochastic samplers. Row ``i`` has the same noise in any batch.
     chunk_size : int, optional
-        Rows per batch; by default as many as fit scikit-learn's ``working_memory``.
+        Rows per batch; by default as many as fit a processor's cache, and scikit-learn's
+        ``working_memory``.
     callback : callable, optional
         Called as ``callback(step, level, x)`` after every step of every batch.
     verbose : bool
@@ -211,7 +216,8 @@ def _of_rows(level, rows, point):
 
 
 def _rows_per_chunk(x):
-    return rows_in_memory(x.shape[1] * ARRAYS_PER_STEP)
+    cached = max(CACHED // max(x.shape[1], 1), FEWEST_ROWS)
+    return min(rows_in_memory(x.shape[1] * ARRAYS_PER_STEP), cached)
 
 
 @contextlib.contextmanager

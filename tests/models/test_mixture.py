@@ -520,3 +520,19 @@ def test_wrong_columns(model):
 
 def test_dispatch_takes_the_closed_form(model, x):
     np.testing.assert_array_equal(jacobian(model, x, 0.5), model.jacobian(x, 0.5))
+
+
+@pytest.mark.parametrize("level", [0.0, 0.05, 1.0, 50.0])
+def test_rows_of_one_component_are_told_by_it_alone(level):
+    """Components without weight are left out of the products; torch leaves none out."""
+    rng = np.random.default_rng(0)
+    k, d = 20, 16
+    factors = rng.standard_normal((k, d, d)) / 4
+    model = MixtureModel(
+        np.ones(k), 3 * rng.standard_normal((k, d)), factors @ factors.mT + 0.01 * np.eye(d)
+    )
+    x = model.sample(300, level, random_state=1)
+    for name in ("denoise", "score"):
+        whole = getattr(model, name)(torch.as_tensor(x), level).numpy()
+        # what is left out is below the square of the rounding unit
+        np.testing.assert_allclose(getattr(model, name)(x, level), whole, rtol=1e-11, atol=1e-11)
