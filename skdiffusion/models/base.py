@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from skdiffusion.utils.arrays import as_levels, as_points, is_torch, like, namespace
+from skdiffusion.utils.arrays import as_directions, as_levels, as_points, is_torch, like, namespace
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count
 
-__all__ = ["BaseScoreModel", "as_directions"]
+__all__ = ["BaseScoreModel"]
 
 
 class BaseScoreModel:
@@ -367,18 +367,6 @@ class BaseScoreModel:
         if isinstance(sigma, float) and sigma == 0:
             return x0
         return x0 + sigma * self._noise_scale_like(x0) * rng.standard_normal(x0.shape)
-
-
-def as_directions(v: Any, x: Any, name: str = "v"):
-    """One direction per row of ``x``, like ``x``."""
-    if tuple(np.shape(v)) != tuple(x.shape):
-        raise ValueError(
-            f"{name} must hold one direction per row of x, shape {tuple(x.shape)}; "
-            f"got shape {tuple(np.shape(v))}."
-        )
-    if not is_torch(v):
-        v = np.ascontiguousarray(v)  # torch takes no negative strides
-    return like(v, x)
 
 
 def _trace(jacobian):

@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from skdiffusion.models.base import as_directions
-from skdiffusion.utils.arrays import as_points, is_torch, like, namespace, to_numpy
+from skdiffusion.utils.arrays import as_directions, as_points, is_torch, like, namespace, to_numpy
 from skdiffusion.utils.random import as_generator, rademacher_like
 from skdiffusion.utils.validation import check_count
 

@@ -22,6 +22,7 @@ import numpy as np
 
 __all__ = [
     "Parameters",
+    "as_directions",
     "as_levels",
     "as_points",
     "functions",
@@ -89,6 +90,18 @@ def as_points(x: Any, n_features: int, name: str = "x"):
             f"got shape {tuple(x.shape)}."
         )
     return x
+
+
+def as_directions(v: Any, x: Any, name: str = "v"):
+    """One direction per row of ``x``, like ``x``."""
+    if tuple(np.shape(v)) != tuple(x.shape):
+        raise ValueError(
+            f"{name} must hold one direction per row of x, shape {tuple(x.shape)}; "
+            f"got shape {tuple(np.shape(v))}."
+        )
+    if not is_torch(v):
+        v = np.ascontiguousarray(v)  # torch takes no negative strides
+    return like(v, x)
 
 
 def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
