@@ -44,6 +44,8 @@ __all__ = ["DenoisingBound", "denoising_bound"]
 
 STEP = 0.5
 """Distance of the nodes in the logarithm of the noise."""
+PSEUDO_DRAWS = 2.0
+"""Weight of the prior on the control variate's coefficient."""
 
 
 class DenoisingBound(NamedTuple):
@@ -85,7 +87,8 @@ def denoising_bound(
     Every node has noise of its own in ``n_noise`` opposite pairs keyed by the row: a row has the
     same bound alone and in a batch. The error of G under the same noise, whose mean is known, is a
     control variate; its coefficient for a pair comes from the row's other pairs, which leaves
-    the mean untouched. For a Gaussian model the coefficient is one and nothing is left to chance.
+    the mean untouched, and is held near one while they are few. For a Gaussian model the
+    coefficient is one and nothing is left to chance.
 
     Parameters
     ----------
@@ -171,8 +174,8 @@ class _Curve:
                 continue
             noise = normal_by_row(x, n_noise, seed + k)
             found = self._errors(x, y, noise, t, sigma)
-            expected, deviation = self._gaussian_errors(x, noise, t)
-            controlled = found - _slopes(found, deviation) * deviation
+            expected, deviation, spread = self._gaussian_errors(x, noise, t)
+            controlled = found - _slopes(found, deviation, spread) * deviation
             bound += weight * (expected - controlled.mean(axis=0))
             variance += weight**2 * controlled.var(axis=0, ddof=1) / n_noise
         return bound, variance
@@ -194,7 +197,7 @@ class _Curve:
         return squares
 
     def _gaussian_errors(self, x, noise, t):
-        """The same of G: its mean over the noise, and each pair's deviation from it."""
+        """The same of G: its mean over the noise, each pair's deviation, and its variance."""
 
         def shrinkage(variance):
             return (variance + self.low**2) / (variance + self.low**2 + t**2)
@@ -207,14 +210,20 @@ class _Curve:
         spread = self.covariance.apply(shrinkage, flat).reshape(noise.shape)
         expected = self.covariance.trace(lambda v: shrinkage(v) ** 2, x)
         deviation = np.einsum("pnk,pnk->pn", spread, spread) - expected
-        return (bias**2).sum(axis=1) + expected, deviation
+        variance = 2 * self.covariance.trace(lambda v: shrinkage(v) ** 4, x)
+        return (bias**2).sum(axis=1) + expected, deviation, variance
 
 
-def _slopes(values, control):
-    """For each draw the regression slope of ``values`` on ``control`` over the other draws."""
+def _slopes(values, control, variance):
+    """For each draw the regression slope of ``values`` on ``control`` over the other draws.
+
+    Shrunk to one, the slope of a Gaussian model, by as much as ``PSEUDO_DRAWS`` draws of the
+    control's known variance would: two or three draws alone have slopes with Cauchy tails.
+    """
     m = len(values) - 1
     values, control = values - values.mean(axis=0), control - control.mean(axis=0)
     # sums over the other draws about their own means: leave-one-out in closed form
     product = (values * control).sum(axis=0) - values * control * (1 + 1 / m)
     square = (control**2).sum(axis=0) - control**2 * (1 + 1 / m)
-    return product / np.maximum(square, 1e-300)
+    prior = np.maximum(PSEUDO_DRAWS * variance, 1e-300)
+    return (product + prior) / (square + prior)
