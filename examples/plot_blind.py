@@ -13,8 +13,6 @@ picture shows
 
 # %%
 # The law, and its energy for points of unknown noise.
-import argparse
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,17 +59,4 @@ for ax, (clock, x) in zip(axes[1:], ends.items(), strict=True):
     shown = ax.scatter(*inside.T, c=away, s=14, vmin=0, vmax=0.5)
     ax.set(aspect="equal", title=f"clock: {clock}, {away.mean():.3f} off the plane")
 figure.colorbar(shown, ax=axes[1:], label="distance from the plane")
-
-# %%
-# As a script, ``--save`` leaves the picture in a folder instead of showing it.
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", type=Path, help="folder for the picture")
-    folder = parser.parse_known_args()[0].save
-    if folder is None:
-        plt.show()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "blind.png"
-        figure.savefig(target, dpi=150)
-        print(f"the picture is in {target}")
+plt.show()

@@ -15,9 +15,6 @@ tube, and handwritten digits.
 # Two dimensions in three columns. The default looks at neighbours at several scales, and corrects
 # what they say by what they said in simulated laws of known dimension.
 
-import argparse
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits, make_swiss_roll
@@ -68,17 +65,4 @@ IntrinsicDimensionDisplay.from_estimator(whole, digits, kind="map", embedding=pl
 for k in range(10):
     axes[1].annotate(str(k), plane[labels == k].mean(axis=0), weight="bold", color="C3")
 axes[1].set_title("digits")
-
-# %%
-# As a script, ``--save`` leaves the picture in a folder instead of showing it.
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", type=Path, help="folder for the picture")
-    folder = parser.parse_known_args()[0].save
-    if folder is None:
-        plt.show()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "dimension.png"
-        figure.savefig(target, dpi=150)
-        print(f"the picture is in {target}")
+plt.show()

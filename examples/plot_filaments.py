@@ -7,15 +7,14 @@ Earthquakes happen where plates meet. The ridges of the density of their epicent
 trace the boundaries without knowing of them. The picture shows epicentres, the ridges at two
 noise levels, and the boundaries of a published table.
 
-The catalogue is not part of the package: ``--data FOLDER`` or the environment variable
-``SKDIFFUSION_DATA`` names a folder with ``earthquakes/earthquakes_2020_10_2021_03.npz`` (``X``:
+The catalogue is not part of the package: the environment variable ``SKDIFFUSION_DATA`` names a
+folder with ``earthquakes/earthquakes_2020_10_2021_03.npz`` (``X``:
 latitude, longitude, ...) and ``earthquakes/tectonic_boundaries.npz``. Without it, noisy points on
 three circles of the globe are shown instead, whose true lines are known.
 """
 
 # %%
 # Rows are latitudes and longitudes in degrees.
-import argparse
 import os
 from pathlib import Path
 
@@ -25,11 +24,7 @@ from sklearn.neighbors import BallTree
 
 from skdiffusion import RidgeProjector
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--data", default=os.environ.get("SKDIFFUSION_DATA", ""), help="data folder")
-parser.add_argument("--save", type=Path, help="folder for the picture")
-options = parser.parse_known_args()[0]
-folder = Path(options.data) / "earthquakes"
+folder = Path(os.environ.get("SKDIFFUSION_DATA", "")) / "earthquakes"
 
 
 def circles(random_state=0):
@@ -62,7 +57,7 @@ if (folder / "earthquakes_2020_10_2021_03.npz").exists():
     truth = np.load(folder / "tectonic_boundaries.npz")["X"]
     names = "epicentres", "plate boundaries"
 else:
-    print("no earthquake catalogue (--data or SKDIFFUSION_DATA): three circles instead")
+    print("no earthquake catalogue (SKDIFFUSION_DATA): three circles instead")
     X, truth = circles()
     names = "points", "circles"
 
@@ -85,14 +80,4 @@ for ax, level in zip(axes, (1.0, 4.0), strict=True):
     ax.set(xlim=(-180, 180), ylim=(-80, 90), xlabel="longitude", ylabel="latitude")
     ax.set_title(f"ridge of the density, level {level:g} degrees", fontsize=10)
     ax.legend(loc="lower center", ncol=3, fontsize=8, markerscale=4)
-
-# %%
-# As a script, ``--save`` leaves the picture in a folder instead of showing it.
-if __name__ == "__main__":
-    if options.save is None:
-        plt.show()
-    else:
-        options.save.mkdir(parents=True, exist_ok=True)
-        target = options.save / "filaments.png"
-        figure.savefig(target, dpi=150)
-        print(f"the picture is in {target}")
+plt.show()

@@ -15,8 +15,6 @@ picture shows
 
 # %%
 # The law, the gauge, and the paths.
-import argparse
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -99,17 +97,4 @@ strength = 1.5 / (1 + (fine / 8) ** 4)
 axis.plot(fine, 1 / (1 + strength**2), color="0.4", ls="--", label="truth")
 axis.set(title="share of the gradient", ylim=(0, 1))
 axis.legend(frameon=False)
-
-# %%
-# As a script, ``--save`` leaves the picture in a folder instead of showing it.
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", type=Path, help="folder for the picture")
-    folder = parser.parse_known_args()[0].save
-    if folder is None:
-        plt.show()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "gauge.png"
-        figure.savefig(target, dpi=150)
-        print(f"the picture is in {target}")
+plt.show()

@@ -12,8 +12,6 @@ the whole denoiser it first has to learn that Gaussian. The picture shows
 
 # %%
 # Two networks, the same rows: pixels made continuous by uniform noise, with their labels.
-import argparse
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,17 +47,4 @@ left.legend(title="parameterization")
 right.imshow(np.block(tiles), cmap="gray_r", vmin=0, vmax=17)
 right.set(xticks=[], yticks=np.arange(10) * 10 + 4.5, yticklabels=range(10), ylabel="label")
 right.set_title("drawn by label", fontsize=10)
-
-# %%
-# As a script, ``--save`` leaves the picture in a folder instead of showing it.
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", type=Path, help="folder for the picture")
-    folder = parser.parse_known_args()[0].save
-    if folder is None:
-        plt.show()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "neural_digits.png"
-        figure.savefig(target, dpi=150)
-        print(f"the picture is in {target}")
+plt.show()

@@ -16,8 +16,6 @@ picture shows
 
 # %%
 # The units of a scaler are worth hundreds of nats to a pipeline that forgets its Jacobian.
-import argparse
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -108,17 +106,4 @@ for place, (image, title) in shown.items():
     axes[place].imshow(image, cmap="gray_r", vmin=0, vmax=16)
     axes[place].set_title(title)
     axes[place].set_axis_off()
-
-# %%
-# As a script, ``--save`` leaves the picture in a folder instead of showing it.
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", type=Path, help="folder for the picture")
-    folder = parser.parse_known_args()[0].save
-    if folder is None:
-        plt.show()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "pipeline.png"
-        figure.savefig(target, dpi=150)
-        print(f"the picture is in {target}")
+plt.show()

@@ -17,8 +17,6 @@ none of them has seen. The picture shows
 # The network and its training (Karras et al. 2022): it sees ``c_in x`` and a quarter of the log
 # level, and what it predicts has unit variance at every level. The data are scaled to a standard
 # deviation of one.
-import argparse
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -102,17 +100,4 @@ right.set(
 )
 right.legend(frameon=False)
 figure.tight_layout()
-
-# %%
-# As a script, ``--save`` leaves the picture in a folder instead of showing it.
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", type=Path, help="folder for the picture")
-    folder = parser.parse_known_args()[0].save
-    if folder is None:
-        plt.show()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "pretrained.png"
-        figure.savefig(target, dpi=150)
-        print(f"the picture is in {target}")
+plt.show()

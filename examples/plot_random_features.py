@@ -15,8 +15,6 @@ model after six training times. The picture shows
 
 # %%
 # One fit; everything below is a function of training time.
-import argparse
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -74,17 +72,4 @@ panels["near"].loglog(shown, distances, "o-")
 panels["near"].axhline(floor, color="grey", lw=0.8, ls=":", label="fresh points")
 panels["near"].set(xlabel="training time", title="median distance to a training point")
 panels["near"].legend()
-
-# %%
-# As a script, ``--save`` leaves the picture in a folder instead of showing it.
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", type=Path, help="folder for the picture")
-    folder = parser.parse_known_args()[0].save
-    if folder is None:
-        plt.show()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "random_features.png"
-        figure.savefig(target, dpi=150)
-        print(f"the picture is in {target}")
+plt.show()

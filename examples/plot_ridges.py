@@ -15,9 +15,7 @@ picture shows
 
 # %%
 # Noisy curves. The bandwidth comes from the data.
-import argparse
 import warnings
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -91,17 +89,4 @@ display = ReachAlignSlideDisplay.from_estimator(
     model, family, ax=below.subplots(1, 2), n_samples=200, random_state=0
 )
 print(display.report)
-
-# %%
-# As a script, ``--save`` leaves the picture in a folder instead of showing it.
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", type=Path, help="folder for the picture")
-    folder = parser.parse_known_args()[0].save
-    if folder is None:
-        plt.show()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "ridges.png"
-        figure.savefig(target, dpi=150)
-        print(f"the picture is in {target}")
+plt.show()

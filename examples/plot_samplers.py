@@ -14,8 +14,6 @@ distance of every row from where the exact flow takes the same code. The picture
 
 # %%
 # The law, and 300 codes to measure with.
-import argparse
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -97,17 +95,4 @@ axis.imshow(np.block(images), cmap="gray_r", vmin=-1, vmax=1)
 axis.set_yticks(np.arange(len(shown)) * 10 + 4.5, list(shown))
 axis.set_xticks([])
 axis.set_title("the same codes in eight evaluations")
-
-# %%
-# As a script, ``--save`` leaves the picture in a folder instead of showing it.
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", type=Path, help="folder for the picture")
-    folder = parser.parse_known_args()[0].save
-    if folder is None:
-        plt.show()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "samplers.png"
-        figure.savefig(target, dpi=150)
-        print(f"the picture is in {target}")
+plt.show()
