@@ -5,7 +5,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint doctest sklearn-versions clean
+.PHONY: demo test lint doctest docs sklearn-versions clean
 
 demo: $(STAMP)            ## fit real data, sample, leave a picture in output/
 	$(PY) examples/plot_gaussian_score.py --save output
@@ -20,6 +20,11 @@ lint: $(STAMP)            ## style and formatting
 doctest: $(STAMP)         ## every example in every docstring and in the guides
 	$(PY) -m pytest -q --doctest-modules skdiffusion
 	$(PY) -m pytest -q --doctest-glob="*.md" README.md docs
+
+docs: $(STAMP)            ## the site, gallery included, in docs/_build/html; no warning, no broken link
+	$(PY) -m pip install -q -c constraints.txt -e ".[docs]"
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	$(PY) docs/_links.py docs/_build/html
 
 sklearn-versions:         ## the contract on the oldest and the newest scikit-learn
 	$(MAKE) _sklearn VENV=.venv-sklearn-1.6 SKLEARN="scikit-learn==1.6.*"
@@ -40,4 +45,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* output .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* output .pytest_cache .ruff_cache docs/_build docs/api docs/gallery docs/results

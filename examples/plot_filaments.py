@@ -1,7 +1,7 @@
 """
-===========================================
+=============================================
 Filaments on the earth: plates and their rims
-===========================================
+=============================================
 
 Earthquakes happen where plates meet. The ridges of the density of their epicentres, on the sphere,
 trace the boundaries without knowing of them. The picture shows epicentres, the ridges at two

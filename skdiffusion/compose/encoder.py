@@ -40,7 +40,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     See Also
     --------
-    skdiffusion.compose.DensityPipeline : decodes what its last step draws.
+    skdiffusion.DensityPipeline : decodes what its last step draws.
 
     Examples
     --------

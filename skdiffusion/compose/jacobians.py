@@ -4,10 +4,10 @@ If :math:`z = T(x)` has density :math:`q`, then
 
 .. math:: \log p(x) = \log q(T(x)) + \log |\det \partial T / \partial x| .
 
-:func:`log_abs_det_jacobian` dispatches on the type of the transformer: a sum of logarithms for
-what acts column by column, the spectrum for a square PCA, sums of parts for what is composed,
-central differences of error :math:`O(h^4)` for the rest. A transformer of your own answers by a
-method ``log_abs_det_jacobian(X)``, a type of somebody else's is added by
+:func:`~skdiffusion.compose.log_abs_det_jacobian` dispatches on the type of the transformer: a sum
+of logarithms for what acts column by column, the spectrum for a square PCA, sums of parts for
+what is composed, central differences of error :math:`O(h^4)` for the rest. A transformer of your
+own answers by a method ``log_abs_det_jacobian(X)``, a type of somebody else's is added by
 ``@log_abs_det_jacobian.register(Type)``, and a function inside a ``FunctionTransformer`` by an
 attribute ``function.log_abs_det_jacobian``.
 

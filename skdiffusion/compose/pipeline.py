@@ -83,7 +83,7 @@ class DensityPipeline(Pipeline):
     See Also
     --------
     make_density_pipeline : names the steps for you.
-    log_abs_det_jacobian : the Jacobians, and how to add one.
+    skdiffusion.compose.log_abs_det_jacobian : the Jacobians, and how to add one.
 
     Notes
     -----

@@ -43,7 +43,7 @@ class PretrainedScore(BaseScoreEstimator):
     Parameters
     ----------
     model : torch.nn.Module, callable, diffusers pipeline, score model or fitted estimator
-        The denoiser in whatever form :func:`skdiffusion.models.as_score_model` takes. It is
+        The denoiser in whatever form :func:`skdiffusion.as_score_model` takes. It is
         never copied: clones of the estimator share it.
     schedule : str, NoiseSchedule, diffusers scheduler or None
         The schedule the model was trained with, that of its arguments ``(x_t, t)``; ``None``

@@ -127,7 +127,7 @@ class RandomFeatureScore(BaseScoreEstimator):
     ----------
     model_ : AffineModel of RandomFeatureModel
         The fitted score model.
-    coefficients_ : ndarray of shape (n_features_in_, n_features) or (n_levels, ...)
+    coefficients_ : ndarray of shape (n_columns, n_features) or (n_levels, ...)
         Trained matrix, or one per level, in coordinates of the principal axes.
     spectrum_ : ndarray of shape (n_matrices, n_features)
         Eigenvalues of the features' second moments, largest first; one row per level, or one row.
@@ -208,7 +208,7 @@ class RandomFeatureScore(BaseScoreEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features_in_)
+        X : array-like of shape (n_samples, n_columns)
             At least two rows.
         y : ignored
         sample_weight : array-like of shape (n_samples,), optional
@@ -240,7 +240,7 @@ class RandomFeatureScore(BaseScoreEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features_in_)
+        X : array-like of shape (n_samples, n_columns)
             At least two rows in the first batch.
         y : ignored
         sample_weight : array-like of shape (n_samples,), optional
@@ -404,7 +404,7 @@ class RandomFeatureScore(BaseScoreEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features_in_)
+        X : array-like of shape (n_samples, n_columns)
             Training rows give the training loss, others the test loss.
         times : array-like of shape (n_times,), optional
             Training times; by default that of the fit.
@@ -438,9 +438,9 @@ class RandomFeatureScore(BaseScoreEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features_in_)
+        X : array-like of shape (n_samples, n_columns)
             Rows whose exact denoiser is the aim.
-        directions : array-like of shape (n_directions, n_features_in_), optional
+        directions : array-like of shape (n_directions, n_columns), optional
             By default the columns.
         times : array-like of shape (n_times,), optional
             Training times; by default that of the fit.

@@ -74,7 +74,7 @@ def jacobian_asymmetry(
     Parameters
     ----------
     model : score model, fitted estimator
-        Anything :func:`~skdiffusion.models.as_score_model` takes.
+        Anything :func:`~skdiffusion.as_score_model` takes.
     X : array-like of shape (n_samples, n_features)
         Points at noise level ``sigma``.
     sigma : float

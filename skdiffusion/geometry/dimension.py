@@ -71,7 +71,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         ``"denoising_loss"`` (16), and probes of the trace of ``"flipd"`` above 128 columns (16).
     conservative_projection : bool
         Whether to replace the score that is given by its gradient part first
-        (:class:`~skdiffusion.geometry.ConservativityDecomposer`). A gauge field changes neither
+        (:class:`~skdiffusion.ConservativityDecomposer`). A gauge field changes neither
         samples nor densities, but adds to what all methods but the flow read.
     n_jobs : int, optional
         Threads that share the rows.

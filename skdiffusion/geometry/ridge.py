@@ -416,7 +416,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features, n_components_)
+        ndarray of shape (n_samples, n_features, n_components)
             Under ``metric="haversine"`` in components to the north and to the east.
         """
         X, points = self._rows(X)

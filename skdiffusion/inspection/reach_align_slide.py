@@ -187,7 +187,7 @@ def reach_align_slide(
     ----------
     model : score model, fitted score estimator, ...
         The model that generates: anything that
-        :func:`~skdiffusion.models.as_score_model` takes.
+        :func:`~skdiffusion.as_score_model` takes.
     reference : RidgeProjector or array-like of shape (n_rows, n_features)
         The ridge, fitted: errors are measured from its own denoiser. For rows, the default
         :class:`~skdiffusion.RidgeProjector` is fitted to them.

@@ -10,7 +10,7 @@ denoiser off it as it would with any prediction,
 with the coefficients of the time at which the level is :math:`\bar\sigma`. Whether that is the
 noise that the point really has is another question: the field answers for the noise that it
 believes to see. A sampler with ``clock="estimated"`` therefore asks for the level first
-(:mod:`skdiffusion.samplers.clock`).
+(``skdiffusion.samplers.clock``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""The one door for models that were not made here.
 
-:func:`as_score_model` takes a fitted estimator, a score model, a ``torch.nn.Module``
+:func:`~skdiffusion.as_score_model` takes a fitted estimator, a score model, a ``torch.nn.Module``
 or any callable. A callable says what it predicts and on which schedule; at noise
 level :math:`\bar\sigma` it is asked at
 

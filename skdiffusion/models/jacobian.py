@@ -192,7 +192,7 @@ def denoise_and_divergence(model: Any, x: Any, sigma: Any, *, y: Any = None, pro
     model, x, sigma, y
         As in :func:`jvp`.
     probes : array of shape (n_probes, n, d), optional
-        Directions of Hutchinson's estimates; see :func:`hutchinson_probes`. Exact without.
+        Directions of Hutchinson's estimates; see ``hutchinson_probes``. Exact without.
 
     Returns
     -------

@@ -57,7 +57,7 @@ class BaseSampler(BaseEstimator):
         lowest level at which that is safe, down to a given level, or as a
         :class:`~skdiffusion.samplers.Teleport` says.
     clock : {"auto", "schedule", "estimated"}, None or NoiseLevelEstimator
-        Which noise level points are taken to have (:mod:`skdiffusion.samplers.clock`): that of the
+        Which noise level points are taken to have (``skdiffusion.samplers.clock``): that of the
         schedule, what the model or a fitted estimator reads off them, or none at all. ``"auto"``
         is ``"estimated"`` for models without noise conditioning that can, else ``"schedule"``.
 

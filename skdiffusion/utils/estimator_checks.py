@@ -2,7 +2,7 @@
 
 :func:`check_score_estimator` tests what users rely on: samples, densities that integrate to
 one, fields, latent codes, containers, errors, persistence; and the fitted model by
-:func:`~skdiffusion.utils.model_checks.check_score_model`.
+``check_score_model``.
 
 A failed check raises ``AssertionError`` with one sentence.
 """

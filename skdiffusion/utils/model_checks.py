@@ -1,7 +1,7 @@
 r"""The contract of score models, as checks for ours and for yours.
 
-:func:`check_score_model` tests identities that hold for every law and every exact
-model of it, for instance
+:func:`~skdiffusion.utils.estimator_checks.check_score_model` tests identities that hold for every
+law and every exact model of it, for instance
 
 .. math::
     D = x + \sigma^2 \nabla\log p_\sigma, \qquad
@@ -39,7 +39,7 @@ def check_score_model(
     Parameters
     ----------
     model : BaseScoreModel
-        Or anything that :func:`skdiffusion.models.as_score_model` takes.
+        Or anything that :func:`skdiffusion.as_score_model` takes.
     x : array-like of shape (n, d), optional
         Points to check at; draws of the model or standard normal ones by default.
     levels : sequence of float, optional
