@@ -76,6 +76,20 @@ class Rows:
         else:
             self.X, self.weights, self.incomplete = X, weights, None
 
+    def sums(self, function, *shared):
+        """``function(rows, *shared)``, a sum over rows."""
+        return function(self, *shared)
+
+    @property
+    def few(self) -> Rows:
+        """Rows in memory to find a start from: these."""
+        return self
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Weight of the values that are not missing, by column."""
+        return self.all_weights @ ~np.isnan(self.all_X)
+
     def subset(self, index) -> Rows:
         """Some of the rows."""
         return Rows(self.all_X[index], self.all_weights[index])
@@ -97,8 +111,24 @@ class Run:
     interrupted: bool
 
 
-def one_pass(form, mixture: Mixture, rows: Rows) -> tuple[Statistics, float]:
+@dataclass
+class Pass:
+    """What one pass over rows gathers; passes over parts of them add up."""
+
+    statistics: Statistics
+    log_likelihood: float
+
+    def __add__(self, other: Pass) -> Pass:
+        return Pass(self.statistics + other.statistics, self.log_likelihood + other.log_likelihood)
+
+
+def one_pass(form, mixture: Mixture, rows) -> tuple[Statistics, float]:
     """Statistics of the next parameters and mean log-likelihood of these."""
+    found = rows.sums(_expectation, form, mixture)
+    return found.statistics, found.log_likelihood / rows.total
+
+
+def _expectation(rows: Rows, form, mixture: Mixture) -> Pass:
     statistics = form.nothing(mixture)
     expert = form.expert(mixture, rows.X.dtype)
     negligible = NEGLIGIBLE[rows.X.dtype]
@@ -113,7 +143,7 @@ def one_pass(form, mixture: Mixture, rows: Rows) -> tuple[Statistics, float]:
         form.add(statistics, X, gamma, mixture)
     if rows.incomplete is not None:
         log_likelihood += rows.incomplete.log_likelihood_and_add(form, mixture, statistics)
-    return statistics, log_likelihood / rows.total
+    return Pass(statistics, log_likelihood)
 
 
 def expectation_maximisation(
@@ -156,18 +186,21 @@ def expectation_maximisation(
     return Run(mixture, level, history, n_iter, converged, interrupted)
 
 
-def partition(form, rows: Rows, centres) -> Mixture:
+def partition(form, rows, centres) -> Mixture:
     """Parameters when every row belongs to its nearest centre."""
-    X = rows.imputed()
-    k = len(centres)
-    mixture = form.at(centres, X, rows.all_weights)
+    mixture = form.at(centres, rows.few.imputed(), rows.few.all_weights)
+    return form.maximise(rows.sums(_assignment, form, mixture, centres), mixture)
+
+
+def _assignment(rows: Rows, form, mixture: Mixture, centres) -> Statistics:
+    X, k = rows.imputed(), len(centres)
     statistics = form.nothing(mixture)
     labels = nearest(X, centres)
     for start in range(0, len(X), BLOCK):
         block = slice(start, start + BLOCK)
         gamma = (labels[block, None] == np.arange(k)) * rows.all_weights[block, None]
         form.add(statistics, X[block], gamma, mixture)
-    return form.maximise(statistics, mixture)
+    return statistics
 
 
 def best_of(

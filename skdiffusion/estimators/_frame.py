@@ -22,21 +22,36 @@ class Frame:
 
     Parameters
     ----------
-    X : ndarray of shape (n, d)
-        NaN where missing.
-    weights : ndarray of shape (n,)
-        Positive.
+    mean, variances : ndarray of shape (d,)
+        A variance is zero where a column does not vary.
     per_column : bool
         Whether each column has its own scale.
 
     Raises
     ------
     ValueError
-        If a column has no value at all, or no column varies.
+        If no column varies.
     """
 
-    def __init__(self, X, weights, per_column: bool):
-        self.n_features = X.shape[1]
+    def __init__(self, mean, variances, per_column: bool):
+        self.n_features = len(mean)
+        if not variances.any():
+            raise ValueError("X has no variance: all of its rows are the same.")
+        typical = np.sqrt(variances[variances > 0].mean())
+        self.shift = mean
+        self.scale = np.where(variances > 0, np.sqrt(variances), typical)
+        if not per_column:
+            self.scale = np.full(self.n_features, np.sqrt(variances.mean()))
+
+    @classmethod
+    def of(cls, X, weights, per_column: bool) -> Frame:
+        """The frame of rows ``(n, d)`` with NaN where missing, and their positive weights.
+
+        Raises
+        ------
+        ValueError
+            If a column has no value at all, or no column varies.
+        """
         X = X.astype(np.float64, copy=False)
         seen = ~np.isnan(X)
         masses = weights @ seen
@@ -52,14 +67,7 @@ class Frame:
         mean = mean + step
         variances = np.einsum("n,nd,nd->d", weights, centred, centred) / masses - step**2
         rounding = 8 * np.finfo(np.float64).eps * np.abs(mean)
-        variances = np.where(variances > rounding**2, variances, 0.0)
-        if not variances.any():
-            raise ValueError("X has no variance: all of its rows are the same.")
-        typical = np.sqrt(variances[variances > 0].mean())
-        self.shift = mean
-        self.scale = np.where(variances > 0, np.sqrt(variances), typical)
-        if not per_column:
-            self.scale = np.full(self.n_features, np.sqrt(variances.mean()))
+        return cls(mean, np.where(variances > rounding**2, variances, 0.0), per_column)
 
     def inward(self, X):
         """Standardised rows."""
@@ -73,8 +81,7 @@ class Frame:
 
     def log_jacobian(self, rows: Rows) -> float:
         """What to add to a mean log-likelihood of standardised rows for that of the data."""
-        seen = rows.all_weights @ ~np.isnan(rows.all_X)
-        return -float(seen @ np.log(self.scale)) / rows.total
+        return -float(rows.seen @ np.log(self.scale)) / rows.total
 
     def model(self, mixture: Mixture, form) -> MixtureModel:
         """The mixture as a score model of the data."""

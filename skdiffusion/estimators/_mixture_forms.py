@@ -70,6 +70,15 @@ class Statistics:
     second: np.ndarray
     centres: np.ndarray
 
+    def __add__(self, other: Statistics) -> Statistics:
+        """The statistics of both, about the same centres."""
+        return Statistics(
+            self.count + other.count,
+            self.first + other.first,
+            self.second + other.second,
+            self.centres,
+        )
+
     def scaled(self, factor: float) -> Statistics:
         """The statistics of this many times the rows."""
         return Statistics(

@@ -14,10 +14,12 @@ a fit is the first batch.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
-__all__ = ["DiagonalMoments", "FactorMoments", "FullMoments", "oas_share", "shrunk"]
+__all__ = ["DiagonalMoments", "FactorMoments", "FullMoments", "gathered", "oas_share", "shrunk"]
 
 FEW_PRODUCTS = 1_000_000
 """Products ``n d^2`` up to which sums are taken in extended precision: where rows are fewer than
@@ -33,7 +35,7 @@ class _Moments:
         self.mean = np.zeros(n_features)
         self.magnitude = np.zeros(n_features)
 
-    def update(self, X: np.ndarray, weights: np.ndarray) -> None:
+    def update(self, X: np.ndarray, weights: np.ndarray) -> _Moments:
         """Take in a batch of rows."""
         kept = weights > 0
         if not kept.all():
@@ -44,16 +46,37 @@ class _Moments:
         mean = weights @ X / total
         # a second pass removes the rounding error of the first: constant columns stay constant
         mean = mean + weights @ (X - mean) / total
-        merged = self.weight + total
-        jump = mean - self.mean if self.weight else np.zeros_like(mean)
-        self._merge(X - mean, weights, jump, self.weight * total / merged)
-        moved = mean if not self.weight else self.mean + jump * (total / merged)
-        self.mean = moved.astype(np.float64)
+        batch = self._empty()
+        batch.weight, batch.n_rows = total, len(X)
+        batch.mean = mean.astype(np.float64)
+        batch.magnitude = np.abs(batch.mean)
+        batch._gather(X - mean, weights)
+        return self.merge(batch)
+
+    def merge(self, other: _Moments) -> _Moments:
+        """Take in what was gathered elsewhere."""
+        merged = self.weight + other.weight
+        jump = other.mean - self.mean if self.weight else np.zeros_like(self.mean)
+        self._merge(other, jump, self.weight * other.weight / merged)
+        self.mean = self.mean + jump * (other.weight / merged) if self.weight else other.mean
+        self.magnitude = np.maximum(self.magnitude, other.magnitude)
         self.magnitude = np.maximum(self.magnitude, np.abs(self.mean))
         self.weight = merged
-        self.n_rows += len(X)
+        self.n_rows += other.n_rows
+        return self
 
-    def _merge(self, centred, weights, jump, factor):
+    def __add__(self, other: _Moments) -> _Moments:
+        return copy.deepcopy(self).merge(other)
+
+    def _empty(self):
+        """Moments of the same kind of no rows."""
+        return type(self)(len(self.mean))
+
+    def _gather(self, centred, weights):
+        """Fill empty moments from centred rows."""
+        raise NotImplementedError
+
+    def _merge(self, other, jump, factor):
         raise NotImplementedError
 
     def column_variances(self) -> np.ndarray:
@@ -79,26 +102,30 @@ class FullMoments(_Moments):
         self.cubic = np.zeros(n_features)
         self.quartic = 0.0
 
-    def _merge(self, centred, weights, jump, factor):
+    def _gather(self, centred, weights):
         rows = centred * np.sqrt(weights)[:, None]
-        scatter = rows.T @ rows
+        self.scatter = (rows.T @ rows).astype(np.float64)
         squared = np.einsum("ij,ij->i", centred, centred)
-        cubic, quartic = (weights * squared) @ centred, weights @ squared**2
-        total = float(weights.sum())
-        share = total / (self.weight + total)
-        old = self._shifted(self.scatter, self.cubic, self.quartic, self.weight, -share * jump)
-        new = self._shifted(scatter, cubic, quartic, total, (1 - share) * jump)
-        self.cubic, self.quartic = (old[0] + new[0]).astype(np.float64), float(old[1] + new[1])
-        scatter = self.scatter + scatter + factor * np.outer(jump, jump)
-        self.scatter = scatter.astype(np.float64)
+        self.cubic = ((weights * squared) @ centred).astype(np.float64)
+        self.quartic = float(weights @ squared**2)
+
+    def _merge(self, other, jump, factor):
+        share = other.weight / (self.weight + other.weight)
+        cubic, quartic = self._shifted(self, -share * jump)
+        its_cubic, its_quartic = self._shifted(other, (1 - share) * jump)
+        self.cubic, self.quartic = cubic + its_cubic, float(quartic + its_quartic)
+        self.scatter = self.scatter + other.scatter + factor * np.outer(jump, jump)
 
     @staticmethod
-    def _shifted(scatter, cubic, quartic, weight, by):
+    def _shifted(of, by):
         """Third and fourth moments of ``c + by`` from those of the centred ``c``."""
-        squared, trace, turned = by @ by, np.trace(scatter), scatter @ by
+        squared, trace, turned = by @ by, np.trace(of.scatter), of.scatter @ by
         return (
-            cubic + trace * by + 2 * turned + weight * squared * by,
-            quartic + 4 * (cubic @ by + by @ turned) + 2 * squared * trace + weight * squared**2,
+            of.cubic + trace * by + 2 * turned + of.weight * squared * by,
+            of.quartic
+            + 4 * (of.cubic @ by + by @ turned)
+            + 2 * squared * trace
+            + of.weight * squared**2,
         )
 
     def _scatter_diagonal(self):
@@ -127,6 +154,11 @@ class FullMoments(_Moments):
         return shrunk(covariance, oas_share(covariance, self.weight))
 
 
+def gathered(X: np.ndarray, weights: np.ndarray, empty: _Moments) -> _Moments:
+    """Moments of rows, of the kind of some that are empty and stay so."""
+    return copy.deepcopy(empty).update(X.astype(np.float64, copy=False), weights)
+
+
 def oas_share(covariance: np.ndarray, weight: float) -> float:
     """Share of a multiple of the identity that is best for normal rows (Chen et al. 2010)."""
     d = len(covariance)
@@ -149,9 +181,11 @@ class DiagonalMoments(_Moments):
         super().__init__(n_features)
         self.scatter = np.zeros(n_features)
 
-    def _merge(self, centred, weights, jump, factor):
-        scatter = self.scatter + weights @ centred**2 + factor * jump**2
-        self.scatter = scatter.astype(np.float64)
+    def _gather(self, centred, weights):
+        self.scatter = (weights @ centred**2).astype(np.float64)
+
+    def _merge(self, other, jump, factor):
+        self.scatter = self.scatter + other.scatter + factor * jump**2
 
     def _scatter_diagonal(self):
         return self.scatter
@@ -176,14 +210,25 @@ class FactorMoments(DiagonalMoments):
         self.seed = seed
         self.factor = np.zeros((0, n_features))
 
-    def _merge(self, centred, weights, jump, factor):
-        super()._merge(centred, weights, jump, factor)
+    def _empty(self):
+        return FactorMoments(len(self.mean), self.n_kept, self.seed)
+
+    def _gather(self, centred, weights):
+        super()._gather(centred, weights)
         # centred is this object's own copy: weight it in place, it may be large
         centred *= np.sqrt(weights)[:, None]
-        rows = centred.astype(np.float64, copy=False)
+        self.factor = self._leading(centred.astype(np.float64, copy=False))
+
+    def _merge(self, other, jump, factor):
+        super()._merge(other, jump, factor)
         if len(self.factor):
-            rows = np.vstack([self.factor, rows, np.sqrt(factor) * jump]).astype(np.float64)
-        self.factor = _leading_factor(rows, min(self.n_kept, *rows.shape), self.seed)
+            stacked = np.vstack([self.factor, other.factor, np.sqrt(factor) * jump])
+            self.factor = self._leading(stacked)
+        else:
+            self.factor = other.factor
+
+    def _leading(self, rows):
+        return _leading_factor(rows, min(self.n_kept, *rows.shape), self.seed)
 
     def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
         """Leading variances and their axes, shapes ``(k,)`` and ``(d, k)``."""

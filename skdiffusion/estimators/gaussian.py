@@ -23,9 +23,15 @@ from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from skdiffusion.estimators._moments import DiagonalMoments, FactorMoments, FullMoments
+from skdiffusion.estimators._moments import (
+    DiagonalMoments,
+    FactorMoments,
+    FullMoments,
+    gathered,
+)
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import GaussianModel, SpectralCovariance
+from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
@@ -150,6 +156,7 @@ class GaussianScore(BaseScoreEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Or a dask array or data frame: its blocks are summed where they lie.
             At least two rows.
         y : ignored
         sample_weight : array-like of shape (n_samples,), optional
@@ -171,6 +178,8 @@ class GaussianScore(BaseScoreEstimator):
             If the covariance is singular and ``reg_covar="auto"``.
         """
         self._check_parameters()
+        if is_lazy(X):
+            return self._fit_lazy(X, sample_weight)
         X = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
         weights = check_weights(sample_weight, len(X))
         if not _has_named_covariance(self):
@@ -288,6 +297,18 @@ class GaussianScore(BaseScoreEstimator):
         n_kept = min(d, (self.rank or MAX_RANK) + 10)
         seed = int(as_generator(self.random_state).integers(2**31))
         return FactorMoments(d, n_kept, seed)
+
+    def _fit_lazy(self, X, sample_weight):
+        if not _has_named_covariance(self):
+            raise ValueError(
+                f"{type(self.covariance).__name__} needs X in memory; of a dask array the "
+                f"covariances are {', '.join(repr(form) for form in _FORMS)}."
+            )
+        rows = LazyRows(self, X, sample_weight)
+        moments = rows.total(gathered, self._new_moments(rows.n_features))
+        if moments.n_rows < 2:
+            raise ValueError(f"X must have at least 2 rows; got {moments.n_rows}.")
+        return self._set_from_moments(moments)
 
     def _fit_estimator(self, X, sample_weight):
         estimator = clone(self.covariance)

@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import _em
 from skdiffusion.estimators._frame import Frame
+from skdiffusion.estimators._lazy_mixture_rows import LazyMixtureRows
 from skdiffusion.estimators._low_rank_form import LowRankForm
 from skdiffusion.estimators._mixture_answers import MixtureAnswers
 from skdiffusion.estimators._mixture_forms import (
@@ -36,6 +37,7 @@ from skdiffusion.estimators._seeding import distinct_rows
 from skdiffusion.estimators._selection import choose
 from skdiffusion.estimators._stepwise import Stepwise
 from skdiffusion.models import MixtureModel
+from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
@@ -217,7 +219,9 @@ class GMMScore(MixtureAnswers):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            At least two rows; NaN where a value is missing.
+            At least two rows; NaN where a value is missing. Or a dask array or data frame without
+            missing values: EM begins on at most 20,000 random rows, gathered once, and goes on by
+            sums over the blocks.
         y : ignored
         sample_weight : array-like of shape (n_samples,), optional
             A weight of 2 equals a repeated row, a weight of 0 a removed one.
@@ -239,9 +243,15 @@ class GMMScore(MixtureAnswers):
             If it was interrupted; the parameters reached are kept.
         """
         self._check_parameters()
-        X = check_rows(self, X, reset=True, ensure_all_finite="allow-nan", ensure_min_samples=2)
-        frame, rows = self._framed(X, check_weights(sample_weight, len(X)))
-        self._fit_rows(frame, rows)
+        rng = as_generator(self.random_state)
+        if is_lazy(X):
+            per_column = FORMS[self.covariance_type].whitens_columns
+            rows = LazyMixtureRows(LazyRows(self, X, sample_weight), per_column, rng)
+            frame = rows.frame
+        else:
+            X = check_rows(self, X, reset=True, ensure_all_finite="allow-nan", ensure_min_samples=2)
+            frame, rows = self._framed(X, check_weights(sample_weight, len(X)))
+        self._fit_rows(frame, rows, rng)
         self._stepwise = None
         return self
 
@@ -274,7 +284,7 @@ class GMMScore(MixtureAnswers):
         weights = check_weights(sample_weight, len(X))
         if first:
             frame, rows = self._framed(X, weights)
-            run = self._fit_rows(frame, rows)
+            run = self._fit_rows(frame, rows, as_generator(self.random_state))
             form = self._form(frame.n_features, self.reg_covar_, self.shrinkage_)
             self._stepwise = Stepwise(frame, form, run.mixture, rows)
             return self
@@ -392,11 +402,10 @@ class GMMScore(MixtureAnswers):
     def _framed(self, X, weights):
         """Units of the data and its standardised distinct rows, in canonical order."""
         X, weights = distinct_rows(X, weights)
-        frame = Frame(X, weights, FORMS[self.covariance_type].whitens_columns)
+        frame = Frame.of(X, weights, FORMS[self.covariance_type].whitens_columns)
         return frame, frame.rows(X, weights)
 
-    def _fit_rows(self, frame, rows):
-        rng = as_generator(self.random_state)
+    def _fit_rows(self, frame, rows, rng):
         d = frame.n_features
         floor, pull = self._regularisation(d)
         self._form(d, floor, pull)  # fails early on a wrong rank
@@ -404,14 +413,14 @@ class GMMScore(MixtureAnswers):
         k, selection = self.n_components, None
         n_init = self.n_init
         if n_init == "auto":
-            n_init = 3 if len(rows.all_X) <= FEW_ROWS else 1
+            n_init = 3 if len(rows.few.all_X) <= FEW_ROWS else 1
         with _em.Progress(self.verbose) as progress:
             options = {"tol": self.tol, "max_iter": self.max_iter, "progress": progress}
             if isinstance(k, str):
                 k, floor, pull, selection = choose(
                     k,
                     lambda floor, pull: self._form(d, floor, pull),
-                    rows,
+                    rows.few,
                     self.max_components,
                     rng,
                     init=init,
@@ -427,6 +436,8 @@ class GMMScore(MixtureAnswers):
                         "warm_start needs the number of columns and components of the last fit."
                     )
                 init = frame.mixture(self.model_, form)
+            if rows.few is not rows and isinstance(init, str):  # most of the way on a few
+                init = _em.best_of(form, rows.few, k, init, n_init, rng, **options).mixture
             run = _em.best_of(form, rows, k, init, n_init, rng, **options)
         if not (run.converged or run.interrupted) and self.tol > 0:
             warnings.warn(

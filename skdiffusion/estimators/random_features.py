@@ -18,64 +18,29 @@ what the features cannot express, and what training has not reached, or has pass
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skdiffusion.estimators._moments import FullMoments
-from skdiffusion.estimators._random_moments import NormalEquations
+from skdiffusion.estimators._moments import FullMoments, gathered
+from skdiffusion.estimators._random_errors import (
+    ErrorDecomposition,
+    architecture_part,
+    optimisation_part,
+)
+from skdiffusion.estimators._random_setting import WEIGHTS, equations_of, new_setting
 from skdiffusion.estimators.base import BaseScoreEstimator
-from skdiffusion.models import AffineModel, EmpiricalModel, GaussianModel
+from skdiffusion.models import AffineModel, GaussianModel
 from skdiffusion.models._feature_maps import FEATURE_MAPS
-from skdiffusion.models.random_features import RandomFeatureModel, RandomFeatures
-from skdiffusion.noising import noise_range
+from skdiffusion.models.random_features import RandomFeatureModel
 from skdiffusion.parameterizations import check_parameterization
-from skdiffusion.schedules import check_schedule
-from skdiffusion.utils.random import as_generator, normal_by_row
+from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
+from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["ErrorDecomposition", "RandomFeatureScore"]
-
-WEIGHTS = {"data": 0, "noise": 2, "score": 4}
-"""Power of the noise level by which the squared error of the denoiser is divided."""
-
-
-class ErrorDecomposition(NamedTuple):
-    """Excess of the loss over that of the exact denoiser, in parts that add up.
-
-    Attributes
-    ----------
-    architecture : ndarray of shape (n_matrices, n_directions)
-        What the features cannot express.
-    optimisation : ndarray of shape (n_matrices, n_directions) or (n_times, ...)
-        The rest.
-    levels : ndarray of shape (n_matrices,) or None
-        Noise levels of the rows of both; ``None`` for the one row of a joint model.
-    """
-
-    architecture: np.ndarray
-    optimisation: np.ndarray
-    levels: np.ndarray | None
-
-
-class _Setting(NamedTuple):
-    """What is fixed before training: coordinates, features, levels, where training begins."""
-
-    column_variances: np.ndarray
-    shift: np.ndarray
-    scale: float
-    axes: np.ndarray
-    features: RandomFeatures
-    joint: bool
-    levels: np.ndarray
-    loss_weights: np.ndarray
-    start: np.ndarray
-
-    def inward(self, X):
-        """Rows in units of their scale, along their principal axes."""
-        return (X - self.shift) @ self.axes / self.scale
 
 
 class RandomFeatureScore(BaseScoreEstimator):
@@ -209,7 +174,7 @@ class RandomFeatureScore(BaseScoreEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_columns)
-            At least two rows.
+            At least two rows. Or a dask array or data frame: its blocks are summed where they lie.
         y : ignored
         sample_weight : array-like of shape (n_samples,), optional
             A weight of 2 equals a repeated row.
@@ -225,12 +190,13 @@ class RandomFeatureScore(BaseScoreEstimator):
             of its range.
         """
         self._check_parameters()
+        if is_lazy(X):
+            return self._fit_lazy(LazyRows(self, X, sample_weight))
         X = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
         weights = check_weights(sample_weight, len(X))
-        moments = FullMoments(X.shape[1])
-        moments.update(X, weights)
-        setting = self._new_setting(moments)
-        return self._train(setting, moments, self._equations(setting, X, weights))
+        moments = FullMoments(X.shape[1]).update(X, weights)
+        setting = new_setting(self, moments)
+        return self._train(setting, moments, equations_of(X, weights, setting))
 
     def partial_fit(self, X, y=None, sample_weight=None):
         """Add a batch of rows to the normal equations and solve them anew.
@@ -254,11 +220,18 @@ class RandomFeatureScore(BaseScoreEstimator):
         self._check_parameters()
         X = check_rows(self, X, reset=False, dtype=np.float64)
         weights = check_weights(sample_weight, len(X))
-        equations = self._equations(self._setting, X, weights) + self._spectrum.equations(
+        equations = equations_of(X, weights, self._setting) + self._spectrum.equations(
             self._moments.weight, self._second
         )
         self._moments.update(X, weights)
         return self._train(self._setting, self._moments, equations)
+
+    def _fit_lazy(self, rows):
+        moments = rows.total(gathered, FullMoments(rows.n_features))
+        if moments.n_rows < 2:
+            raise ValueError(f"X must have at least 2 rows; got {moments.n_rows}.")
+        setting = new_setting(self, moments)
+        return self._train(setting, moments, rows.total(equations_of, setting))
 
     def _check_parameters(self):
         super()._check_parameters()
@@ -277,64 +250,6 @@ class RandomFeatureScore(BaseScoreEstimator):
         check_number(self.init_scale, "init_scale", least=0)
         if self.flow_time is not None:
             check_number(self.flow_time, "flow_time", least=0)
-
-    def _new_setting(self, moments):
-        variances = moments.column_variances()
-        if not variances.any():
-            raise ValueError("X has no variance: all of its rows are the same.")
-        scale, low, high = noise_range(variances, self.sigma_min, self.sigma_max)
-        spread, axes = np.linalg.eigh(moments.covariance() / scale**2)
-        rng = as_generator(self.random_state)
-        d = len(variances)
-        length = np.sqrt(d) / 3 if self.length_scale == "auto" else self.length_scale
-        features = RandomFeatures(
-            rng.standard_normal((self.n_features, d)) @ axes / length,
-            lookup(self.feature_map, FEATURE_MAPS, "feature_map")().phases(rng, self.n_features),
-            rng.standard_normal(self.n_features) * (bool(self.joint) / self.level_scale),
-            feature_map=self.feature_map,
-            parameterization=self.parameterization,
-            schedule=self._schedule() or check_schedule("edm"),
-            variances=np.maximum(spread, 0.0),
-        )
-        levels = np.geomspace(low / scale, high / scale, self.n_levels)
-        n_matrices = 1 if self.joint else self.n_levels
-        # drawn along the columns: the signs of the axes do not matter
-        start = axes.T @ rng.standard_normal((n_matrices, d, self.n_features))
-        return _Setting(
-            variances,
-            moments.mean,
-            scale,
-            axes,
-            features,
-            bool(self.joint),
-            levels,
-            self._loss_weights(features, levels, scale),
-            self.init_scale * start,
-        )
-
-    def _loss_weights(self, features, levels, scale):
-        """Weights of the prediction's squared error at each level, of mean one."""
-        around = features.coefficients(levels[:, None], np.empty((len(levels), 1)))
-        if callable(self.weight):
-            weights = np.asarray(self.weight(levels * scale), dtype=np.float64)
-            if weights.shape != levels.shape or not (weights > 0).all() or np.isinf(weights).any():
-                raise ValueError("weight(levels) must return one positive number per level.")
-        elif self.weight == "auto":
-            return around.weight[:, 0] / around.weight.mean()
-        else:
-            weights = levels ** -float(WEIGHTS[self.weight])
-        weights = weights * around.out[:, 0] ** 2
-        return weights / weights.mean()
-
-    def _equations(self, setting, X, weights):
-        return NormalEquations.of(
-            setting.features,
-            setting.inward(X),
-            weights,
-            setting.levels,
-            setting.loss_weights,
-            setting.joint,
-        )
 
     def _train(self, setting, moments, equations):
         spectrum = equations.spectrum()
@@ -415,7 +330,7 @@ class RandomFeatureScore(BaseScoreEstimator):
             Weighted squared error of what the features predict, summed over columns, averaged
             over rows, noise and levels.
         """
-        equations = self._equations(self._setting, *self._counted(X))
+        equations = equations_of(*self._counted(X), self._setting)
         if times is None:
             return equations.loss(self.coefficients_.reshape(self._setting.start.shape))
         return np.array([equations.loss(coefficients) for coefficients in self._along(times)])
@@ -466,39 +381,19 @@ class RandomFeatureScore(BaseScoreEstimator):
                 f"directions must have shape (n_directions, {X.shape[1]}); got {directions.shape}."
             )
         turned = directions @ setting.axes
-        equations = self._equations(setting, X, weights)
+        equations = equations_of(X, weights, setting)
         best = equations.spectrum().coefficients(np.inf, 0.0, setting.start)
         if times is None:
             trained = self.coefficients_.reshape(best.shape)
         else:
             trained = np.stack(list(self._along(times)))
-        missing = turned @ (trained - best)
-        optimisation = np.sum(np.matmul(missing, equations.gram) * missing, axis=-1)
         seed = int(as_generator(random_state).integers(2**62))
+        n_noise = check_count(n_noise, "n_noise")
         return ErrorDecomposition(
-            self._architecture(setting.inward(X), best, turned, n_noise, seed),
-            optimisation / equations.total,
+            architecture_part(setting, setting.inward(X), best, turned, n_noise, seed),
+            optimisation_part(equations, trained, best, turned),
             None if setting.joint else self.levels_,
         )
-
-    def _architecture(self, rows, best, directions, n_noise, seed):
-        """Mean squared difference of the best prediction from that of the exact denoiser."""
-        exact = EmpiricalModel(rows)
-        noise = normal_by_row(rows, check_count(n_noise, "n_noise"), seed)
-        noise = np.concatenate([noise, -noise])
-        errors = []
-        features = self._setting.features
-        for k, level in enumerate(self._setting.levels.tolist()):
-            matrix = best[0 if self._setting.joint else k]
-            squared = 0.0
-            for draw in noise:
-                noised = rows + level * draw
-                around = features.coefficients(level, noised)
-                aim = (exact.denoise(noised, level) - around.skip * noised) / around.out
-                gap = (features(noised, level) @ matrix.T - aim) @ directions.T
-                squared = squared + np.mean(gap**2, axis=0)
-            errors.append(self._setting.loss_weights[k] * squared / len(noise))
-        return np.mean(errors, axis=0, keepdims=True) if self._setting.joint else np.stack(errors)
 
     def _along(self, times):
         times = np.asarray(times, dtype=np.float64)
