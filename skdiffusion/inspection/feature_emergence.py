@@ -11,8 +11,10 @@ for a clock uniform in :math:`\sigma^{1/\rho}` it changes fastest at the **criti
 :math:`\sigma^2 = \lambda_k (2\rho-1)/(\rho+1)` (Wang & Vastola 2024, section 2). A power law
 :math:`\lambda_k \propto k^{-a}` emerges at :math:`\sigma_k \propto k^{-a/2}`.
 
-Here the same is measured on the trajectories of any model: the root mean square over paths of each
-axis of the denoised points, over that at the end.
+Here the same is measured on the trajectories of any model: along each axis the slope of what the
+denoiser sees on what is there at the end, over paths,
+:math:`\langle c_\sigma, c_0\rangle / \langle c_0, c_0\rangle`. Errors of a network, which may
+well exceed a narrow axis at high noise, average out where they have nothing to do with the end.
 """
 
 from __future__ import annotations
@@ -44,11 +46,11 @@ class FeatureEmergence:
     levels : ndarray of shape (m,)
         Noise levels of the denoised points, falling.
     amplitude : ndarray of shape (m, r)
-        What the denoiser sees of each axis, as a share of its final size.
+        Share of what is there at the end of each axis that the denoiser sees.
     fraction : float
         Share that counts as emerged.
     observed : ndarray of shape (r,)
-        Level below which the share is kept: the errors of a network may exceed a narrow axis before.
+        Level below which the share is kept.
     predicted : ndarray of shape (r,)
         The same for the Gaussian with the moments of the data.
     n_paths : int
@@ -179,8 +181,9 @@ def feature_emergence(
         )
     centred = denoised - paths.far_field.mean
     along = centred if covariance.axes is None else centred @ covariance.axes
-    size = np.sqrt((along[:, :, seen] ** 2).mean(axis=1))
-    amplitude = size / np.maximum(size[-1], np.finfo(float).tiny)
+    along = along[:, :, seen]
+    size = np.maximum((along[-1] ** 2).sum(axis=0), np.finfo(float).tiny)
+    amplitude = np.einsum("tnk,nk->tk", along, along[-1]) / size
     return FeatureEmergence(
         variances=covariance.variances[seen],
         levels=levels,
