@@ -27,7 +27,7 @@ import scipy.stats
 
 from skdiffusion.inspection._paths import as_paths
 from skdiffusion.models import GaussianModel
-from skdiffusion.utils.validation import check_number
+from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["FeatureEmergence", "feature_emergence"]
 
@@ -111,6 +111,7 @@ def feature_emergence(
     *,
     far_field: Any = None,
     fraction: float = 0.5,
+    n_axes: int | None = None,
     n_samples: int = 500,
     n_steps: int | None = None,
     sampler: Any = None,
@@ -130,6 +131,8 @@ def feature_emergence(
     fraction : float in (0, 1)
         Share of its final size at which an axis counts as emerged; one half is reached at
         :math:`\sqrt{3\lambda}` by a Gaussian.
+    n_axes : int, optional
+        How many of the widest axes to look at; all by default.
     n_samples, n_steps, sampler, random_state
         How an estimator draws; 64 levels by default.
 
@@ -173,6 +176,9 @@ def feature_emergence(
     predicted = paths.far_field.emergence_levels(fraction=fraction)
     denoised, levels = paths.denoised()
     final = levels[-1] < FINAL * np.sqrt(covariance.variances)
+    if n_axes is not None:
+        widest = np.argsort(-covariance.variances, kind="stable")
+        final[widest[check_count(n_axes, "n_axes", 2) :]] = False
     seen = final & (levels[-1] < predicted) & (predicted < levels[0])
     if len(np.unique(covariance.variances[seen])) < 2:
         raise ValueError(

@@ -128,6 +128,8 @@ def test_growth_of_an_axis_is_the_closed_form():
     assert last.min() > 0.9999
     np.testing.assert_allclose(found.amplitude, found.predicted_amplitude / last, rtol=1e-10)
     assert found.fraction == 0.5 and found.n_paths == 10
+    widest = feature_emergence(GaussianScore().fit(X), n_samples=10, n_axes=2)
+    np.testing.assert_array_equal(widest.variances, found.variances[:2])
     early = feature_emergence(GaussianScore().fit(X), n_samples=10, fraction=0.1)
     assert (early.observed > found.observed).all()
 
