@@ -17,7 +17,8 @@ conditional mean,
 .. math:: E\,|e_r|^2 - E\,|e|^2 = E\,|D_r - D^*|^2 - E\,|D - D^*|^2 ,
 
 so the **gap** between the errors of a reference and of a perfect model is their squared
-**distance**, exactly; it is less for any other model, and negative where the reference is better.
+**distance**, exactly. It is more than that where a model has gone only part of the way from the
+reference to the truth, less where it differs for the worse, negative where the reference is better.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class ScoreComparison:
         rows.
     gap, gap_std_error : dict of str to ndarray of shape (n_levels,), or None
         Error of each reference less that of the model at the same points: positive where the
-        model denoises better. For a perfect model it equals ``distance``.
+        model denoises better. Equal to ``distance`` for a perfect model.
     target, average : str
         What the fraction is of.
     """
