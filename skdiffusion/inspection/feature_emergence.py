@@ -121,13 +121,14 @@ def feature_emergence(
 
     Parameters
     ----------
-    source : fitted score estimator, or array-like of shape (n_levels, n_samples, n_features)
+    source : fitted estimator, score model or array-like of shape (n_levels, n_samples, n_features)
         What draws the trajectories, or the trajectories; of these the denoised points are read
         off the steps.
     levels : array-like of shape (n_levels,), optional
-        Falling noise levels of given trajectories.
+        Falling noise levels of given trajectories, or of those of a model.
     far_field : GaussianModel, optional
-        Moments of the data for given trajectories; those of the end points by default.
+        Moments of the data. By default those of the end points for given trajectories, and for a
+        model those that it knows.
     fraction : float in (0, 1)
         Share of its final size at which an axis counts as emerged; one half is reached at
         :math:`\sqrt{3\lambda}` by a Gaussian.

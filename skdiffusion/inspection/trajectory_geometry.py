@@ -104,12 +104,13 @@ def trajectory_geometry(
 
     Parameters
     ----------
-    source : fitted score estimator, or array-like of shape (n_levels, n_samples, n_features)
+    source : fitted estimator, score model or array-like of shape (n_levels, n_samples, n_features)
         What draws the trajectories, or the trajectories.
     levels : array-like of shape (n_levels,), optional
-        Falling noise levels of given trajectories.
+        Falling noise levels of given trajectories, or of those of a model.
     far_field : GaussianModel, optional
-        Moments of the data for given trajectories; those of the end points by default.
+        Moments of the data. By default those of the end points for given trajectories, and for a
+        model those that it knows.
     unit : float, optional
         Noise level at which signal and noise are alike; the root mean square of the columns'
         standard deviations by default. One is the gauge of the paper for images.

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.frozen import FrozenEstimator
 
 from skdiffusion import GaussianScore, GMMScore
 from skdiffusion.datasets import make_gaussian, make_gaussian_mixture
 from skdiffusion.inspection import feature_emergence, trajectory_geometry
-from skdiffusion.models import GaussianModel, SpectralCovariance
+from skdiffusion.models import EmpiricalModel, GaussianModel, SpectralCovariance
 from skdiffusion.samplers import EulerSampler, HeunSampler, run_sampler
 
 LEVELS = np.append(np.geomspace(80.0, 0.002, 60), 0.0)
@@ -101,6 +102,18 @@ def test_moments_of_the_end_points_stand_in(rng):
     assert given.unit == pytest.approx(np.sqrt(5.25 / 3), rel=0.05)
     with pytest.raises(ValueError, match="one path has no moments"):
         trajectory_geometry(paths[:, :1], LEVELS)
+
+
+def test_models_of_laws_and_frozen_estimators():
+    _, law = make_gaussian_mixture(2, random_state=0)
+    of_law = trajectory_geometry(law, n_samples=20, n_steps=30)
+    assert of_law.plane.shape == (31, 20, 2) and of_law.planarity.min() > 0.9
+    given = trajectory_geometry(law, LEVELS[5:], far_field=law.gaussian(), n_samples=20)
+    np.testing.assert_array_equal(given.levels, LEVELS[5:])
+    frozen = feature_emergence(FrozenEstimator(FITTED), n_samples=20)
+    np.testing.assert_array_equal(frozen.observed, feature_emergence(FITTED, n_samples=20).observed)
+    with pytest.raises(ValueError, match="does not know its own moments"):
+        trajectory_geometry(EmpiricalModel(np.eye(2)))
 
 
 # ---------------------------------------------------------------------- order of features
