@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.flow import isotropic_view
+from skdiffusion.inspection._probes import covariance_of
 from skdiffusion.models import BaseScoreModel, GaussianModel
 from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler, run_sampler, spectral_levels
@@ -157,8 +158,7 @@ def _far_field(far_field, points):
         ends = points[-1]
         if len(ends) < 2 or not ends.var(axis=0).any():
             raise ValueError("one path has no moments: give far_field=.")
-        covariance = np.cov(ends, rowvar=False, bias=True).reshape(ends.shape[1], -1)
-        return GaussianModel(ends.mean(axis=0), covariance)
+        return GaussianModel(ends.mean(axis=0), covariance_of(ends))
     return _checked(far_field, points.shape[2])
 
 

@@ -31,18 +31,18 @@ import numpy as np
 from sklearn.utils import check_array, gen_batches
 
 from skdiffusion.estimators import GMMScore
+from skdiffusion.inspection._probes import Probes, covariance_of
 from skdiffusion.models import EmpiricalModel, GaussianModel, as_score_model
 from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.noising import noise_range
 from skdiffusion.utils.memory import rows_in_memory
-from skdiffusion.utils.random import as_generator, normal_by_row
+from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, lookup
 
 __all__ = ["ScoreComparison", "compare_scores", "score_references"]
 
 TARGETS = ("score", "denoiser")
 AVERAGES = ("pooled", "per_sample")
-PROBES = ("noised", "far_field")
 LEVELS = 16
 MODEL = "model"
 
@@ -204,7 +204,7 @@ def compare_scores(
     n_noise = check_count(n_noise, "n_noise")
     seed = int(as_generator(random_state).integers(2**62))
     sigmas = _levels(sigmas, X, models)
-    points = _Probes(probes, X, y, model.noise_scale, len(sigmas), n_noise, seed)
+    points = Probes(probes, X, y, model.noise_scale, len(sigmas), n_noise, seed)
     found = [
         _at_level(models, points, k, sigma, target, average, reverse)
         for k, sigma in enumerate(sigmas)
@@ -213,7 +213,7 @@ def compare_scores(
         key: {name: np.array([at[key][name] for at in found]) for name in found[0][key]}
         for key in found[0]
     }
-    if points.clean is None:
+    if not points.are_noised_rows:
         by_name |= dict.fromkeys(("error", "error_std_error", "gap", "gap_std_error"))
     return ScoreComparison(sigmas=sigmas, target=target, average=average, **by_name)
 
@@ -248,15 +248,10 @@ def score_references(X: Any, *, n_components: int = 10, random_state: Any = None
     mixture = GMMScore(n_components, random_state=int(rng.integers(2**31)))
     return {
         "isotropic": GaussianModel(X.mean(axis=0), float(X.var(axis=0).mean())),
-        "gaussian": GaussianModel(X.mean(axis=0), _covariance(X)),
+        "gaussian": GaussianModel(X.mean(axis=0), covariance_of(X)),
         "mixture": mixture.fit(X).model_,
         "rows": EmpiricalModel(X),
     }
-
-
-def _covariance(X):
-    """Of the rows themselves, singular or not."""
-    return np.cov(X, rowvar=False, bias=True).reshape(X.shape[1], -1)
 
 
 def _named(references):
@@ -289,79 +284,28 @@ def _levels(sigmas, X, models):
     return sigmas
 
 
-class _Probes:
-    """Points of each level, the clean rows they come from where there are any, and their labels."""
-
-    def __init__(self, probes, X, y, scale, n_levels, n_noise, seed):
-        self.clean, self.center, self.scale = None, X.mean(axis=0), scale
-        self.given = self.far_field = None
-        if not isinstance(probes, str):
-            self.given = np.asarray(probes, dtype=np.float64)
-            shape = (n_levels, X.shape[1])
-            if self.given.ndim != 3 or self.given.shape[::2] != shape or not self.given.shape[1]:
-                raise ValueError(
-                    f"probes must have shape (n_levels, n_points, n_features), here ({n_levels}, "
-                    f"n_points, {X.shape[1]}); got {self.given.shape}."
-                )
-            if not np.isfinite(self.given).all():
-                raise ValueError("probes must be finite.")
-            self.y = self._labels(y, self.given.shape[1], "one label per probe")
-            return
-        lookup(probes, dict.fromkeys(PROBES), "probes", "an array of points per level")
-        noise = normal_by_row(X, n_noise, seed)
-        # Opposite pairs: at low noise errors are sigma eps + sigma^2 s, models differ in the
-        # second term alone, and its product with the first averages out over a pair.
-        noise = np.stack([noise, -noise], axis=1).reshape(-1, *X.shape)  # (draws, rows, columns)
-        self.noise = noise.transpose(1, 0, 2).reshape(-1, X.shape[1])
-        self.draws = 2 * n_noise
-        rows = np.repeat(X, self.draws, axis=0)
-        self.y = self._labels(y, len(X), "one label per row")
-        self.y = None if self.y is None else np.repeat(self.y, self.draws)
-        if probes == "noised":
-            self.clean = rows
-        else:
-            inner = X / scale
-            self.far_field = GaussianModel(inner.mean(axis=0), _covariance(inner))
-
-    @staticmethod
-    def _labels(y, n, what):
-        if y is None:
-            return None
-        y = np.asarray(y)
-        if y.shape != (n,):
-            raise ValueError(f"y must hold {what}, shape ({n},); got shape {y.shape}.")
-        return y
-
-    def at(self, k, sigma):
-        """Points of level ``k``."""
-        if self.given is not None:
-            return self.given[k]
-        if self.far_field is not None:
-            return self.far_field.from_latent(self.noise, sigma) * self.scale
-        return self.clean + sigma * self.noise * self.scale
-
-
 def _at_level(models, probes, k, sigma, target, average, reverse):
     """All that is known of one level: mean squares are of columns in units of their noise."""
-    x = probes.at(k, sigma)
-    n, d = x.shape
+    n, d = probes.n_rows * probes.draws, probes.X.shape[1]
     difference, size, error = ({name: np.empty(n) for name in models} for _ in range(3))
-    for rows in gen_batches(n, rows_in_memory(8 * d * len(models))):
-        labels = {} if probes.y is None else {"y": probes.y[rows]}
+    for rows in gen_batches(probes.n_rows, rows_in_memory(8 * d * len(models) * probes.draws)):
+        x, clean, y = probes.batch(k, sigma, rows)
+        points = slice(rows.start * probes.draws, rows.start * probes.draws + len(x))
+        labels = {} if y is None else {"y": y}
         seen = {}
         for name, model in models.items():
             condition = labels if model.is_conditional else {}
-            seen[name] = model.denoise(x[rows], float(sigma), **condition)
+            seen[name] = model.denoise(x, float(sigma), **condition)
             if not np.isfinite(seen[name]).all():
                 raise FloatingPointError(
                     f"{name!r} denoises to values that are not finite at noise level {sigma:g}."
                 )
-        origin = x[rows] if target == "score" else probes.center
+        origin = x if target == "score" else probes.center
         for name, denoised in seen.items():
-            difference[name][rows] = _squares(denoised - seen[MODEL], probes.scale)
-            size[name][rows] = _squares(denoised - origin, probes.scale)
-            if probes.clean is not None:
-                error[name][rows] = _squares(denoised - probes.clean[rows], probes.scale)
+            difference[name][points] = _squares(denoised - seen[MODEL], probes.scale)
+            size[name][points] = _squares(denoised - origin, probes.scale)
+            if clean is not None:
+                error[name][points] = _squares(denoised - clean, probes.scale)
     unexplained = {}
     for name in list(models)[1:]:
         whole = size[name] if reverse else size[MODEL]
@@ -370,7 +314,7 @@ def _at_level(models, probes, k, sigma, target, average, reverse):
         "unexplained": unexplained,
         "distance": {name: difference[name].mean() / d for name in unexplained},
     }
-    if probes.clean is not None:
+    if probes.are_noised_rows:
         by_row = {name: e.reshape(-1, probes.draws).mean(axis=1) / d for name, e in error.items()}
         gaps = {name: by_row[name] - by_row[MODEL] for name in unexplained}
         result |= {
