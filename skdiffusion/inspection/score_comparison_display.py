@@ -125,6 +125,10 @@ class ScoreComparisonDisplay:
         else:
             ax.set_ylabel("denoising error over the best, less one")
             ax.set_ylim(bottom=FLOOR / 2)
+            ax.axhline(FLOOR, color="0.7", lw=0.8, ls=":", zorder=0)
+            place = {"xy": (1, FLOOR), "xycoords": ("axes fraction", "data")}
+            shift = {"xytext": (-4, -4), "textcoords": "offset points"}
+            ax.annotate("the best", **place, **shift, ha="right", va="top", color="0.4", size=8)
         ax.legend(frameon=False)
         self.ax_, self.figure_ = ax, ax.figure
         return self
