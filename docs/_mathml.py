@@ -22,7 +22,7 @@ def mathml(formula: str, *, as_block: bool) -> str:
 
 def _visit(translator, node, *, as_block):
     html = mathml(node.astext(), as_block=as_block)
-    translator.body.append(f'<div class="math">{html}</div>' if as_block else html)
+    translator.body.append(f'<div class="formula">{html}</div>' if as_block else html)
     raise nodes.SkipNode
 
 

@@ -83,9 +83,8 @@ copybutton_prompt_is_regexp = True
 def links_to_the_repository(app, docname, source):
     """In the repository guides link to tables and examples where they lie; here to their pages."""
     text = source[0].replace("](../benchmarks/results/", "](results/")
-    source[0] = text.replace("](../examples/", "](gallery/").replace(
-        "](../CHANGELOG", "](CHANGELOG"
-    )
+    text = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](gallery/\1)", text)
+    source[0] = text.replace("](../CHANGELOG.md", "](changelog.md")
 
 
 def without_last_empty_line(app, docname, source):
