@@ -17,7 +17,10 @@ def mathml(formula: str, *, as_block: bool) -> str:
         formula = pattern.sub(other, formula)
     if as_block and r"\\" in formula and r"\begin{" not in formula:
         formula = rf"\begin{{aligned}}{formula}\end{{aligned}}"
-    return latex2mathml.tex2mathml(formula, as_block=as_block)
+    found = latex2mathml.tex2mathml(formula, as_block=as_block)
+    for drawn, better in (("ˉ", "‾"), (">'<", ">′<")):  # bars above letters, primes after them
+        found = found.replace(drawn, better)
+    return found
 
 
 def _visit(translator, node, *, as_block):
