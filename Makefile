@@ -23,7 +23,7 @@ doctest: $(STAMP)         ## every example in every docstring and in the guides
 
 docs: $(STAMP)            ## the site, gallery included, in docs/_build/html; no warning, no broken link
 	$(PY) -m pip install -q -c constraints.txt -e ".[docs]"
-	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(PY) -m sphinx -q -E -W --keep-going -b html docs docs/_build/html
 	$(PY) docs/_links.py docs/_build/html
 
 sklearn-versions:         ## the contract on the oldest and the newest scikit-learn

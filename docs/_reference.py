@@ -22,6 +22,10 @@ SECTIONS = {
     "skdiffusion.noising": "Noise levels of data",
     "skdiffusion.models": "Score models as mathematical objects",
     "skdiffusion.networks": "Networks",
+    "skdiffusion.networks.mlp": "The perceptron",
+    "skdiffusion.networks.unet": "The U-Net",
+    "skdiffusion.networks.transformer": "The transformer",
+    "skdiffusion.networks.embedding": "Embeddings of noise levels",
     "skdiffusion.datasets": "Data and laws with known answers",
     "skdiffusion.utils.estimator_checks": "Checks for one's own models",
 }
@@ -29,10 +33,14 @@ SECTIONS = {
 
 def names(package: str) -> list:
     """Public names of a package that have no shorter path, classes first; modules are left out."""
-    module, top = importlib.import_module(package), importlib.import_module("skdiffusion")
-    found = [name for name in module.__all__ if not inspect.ismodule(getattr(module, name))]
-    if package != "skdiffusion":
-        found = [name for name in found if name not in top.__all__]
+    module, parts = importlib.import_module(package), package.split(".")
+    shorter = [importlib.import_module(".".join(parts[:n])) for n in range(1, len(parts))]
+    found = [
+        name
+        for name in module.__all__
+        if not inspect.ismodule(getattr(module, name))
+        and not any(name in parent.__all__ for parent in shorter if hasattr(parent, "__all__"))
+    ]
     return sorted(found, key=lambda name: (not inspect.isclass(getattr(module, name)), name))
 
 
@@ -58,8 +66,28 @@ def write_reference(folder: Path) -> None:
             lines += [f".. autodata:: {name}", "   :no-value:", ""]
         _write(folder / f"{package}.rst", "\n".join(lines))
         pages.append(package)
-    index = ["API reference", "=============", "", ".. toctree::", "   :maxdepth: 1", ""]
-    _write(folder / "index.rst", "\n".join([*index, *(f"   {page}" for page in pages), ""]))
+    index = [
+        "API reference",
+        "=============",
+        "",
+        "Every public name, by the package it is imported from.",
+        "",
+    ]
+    index += [".. toctree::", "   :hidden:", "", *(f"   {page}" for page in pages), ""]
+    for package, title in SECTIONS.items():
+        objects, others = documented(package)
+        title = f":doc:`{title} <{package}>`"
+        index += [title, "-" * len(title), "", f".. currentmodule:: {package}", ""]
+        index += [
+            ".. autosummary::",
+            "   :nosignatures:",
+            "",
+            *(f"   {name}" for name in objects),
+            "",
+        ]
+        if others:
+            index += ["Also " + ", ".join(f":obj:`~{package}.{name}`" for name in others) + ".", ""]
+    _write(folder / "index.rst", "\n".join(index))
 
 
 def _write(path, text):

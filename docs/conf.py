@@ -1,6 +1,7 @@
 """How the documentation is built: `make docs`."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from _mathml import visit_block, visit_inline
 from _reference import write_reference
 from _results import copy_results
 
@@ -24,7 +26,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
@@ -56,6 +57,11 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
 }
 
+# names of other packages are written, not linked: their sites are not asked during a build
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r"(sklearn|scipy|numpy|torch)\..*")]
+
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = "skdiffusion"
 html_static_path = ["_static"]
@@ -77,9 +83,13 @@ copybutton_prompt_is_regexp = True
 def links_to_the_repository(app, docname, source):
     """In the repository guides link to tables and examples where they lie; here to their pages."""
     text = source[0].replace("](../benchmarks/results/", "](results/")
-    source[0] = text.replace("](../examples/", "](gallery/").replace(
-        "](../CHANGELOG", "](CHANGELOG"
-    )
+    text = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](gallery/\1)", text)
+    source[0] = text.replace("](../CHANGELOG.md", "](changelog.md")
+
+
+def without_last_empty_line(app, docname, source):
+    """Doctests in guides need an empty line before the fence; readers do not."""
+    source[0] = re.sub(r"^(```python\n.*?)\n\n+```$", r"\1\n```", source[0], flags=re.M | re.S)
 
 
 def of_scikit_learn(app, what, name, member, skip, options):
@@ -91,3 +101,5 @@ def setup(app):
     """Hooks."""
     app.connect("autodoc-skip-member", of_scikit_learn)
     app.connect("source-read", links_to_the_repository)
+    app.connect("source-read", without_last_empty_line)
+    app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))

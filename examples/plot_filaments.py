@@ -1,16 +1,19 @@
 """
-=============================================
-Filaments on the earth: plates and their rims
-=============================================
+===============================
+Filaments on a globe, or plates
+===============================
 
-Earthquakes happen where plates meet. The ridges of the density of their epicentres, on the sphere,
-trace the boundaries without knowing of them. The picture shows epicentres, the ridges at two
-noise levels, and the boundaries of a published table.
+Ridges of a density on the sphere: latitudes and longitudes in degrees, distances along great
+circles. The picture shows noisy points on three circles of a globe with some that belong to none,
+the ridges of their density at two noise levels, and the circles. A fine level follows every clump
+of points with short spurs; a coarse one gives smooth lines, which bend towards each other where
+circles meet and have gaps where a line is no crest any more.
 
-The catalogue is not part of the package: the environment variable ``SKDIFFUSION_DATA`` names a
-folder with ``earthquakes/earthquakes_2020_10_2021_03.npz`` (``X``:
-latitude, longitude, ...) and ``earthquakes/tectonic_boundaries.npz``. Without it, noisy points on
-three circles of the globe are shown instead, whose true lines are known.
+With a catalogue of earthquakes the same lines trace the rims of the tectonic plates
+(:doc:`/results/filaments`). It is not part of the package: the environment variable
+``SKDIFFUSION_DATA`` names a folder with ``earthquakes/earthquakes_2020_10_2021_03.npz`` (``X``:
+latitude, longitude, depth, magnitude) and ``earthquakes/tectonic_boundaries.npz``, which are used
+where they are found.
 """
 
 # %%
@@ -57,7 +60,6 @@ if (folder / "earthquakes_2020_10_2021_03.npz").exists():
     truth = np.load(folder / "tectonic_boundaries.npz")["X"]
     names = "epicentres", "plate boundaries"
 else:
-    print("no earthquake catalogue (SKDIFFUSION_DATA): three circles instead")
     X, truth = circles()
     names = "points", "circles"
 

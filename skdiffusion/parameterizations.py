@@ -5,15 +5,15 @@ On a path :math:`x_t = \alpha x_0 + \sigma \varepsilon` a prediction is a linear
 
 .. math:: x_0 = \frac{d\, x_t - \sigma\, r}{\alpha d - \sigma c}.
 
-================ ======================== ============================
-prediction       (c, d)                   note
-================ ======================== ============================
-``"noise"``      :math:`(0, 1)`           DDPM
-``"data"``       :math:`(1, 0)`           denoiser
-``"velocity"``   :math:`(\alpha', \sigma')` flow matching, any schedule
-``"v"``          :math:`(-\sigma, \alpha)`  Salimans & Ho 2022
-``"score"``      :math:`(0, -1/\sigma)`   Stein score
-================ ======================== ============================
+================ ============================== ============================
+prediction       (c, d)                         note
+================ ============================== ============================
+``"noise"``      :math:`(0, 1)`                 DDPM
+``"data"``       :math:`(1, 0)`                 denoiser
+``"velocity"``   :math:`(\alpha', \sigma')`     flow matching, any schedule
+``"v"``          :math:`(-\sigma, \alpha)`      Salimans & Ho 2022
+``"score"``      :math:`(0, -1/\sigma)`         Stein score
+================ ============================== ============================
 
 A network is trained with a **parameterization**, which says how the denoiser is made of it
 at noise level :math:`\sigma`, and how its errors count:

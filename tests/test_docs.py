@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pkgutil
 import sys
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def test_the_reference_has_every_public_name(site):
         item = getattr(skdiffusion, name)
         public = item.__all__ if inspect.ismodule(item) else [name]
         assert set(public) - listed <= {"__version__"}
+
+
+def test_the_reference_has_every_package(site):
+    """Packages, and the modules beside them."""
+    reference = site("_reference")
+    listed = {name for package in reference.SECTIONS for name in reference.names(package)}
+    for found in pkgutil.iter_modules(skdiffusion.__path__, "skdiffusion."):
+        if not found.name.rpartition(".")[2].startswith("_"):
+            public = set(getattr(importlib.import_module(found.name), "__all__", []))
+            assert public <= listed, found.name
 
 
 def test_what_is_listed_has_a_docstring(site):
