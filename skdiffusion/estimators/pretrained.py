@@ -21,7 +21,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._moments import DiagonalMoments
-from skdiffusion.estimators.base import DEFAULT_STEPS, BaseScoreEstimator
+from skdiffusion.estimators._sampling import DEFAULT_STEPS
+from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.estimators.gaussian import FULL_UP_TO, GaussianScore
 from skdiffusion.models import GaussianModel, as_score_model
 from skdiffusion.noising import noise_range, perturb
