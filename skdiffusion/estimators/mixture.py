@@ -378,7 +378,9 @@ class GMMScore(MixtureAnswers):
                 check_number(value, name, least=0)
         if self.rank is not None:
             check_count(self.rank, "rank")
-        if not (isinstance(self.n_init, str) and self.n_init == "auto"):
+        if isinstance(self.n_init, str):
+            lookup(self.n_init, {"auto": None}, "n_init", "an integer")
+        else:
             check_count(self.n_init, "n_init")
         for name in ("max_iter", "max_components"):
             check_count(getattr(self, name), name)

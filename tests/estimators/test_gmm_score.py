@@ -479,6 +479,7 @@ def test_predictions_at_levels(X):
         ),
         ({"tol": -1}, "tol must be"),
         ({"n_init": 1.5}, "n_init must be an integer"),
+        ({"n_init": "many"}, "accepted are 'auto' or an integer"),
         ({"n_components": "bic", "init": np.zeros((2, 4))}, "integer n_components"),
         ({"sampler": "huen"}, "sampler"),
         ({"sigma_min": -1.0}, "sigma_min"),
