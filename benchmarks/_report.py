@@ -47,5 +47,6 @@ def write(name, title, text, packages=("numpy", "scipy", "scikit-learn")):
         f"{versions}; {processor()}, {os.cpu_count()} cores, OMP_NUM_THREADS {threads}.\n"
     )
     print(report)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(report)
+    target = RESULTS / f"{name}.md"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(report)
