@@ -156,8 +156,8 @@ def at_the_data():
         codimension_two().values,
         above(0.4),
         names="P(b > .1), one column, r = 1e-2, 1e-4, 1e-8, prior flat in b",
-        remark="Sufficient, not necessary: one is enough for a prior flat in b, but slow; more than "
-        "two are needed for a prior flat in b^2",
+        remark="Sufficient, not necessary: one is enough for a prior flat in b, but slow; more "
+        "than two are needed for a prior flat in b^2",
     )
     widths = np.array(posterior_width().values)
     yield Claim(
@@ -233,7 +233,7 @@ def regimes():
         [noise[1] / limit, velocity[1] / limit, still[1] / r[1]],
         near(1, 0.01),
         form=".4f",
-        names="fields over the mean of a chi variable, over itself, over r; codimension 4, r = 1e-4",
+        names="noise and velocity over the mean of a chi variable, equilibrium over r = 1e-4",
     )
 
 
@@ -257,8 +257,8 @@ def stable():
         near([-1, -2], 0.2),
         form=".2f",
         names="powers of b",
-        remark=f"0 and -1: the table is that of VP time. Noise has a pole at the other end: {pole:.0f} "
-        "at level 80",
+        remark=f"0 and -1: the table is that of VP time. Noise has a pole at the other end: "
+        f"{pole:.0f} at level 80",
     )
     yield Claim(
         "The gain of velocity is one",
@@ -390,8 +390,8 @@ def circles():
         below(CLEAN),
         form=".3f",
         names="share beyond 0.1 in 32 columns, straight path and variance preserving",
-        remark="A bounded gain is necessary and not sufficient, as the paper says; the clock is what "
-        "fails",
+        remark="A bounded gain is necessary and not sufficient, as the paper says; the clock is "
+        "what fails",
     )
     yield Claim(
         "Prediction of the data is stable",
@@ -411,8 +411,8 @@ def circles():
         below(CLEAN),
         form=".3f",
         names="the same in 2 columns",
-        remark="It collapses to the mean where the data fill all columns; Gaussian data in 5 columns "
-        f"are pulled to theirs by {pulls[0]:.3f} and {pulls[1]:.3f} per step at |u| = 1, 3",
+        remark="It collapses to the mean where the data fill all columns; Gaussian data in 5 "
+        f"columns are pulled to theirs by {pulls[0]:.3f} and {pulls[1]:.3f} per step at |u| = 1, 3",
     )
 
 
