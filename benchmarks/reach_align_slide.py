@@ -67,12 +67,16 @@ class Response(NamedTuple):
     identity_error: float
 
 
-def responses():
+KAPPA = {"euler": 1, "ddpm": 2}
+
+
+def responses(samplers=KAPPA):
     """One for each sampler and error, on thirteen points."""
     X, _ = make_thirteen_points()
     ridge = RidgeProjector(bandwidth=0.3).fit(X)
     made = []
-    for kappa, sampler in ((1, "euler"), (2, "ddpm")):
+    for sampler in samplers:
+        kappa = KAPPA[sampler]
 
         def ends(across, along, sampler=sampler):
             model = Injected(ridge, across, along)

@@ -279,7 +279,7 @@ def gaussian_dimension():
         found[0],
         near(2, 0.01),
         names="flow, random gauge, noise 0.05",
-        remark=f"Other readings of the same score are not immune: FLIPD says {found[1]:.3g}",
+        remark=f"FLIPD of the same score, which sees the gauge, says {found[1]:.3g}",
     )
 
 
@@ -326,9 +326,7 @@ def figure_five():
         (False, "An unconstrained network does not", "wrong", wrong),
     ):
         for epochs in (20, 100):
-            remark = (
-                "As long as it has not converged to the curvature: both stop at the linear span"
-            )
+            remark = "Before they converge networks see the linear span; gradients leave it sooner"
             if epochs == 100:
                 remark = "What counts is convergence: at the same number of steps both are right"
             yield Claim(

@@ -15,6 +15,7 @@ from _claims import Claim, above, below, each, falling, near, report, rising
 from image_latents import images
 from random_features import FLOOR, MODES, WEIGHTS, between, fitted, generated, growth, time_scales
 from reach_align_slide import LEVELS, correlation, frame, responses
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 
 from skdiffusion import NeuralScore, RandomFeatureScore, RidgeProjector
@@ -52,10 +53,8 @@ def stages():
         falling(),
         names="levels from which they go",
     )
-    across, along = (
-        [r for r in responses() if r.sampler == "euler" and (r.along == 0) == normal]
-        for normal in (True, False)
-    )
+    found = responses(["euler"])
+    across, along = ([r for r in found if (r.along == 0) == normal] for normal in (True, False))
     yield Claim(
         "Align: the distance to the ridge is governed by the normal part of the error",
         "second stage",
@@ -146,9 +145,8 @@ def two_modes():
         form=".1e",
         names="at times 0, 100, 10,000, infinite",
     )
-    still = RandomFeatureScore(
-        **{**est.get_params(), "init_scale": 0.0}
-    ).fit(MODES).error_decomposition(MODES, times=times, n_noise=2)  # fmt: skip
+    still = clone(est).set_params(init_scale=0.0).fit(MODES)
+    still = still.error_decomposition(MODES, times=times, n_noise=2)
     yield Claim(
         "The initial coefficients decide it",
         "abstract",
@@ -215,7 +213,7 @@ def two_mode_gap(level, x):
 
 
 def time_claims():
-    scales = time_scales(COUNTS, n_seeds=3)
+    scales = time_scales(COUNTS, n_seeds=1)
     learned = np.array([s.learned for s in scales])
     spoiled = np.array([s.spoiled for s in scales])
     yield Claim(
@@ -261,10 +259,10 @@ def latents(folder):
     pixels, labels = images(folder, "mnist", "train")
     X = PCA(20, random_state=0).fit_transform(pixels[:2000])
     ridge = RidgeProjector(4).fit(X)
-    levels = np.geomspace(20 * np.sqrt(X.var(axis=0).mean()), ridge.bandwidth_ / 50, 40)
+    levels = np.geomspace(20 * np.sqrt(X.var(axis=0).mean()), ridge.bandwidth_ / 50, 30)
     models = {
         "300 random features": RandomFeatureScore(300, random_state=0),
-        "network": NeuralScore(max_epochs=100, random_state=0),
+        "network": NeuralScore(max_epochs=50, random_state=0),
     }
     for name, model in models.items():
         model.fit(X)
