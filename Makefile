@@ -5,7 +5,12 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint doctest docs sklearn-versions clean
+# What makes a table: scripts of benchmarks/ that are neither shared code (_report.py) nor steps of the
+# calibration of dimensions, which take arguments.
+NO_TABLE := benchmarks/_% benchmarks/dimension_ablation.py benchmarks/dimension_calibration.py benchmarks/dimension_laws.py
+TABLES   := $(patsubst benchmarks/%.py,benchmarks/results/%.md,$(filter-out $(NO_TABLE),$(wildcard benchmarks/*.py)))
+
+.PHONY: demo test lint doctest docs sklearn-versions papers benchmarks clean
 
 demo: $(STAMP)            ## fit real data, sample, leave a picture in output/
 	$(PY) examples/plot_gaussian_score.py --save output
@@ -37,11 +42,29 @@ _sklearn: $(STAMP)
 	$(PY) -c "import sklearn; print('scikit-learn', sklearn.__version__)"
 	SCIPY_ARRAY_API=1 $(PY) -m pytest -q -n 2 tests/estimators tests/test_estimator_checks.py
 
+# Data that is not in scikit-learn: SKDIFFUSION_DATA=folder. Tables that need it say so and stop, and
+# `make -k benchmarks` goes on with the others. All of them take hours.
+papers:                   ## the claims of the papers: benchmarks/results/papers.md
+	$(MAKE) _papers VENV=.venv-benchmarks EXTRAS=plot,benchmarks
+
+benchmarks: $(TABLES)     ## every table; one alone: make benchmarks/results/NAME.md
+
+benchmarks/results/%.md: FORCE
+	$(MAKE) _table VENV=.venv-benchmarks EXTRAS=plot,benchmarks TABLE=$*
+
+.PHONY: _papers _table FORCE
+_papers: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/papers/all.py
+
+_table: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/$(TABLE).py
+
 # torch first and pinned: an unpinned one may fetch gigabytes of GPU libraries.
+EXTRAS ?= dev
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q -c constraints.txt torch
-	$(PY) -m pip install -q -c constraints.txt -e ".[dev]"
+	$(PY) -m pip install -q -c constraints.txt -e ".[$(EXTRAS)]"
 	touch $@
 
 clean:

@@ -168,12 +168,13 @@ def summary(x, plane):
     return [float(v.mean()) for v in (error, error > 0.1, rho < 0.75, away)]
 
 
-def measured(d):
-    """Summaries of the data and of all runs in so many columns."""
+def measured(d, runs=RUNS):
+    """Summaries of the data and of some runs in so many columns."""
     X, _, plane = make_embedded_circles(N, d, random_state=0, return_plane=True)
     found = {"the data": summary(X, plane)}
-    fields = {name: Fields(d, name, make_embedded_circles(4, 2)[1]) for name in FIRST}
-    for name, path, target, sampler, clock, first, _ in RUNS:
+    ring = make_embedded_circles(4, 2)[1]
+    fields = {name: Fields(d, name, ring) for name in FIRST if any(run[1] == name for run in runs)}
+    for name, path, target, sampler, clock, first, _ in runs:
         model, schedule = fields[path].model(target, plane), check_schedule(path)
         levels = schedule.noise_level(np.linspace(first, LAST, STEPS))
         if clock is None:  # gradient descent: equal steps of a twentieth

@@ -14,6 +14,8 @@ part is a mean over 12,800 draws, the rest is exact). Samples: 1,000 runs of the
 (ancestral, 200 levels) down to t = 0.001.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from _report import table, write
 
@@ -123,13 +125,23 @@ def capacity(sizes=((30, 1.0), (60, 1.0), (100, 1.0), (300, 1.0), (400, 0.1)), n
     return rows
 
 
-def two_times(counts=(50, 100, 200, 400), n_seeds=5):
-    """When fresh rows are denoised best, and when worse because the training rows are learned."""
+class TimeScales(NamedTuple):
+    """Times at which fresh rows are learned, denoised best, and spoiled; two of their losses."""
+
+    learned: float
+    best: float
+    spoiled: float
+    least_loss: float
+    last_loss: float
+
+
+def time_scales(counts=(50, 100, 200, 400), n_seeds=5):
+    """Medians over data sets, one ``TimeScales`` for each number of rows."""
     rng = np.random.default_rng(0)
     law = MixtureModel(np.ones(4) / 4, rng.standard_normal((4, 8)), np.full(4, 0.3))
     test = law.sample(4000, random_state=99)
     times = np.geomspace(1e-1, 1e8, 181)
-    rows, spoiled = [], []
+    scales = []
     for n in counts:
         found = []
         for seed in range(n_seeds):
@@ -150,20 +162,30 @@ def two_times(counts=(50, 100, 200, 400), n_seeds=5):
                     est.denoising_loss(test) * est.scale_**2,
                 )
             )
-        learned, best, lost, least, last = np.median(found, axis=0)
-        spoiled.append(lost)
-        rows.append(
-            {
-                "rows": n,
-                "nine tenths learned at": f"{learned:.3g}",
-                "best at": f"{best:.2g}",
-                "a tenth worse at": f"{lost:.2g}",
-                "test loss at best": f"{least:.3f}",
-                "after infinite time": f"{last:.3f}",
-            }
-        )
-    slope = np.polyfit(np.log(counts), np.log(spoiled), 1)[0]
-    return rows, slope
+        scales.append(TimeScales(*np.median(found, axis=0)))
+    return scales
+
+
+def growth(counts, times):
+    """Power of the number of rows with which times grow."""
+    return np.polyfit(np.log(counts), np.log(times), 1)[0]
+
+
+def two_times(counts=(50, 100, 200, 400)):
+    """When fresh rows are denoised best, and when worse because the training rows are learned."""
+    scales = time_scales(counts)
+    rows = [
+        {
+            "rows": n,
+            "nine tenths learned at": f"{found.learned:.3g}",
+            "best at": f"{found.best:.2g}",
+            "a tenth worse at": f"{found.spoiled:.2g}",
+            "test loss at best": f"{found.least_loss:.3f}",
+            "after infinite time": f"{found.last_loss:.3f}",
+        }
+        for n, found in zip(counts, scales, strict=True)
+    ]
+    return rows, growth(counts, [found.spoiled for found in scales])
 
 
 def main():

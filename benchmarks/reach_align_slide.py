@@ -15,6 +15,7 @@ given across. The predicted offset is that of the linear law from the held error
 """
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from _report import table, write
@@ -54,11 +55,28 @@ def frame(ridge, points):
     return tangent, np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
 
 
-def thirteen():
+class Response(NamedTuple):
+    """What a constant error does to samples, and what the law of first order says of it."""
+
+    sampler: str
+    across: float
+    along: float
+    law: float
+    offset: float
+    position: float
+    identity_error: float
+
+
+KAPPA = {"euler": 1, "ddpm": 2}
+
+
+def responses(samplers=KAPPA):
+    """One for each sampler and error, on thirteen points."""
     X, _ = make_thirteen_points()
     ridge = RidgeProjector(bandwidth=0.3).fit(X)
-    rows = []
-    for kappa, sampler in ((1, "euler"), (2, "ddpm")):
+    made = []
+    for sampler in samplers:
+        kappa = KAPPA[sampler]
 
         def ends(across, along, sampler=sampler):
             model = Injected(ridge, across, along)
@@ -72,17 +90,23 @@ def thirteen():
             found, moved, slid = ends(across, along)
             left = 1 - (ratios[1] if across else ratios[0])
             law = (across + along) / left * (1 - np.exp(-kappa * left * np.log(BELOW / LEVELS[-1])))
-            rows.append(
-                {
-                    "sampler": sampler,
-                    "error": f"{across} across" if across else f"{along} along",
-                    "law": f"{law:.4f}",
-                    "offset changes by": f"{np.median(moved - offset):.4f}",
-                    "position changes by": f"{np.median(slid - arc):.4f}",
-                    "identity error": f"{found.identity_error:.0e}",
-                }
-            )
-    return rows
+            changes = np.median(moved - offset), np.median(slid - arc)
+            made.append(Response(sampler, across, along, law, *changes, found.identity_error))
+    return made
+
+
+def thirteen():
+    return [
+        {
+            "sampler": r.sampler,
+            "error": f"{r.across} across" if r.across else f"{r.along} along",
+            "law": f"{r.law:.4f}",
+            "offset changes by": f"{r.offset:.4f}",
+            "position changes by": f"{r.position:.4f}",
+            "identity error": f"{r.identity_error:.0e}",
+        }
+        for r in responses()
+    ]
 
 
 def correlation(a, b):

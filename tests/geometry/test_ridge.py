@@ -148,6 +148,36 @@ def test_two_points_have_the_gap_of_the_formula():
     np.testing.assert_allclose(gap[:2] / sigma**2, [3.048, 1.542], atol=5e-4)
 
 
+@pytest.mark.parametrize("t", [0.05, 0.3, 1.0])
+def test_the_ridge_of_an_ornstein_uhlenbeck_process_is_ours_in_its_own_coordinates(rng, t):
+    """x_t = a x_0 + sqrt(h) z has the ridge a R_sigma, and h |E E' grad log p_t| = a |normal u|."""
+    X = rng.standard_normal((60, 3)) * [2.0, 0.5, 0.3]
+    a, h = np.exp(-t), -np.expm1(-2 * t)
+    ridge = RidgeProjector(bandwidth=np.sqrt(np.expm1(2 * t)), tol=1e-10, gap_tol=0.0).fit(X)
+
+    def process(x):
+        """Score of one point, and the directions of its most negative curvatures."""
+        away = x - a * X
+        weight = np.exp(-((away**2).sum(axis=1) - (away**2).sum(axis=1).min()) / (2 * h))
+        weight /= weight.sum()
+        score = -weight @ away / h
+        hessian = (weight * away.T) @ away / h**2 - np.eye(3) / h - np.outer(score, score)
+        return score, np.linalg.eigh(hessian)[1][:, :2]
+
+    Y = X[:10] + 0.2 * rng.standard_normal((10, 3))
+    shift = ridge.model_.denoise(Y, ridge.bandwidth_) - Y
+    normal = np.linalg.norm(ridge.decompose(Y, shift)[1], axis=1)
+    for y, length in zip(Y, normal, strict=True):
+        score, across = process(a * y)
+        np.testing.assert_allclose(h * np.linalg.norm(across.T @ score), a * length, rtol=1e-9)
+    found = ridge.diagnostics(Y)
+    assert found.converged.any()
+    for y in found.points[found.converged]:
+        score, across = process(a * y)
+        # arrived to 1e-10 of the level; rounding of the weights is the rest
+        assert h * np.linalg.norm(across.T @ score) < 1e-9
+
+
 def test_two_points_far_below_their_distance_are_flagged_not_projected():
     c, sigma = two_points(0.1)
     model = EmpiricalModel([[-c, 0.0], [c, 0.0]])
