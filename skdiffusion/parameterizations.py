@@ -22,7 +22,13 @@ at noise level :math:`\sigma`, and how its errors count:
           L = E\, w(\sigma)\, |D(x_0 + \sigma\varepsilon, \sigma) - x_0|^2 / c_{out}^2 .
 
 The five predictions above are parameterizations on a schedule: with :math:`m = \alpha d - \sigma c`
-they have :math:`c_{skip} = \alpha d/m,\ c_{out} = -\sigma/m`. EDM's (Karras et al. 2022) gives
+they have :math:`c_{skip} = \alpha d/m,\ c_{out} = -\sigma/m`. A network predicts :math:`r_j/s_j`
+in column :math:`j` of variance :math:`\lambda_j`,
+
+.. math:: s_j^2 = \frac{c^2 \lambda_j + d^2}{c^2 + d^2} ,
+
+so that the targets of all columns have the same variance :math:`c^2 + d^2`: a narrow column is
+learned as well as a wide one. EDM's (Karras et al. 2022) gives
 network inputs and targets unit variance at every level. The Gaussian one skips along every
 principal axis by :math:`\lambda/(\lambda+\sigma^2)`, :math:`\lambda` its variance: the linear
 denoiser, so that the network learns only what is not Gaussian (Wang & Vastola 2024).
@@ -156,6 +162,20 @@ class Parameterization(BaseEstimator):
         """
         raise NotImplementedError
 
+    def units(self, sigma: Any, schedule: Any, variances: Any) -> Any:
+        """Units of a network's output in each column, in those of the coefficients: 1 by default.
+
+        Parameters
+        ----------
+        sigma, schedule, variances
+            As in :meth:`coefficients`.
+
+        Returns
+        -------
+        float or array of shape (n, 1) or (n, d)
+        """
+        return 1.0
+
 
 class PredictionParameterization(Parameterization):
     """The network predicts noise, data, velocity, v or the score on its schedule.
@@ -191,6 +211,12 @@ class PredictionParameterization(Parameterization):
         return Coefficients(
             alpha * d / scale * one, -noise / scale * one, total**-0.5, weight * one
         )
+
+    def units(self, sigma, schedule, variances):  # noqa: D102
+        time = schedule.time_of(sigma)
+        alpha, noise = schedule.alpha(time), schedule.sigma(time)
+        c, d = prediction_target(self.prediction, alpha, noise, schedule.rates(time))
+        return ((c**2 * variances + d**2) / (c**2 + d**2)) ** 0.5
 
 
 class EDMParameterization(Parameterization):

@@ -66,9 +66,9 @@ class Preconditioner:
 
     def coefficients(self, sigma):
         """Coefficients at levels ``(n, 1)``, as the network is used."""
-        found = self.parameterization.coefficients(
-            sigma, self.schedule, like(self.variances, sigma)
-        )
+        seen = sigma, self.schedule, like(self.variances, sigma)
+        found = self.parameterization.coefficients(*seen)
+        found = found._replace(out=found.out * self.parameterization.units(*seen))
         if not self.noise_conditioning:
             alpha = self.schedule.alpha(self.schedule.time_of(sigma)) * (0 * sigma + 1.0)
             found = found._replace(input=alpha)

@@ -16,6 +16,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdiffusion import GaussianScore, NeuralScore, VPSchedule
 from skdiffusion.models import GaussianModel, LabelGuidedModel
+from skdiffusion.models.neural import Preconditioner
+from skdiffusion.parameterizations import check_parameterization
+from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.estimator_checks import check_score_estimator
 
 QUICK = dict(max_epochs=5, module__width=16, module__n_blocks=1, random_state=0)
@@ -93,6 +96,46 @@ def test_untrained_networks_are_their_skip_connection(parameterization, moons):
     else:
         expected = mean + scale * z * skip[parameterization]
     np.testing.assert_allclose(est.denoise(moons[:20], ratio * scale), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["vp", "flow_matching", "edm"])
+@pytest.mark.parametrize("prediction", ["noise", "data", "velocity", "v", "score"])
+def test_targets_of_all_columns_have_one_variance(prediction, schedule):
+    variances, sigma = np.array([1e-4, 0.5, 30.0]), np.geomspace(0.01, 20, 7)[:, None]
+    schedule = check_schedule(schedule)
+    around = Preconditioner(check_parameterization(prediction), schedule, variances)
+    found = around.coefficients(torch.from_numpy(sigma))
+    # the target is linear in the row and its noise: (x0 - skip (x0 + sigma eps)) / out
+    clean, noise = (1 - found.skip) / found.out, found.skip * torch.from_numpy(sigma) / found.out
+    variance = (clean**2 * torch.from_numpy(variances) + noise**2).numpy()
+    np.testing.assert_allclose(variance, variance[:, :1] * np.ones(3), rtol=1e-9)
+    # on columns of unit variance nothing is scaled: the target is the prediction itself
+    plain = Preconditioner(check_parameterization(prediction), schedule, np.ones(3))
+    out = plain.parameterization.coefficients(torch.from_numpy(sigma), schedule, torch.ones(3)).out
+    scaled = plain.coefficients(torch.from_numpy(sigma)).out
+    np.testing.assert_allclose(scaled.numpy(), out.numpy() * np.ones(3))
+
+
+def test_units_of_a_column_do_not_change_its_target_of_data(rng):
+    x0, factors = rng.normal(size=(50, 3)), np.array([1e-3, 1.0, 20.0])
+    targets = []
+    for rows in (x0, x0 * factors):
+        around = Preconditioner(check_parameterization("data"), check_schedule("vp"), rows.var(0))
+        targets.append(rows / around.coefficients(torch.full((50, 1), 0.3).double()).out.numpy())
+    np.testing.assert_allclose(*targets, rtol=1e-12)
+
+
+def test_a_narrow_column_is_learned_like_a_wide_one(rng):
+    """Two independent pairs of points, one ten times as narrow as the other."""
+    X = rng.choice([-1.0, 1.0], size=(2000, 2)) * [1.0, 0.1]
+    est = NeuralScore(
+        parameterization="data", scaling="global", max_epochs=60, module__width=32,
+        early_stopping=False, random_state=0,
+    ).fit(X)  # fmt: skip
+    noised = X[:500] + 0.02 * rng.normal(size=(500, 2))
+    share = ((est.denoise(noised, 0.02) - X[:500]) ** 2).mean(axis=0) / X.var(axis=0)
+    # both signs are plain to see at five times the noise: 0.01, and 0.58 in the units of the wide
+    assert share[1] < 0.1
 
 
 def test_the_same_seed_gives_the_same_model_bit_for_bit(moons):
