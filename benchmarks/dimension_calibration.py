@@ -7,17 +7,21 @@ The first draws blocks of laws (``dimension_laws.py``), by default those of the 
 calibration, and keeps their statistics in the folder; the second fits the perceptrons to all blocks
 there, holds one law in eight out to say how well they do, and writes
 ``skdiffusion/geometry/dimension_calibration.npz``. Every law gives one example for the whole and a
-few for neighbourhoods of it.
+few for neighbourhoods of it. Images of the
+scenes called unseen (``dimension_image_test.py``) share no code with those that teach.
 """
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from _report import table, write
-from dimension_laws import CURVED, EVEN, FOLDED, TURNED, random_law
+from dimension_image_test import unseen_images
+from dimension_images import image_law
+from dimension_laws import BORDERED, CURVED, EVEN, FOLDED, TURNED, random_law
 
 from skdiffusion.geometry import _dimension_calibration
 from skdiffusion.geometry._neighbourhood_statistics import (
@@ -28,18 +32,21 @@ from skdiffusion.geometry._neighbourhood_statistics import (
 )
 
 LAWS_PER_BLOCK = 200
-PRIORS = [EVEN] * 3 + [CURVED, FOLDED, TURNED]
-"""Prior of the laws of each hundred of blocks."""
+PRIORS = [EVEN] * 3 + [CURVED, FOLDED, TURNED, BORDERED]
+BORDERS, IMAGES, UNSEEN = 6, 7, 8
+LAWS = [*(partial(random_law, prior=prior) for prior in PRIORS), image_law, unseen_images]
+"""What draws the laws of each hundred of blocks; the last, ``UNSEEN``, teaches nothing."""
 BLOCKS = [*range(9), *range(200, 224), *range(300, 311), *range(400, 402), *range(500, 503)]
+BLOCKS += [*range(600, 608), *range(700, 714), *range(800, 803)]
 QUERIES = 128
 NEIGHBOURHOODS, SIZES = 3, (12, 48)
 LIMIT, WIDTH, MEMBERS = 4.0, 96, 4
 EPOCHS, BATCH, RATE, DECAY, JITTER = 40, 256, 8e-3, 3e-2, 0.003
 
 
-def examples(rng, prior):
+def examples(rng, law):
     """Vectors of statistics of one law and of neighbourhoods in it, with their dimensions."""
-    X, d, kind = random_law(rng, prior)
+    X, d, kind = law(rng)
     X, first = np.unique(X, axis=0, return_index=True)
     if len(X) < 10:
         return
@@ -58,9 +65,9 @@ def examples(rng, prior):
 
 def draw(block, folder):
     rng = np.random.default_rng(block)
-    prior = PRIORS[block // 100]
+    make = LAWS[block // 100]
     rows = [
-        (v, d, kind, law) for law in range(LAWS_PER_BLOCK) for v, d, kind in examples(rng, prior)
+        (v, d, kind, law) for law in range(LAWS_PER_BLOCK) for v, d, kind in examples(rng, make)
     ]
     vectors, dimensions, kinds, laws = (np.array(part) for part in zip(*rows, strict=True))
     assert np.isfinite(vectors).all()
@@ -75,7 +82,11 @@ def load(folder):
         np.concatenate([part[name] for part in parts])
         for name in ("vectors", "dimensions", "kinds", "laws")
     )
-    return vectors, np.log(dimensions), kinds, laws % 8 == 0, len(parts)
+    hundreds = [int(path.stem.split("_")[1]) // 100 for path in blocks]
+    source = np.repeat(hundreds, [len(part["laws"]) for part in parts])
+    print(len(parts), "blocks")
+    held_out = (laws % 8 == 0) | (source == UNSEEN)
+    return vectors, np.log(dimensions), kinds, held_out, source
 
 
 class Perceptron(torch.nn.Module):
@@ -121,7 +132,7 @@ def train(v, log_d, often, seed, epochs=EPOCHS):
 
 
 def fit(folder, path=_dimension_calibration.WEIGHTS):
-    vectors, log_d, kinds, held_out, n_blocks = load(folder)
+    vectors, log_d, kinds, held_out, source = load(folder)
     mean, scale = vectors[~held_out].mean(axis=0), vectors[~held_out].std(axis=0) + 1e-3
     v = np.clip((vectors - mean) / scale, -LIMIT, LIMIT)
     seen = torch.tensor(v[~held_out], dtype=torch.float32)
@@ -137,15 +148,18 @@ def fit(folder, path=_dimension_calibration.WEIGHTS):
     np.savez(path, **{name: np.float32(values) for name, values in weights.items()})
     _dimension_calibration._weights.cache_clear()
     found, error = _dimension_calibration.calibrated(vectors)
-    report(found / np.exp(log_d) - 1, np.exp(-vectors[:, 3] - log_d) - 1, error, kinds, held_out)
-    print(n_blocks, "blocks")
+    kinds = np.where(source == BORDERS, np.char.add("bordered ", kinds), kinds)
+    raw = np.exp(-vectors[:, 3] - log_d) - 1
+    report(found / np.exp(log_d) - 1, raw, error, kinds, held_out, source)
 
 
-def report(off, raw, error, kinds, held_out):
+def report(off, raw, error, kinds, held_out, source):
     """Errors on laws that were not seen, beside those of one uncorrected statistic."""
     lines = []
-    for kind in [*np.unique(kinds), "all"]:
-        rows = held_out & ((kinds == kind) | (kind == "all"))
+    groups = {kind: kinds == kind for kind in np.unique(kinds)}
+    groups |= {"all but unseen": source != UNSEEN, "all unseen": source == UNSEEN}
+    for kind, rows in groups.items():
+        rows = held_out & rows
         lines.append(
             {
                 "laws": kind,
