@@ -45,6 +45,8 @@ TURNED = Prior(
     CURVED.densities, [0, 0, 0.1, 0.2, 0.35, 0.35], (500, 4000), (4, 31), folds=(0.4, 1.0), mixed=0
 )
 """More dimensions, each bent by about a full turn: as much as so many rows can show."""
+BORDERED = Prior([0.65, 0.2, 0, 0.15, 0, 0, 0], CURVED.maps, dimensions=(1, 81), mixed=0)
+"""Densities that end abruptly: in many dimensions nearly all rows are near a border."""
 PRIOR = EVEN
 
 
@@ -100,9 +102,9 @@ DENSITIES = [uniform, ball, normal, beta, powers, ratios, clusters]
 SQUASHES = [np.tanh, np.exp, np.square, lambda z: 1 / (1 + np.abs(z)), lambda z: np.abs(z) ** 0.5]
 
 
-def coordinates(rng, n, d):
+def coordinates(rng, n, d, densities=None):
     """Rows of a random density, columns of about unit range."""
-    pick = rng.choice(len(DENSITIES), p=PRIOR.densities)
+    pick = rng.choice(len(DENSITIES), p=PRIOR.densities if densities is None else densities)
     z = _unit_range(DENSITIES[pick](rng, n, d))
     if rng.random() < 0.2:
         squash = SQUASHES[rng.integers(len(SQUASHES))]
@@ -275,12 +277,18 @@ def single(rng, n, d):
         return X, kind
     spare = int(rng.integers(0, X.shape[1] + 2)) if rng.random() < 0.5 else 0
     X = np.hstack([X, np.zeros((n, min(spare, max(MAX_COLUMNS - X.shape[1], 0))))])
+    return noisy(rng, X), kind
+
+
+def noisy(rng, X):
+    """Rows with noise in all columns, smaller than the distance to the 16th neighbour."""
+    n = len(X)
     some = X[rng.choice(n, min(n, 100), replace=False)]
     search = NearestNeighbors(n_neighbors=min(17, n - 1)).fit(X)
     reach = np.median(search.kneighbors(some)[0][:, -1])
     level = reach * log_uniform(rng, 0.01, 0.7) / np.sqrt(X.shape[1])
     noise = rng.standard_normal(X.shape) if rng.random() < 0.5 else rng.uniform(-1.7, 1.7, X.shape)
-    return X + level * noise, kind
+    return X + level * noise
 
 
 def mixed(rng, n):

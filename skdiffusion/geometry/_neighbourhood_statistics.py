@@ -136,21 +136,29 @@ class NeighbourhoodStatistics:
             g = gram[:, : min(rank, self.reach), : min(rank, self.reach)]
             k = g.shape[1]
             squared = np.einsum("nii->ni", g)
-            cosines = (g**2 / (squared[:, :, None] * squared[:, None, :])).sum((1, 2))
+            share = 1 / np.maximum(squared, 1e-300)
+            cosines = np.einsum("ni,ni->n", share, (g**2 @ share[:, :, None])[:, :, 0])
             yield (cosines - k) / max(k * (k - 1), 1)
-            mean = g.mean(axis=2)
-            total, middle = squared.sum(axis=1), mean.mean(axis=1)
+            total, middle = squared.sum(axis=1), g.mean(axis=(1, 2))
             yield k * middle / total  # |mean|^2 over mean squared length
-            centred = g - mean[:, :, None] - mean[:, None, :] + middle[:, None, None]
-            trace = np.einsum("nii->n", centred)
-            yield (centred**2).sum((1, 2)) / np.maximum(trace**2, 1e-300)
+            centred, trace = _centred(g), np.maximum(total - k * middle, 1e-150)
+            yield np.einsum("nij,nij->n", centred, centred) / trace**2
+
+
+def _centred(gram):
+    """Gram matrices of vectors about their mean."""
+    mean = gram.mean(axis=2)
+    return gram - mean[:, :, None] - (mean - mean.mean(axis=1, keepdims=True))[:, None, :]
 
 
 def _spectrum(vectors, gram, positions):
     """Shares of variance beyond the first principal axes, on average finite logarithms."""
     k, d = vectors.shape[1:]
-    centred = vectors - vectors.mean(axis=1, keepdims=True)
-    matrix = centred.swapaxes(1, 2) @ centred if d < k else centred @ centred.swapaxes(1, 2)
+    if d < k:
+        centred = vectors - vectors.mean(axis=1, keepdims=True)
+        matrix = centred.swapaxes(1, 2) @ centred
+    else:
+        matrix = _centred(gram)
     values = np.maximum(np.linalg.eigvalsh(matrix)[:, ::-1], 0)
     shares = values.cumsum(axis=1) / np.maximum(values.sum(axis=1, keepdims=True), 1e-300)
     for position in positions:
