@@ -143,7 +143,7 @@ def compare_scores(
     Parameters
     ----------
     model : score model or fitted estimator
-        The learned score; anything that :func:`~skdiffusion.models.as_score_model` takes.
+        The learned score; anything that :func:`~skdiffusion.as_score_model` takes.
     references : mapping of str to score model or fitted estimator, or one of these
         What it is compared with, by name; :func:`score_references` makes the usual ones.
     X : array-like of shape (n_samples, n_features)
