@@ -49,6 +49,10 @@ NODES, MASSES = np.polynomial.legendre.leggauss(12)
 """Gauss-Legendre rule on (-1, 1): integrands are a cubic in a clock, smooth over a step."""
 
 
+REACH = {2: 2.0, 3: 1.8}
+"""Longest step, in distances of the last two points, over which so many points are followed."""
+
+
 class History(NamedTuple):
     """What a multistep solver remembers: its clock, what was denoised, where a step began."""
 
@@ -81,11 +85,13 @@ class _ExponentialAdams(BaseSampler):
         clock, n_nodes = before.clock, self._corrector_nodes()
         levels, points = [*before.levels, level], [*before.denoised, denoised]
         if n_nodes and state is not None:
-            last = before.levels[-1]
-            x = _advance(clock, before.x, levels[-n_nodes:], points[-n_nodes:], last, level)
+            last, nodes = before.levels[-1], levels[-n_nodes:]
+            weights = interpolation_weights(clock, nodes, last, level)
+            x = _advance(before.x, weights, points[-n_nodes:], last, level)
         kept = -max(self.order, n_nodes - 1)
         levels, points = levels[kept:], points[kept:]
-        ahead = _advance(clock, x, levels[-self.order :], points[-self.order :], level, next_level)
+        weights = _extrapolation_weights(clock, levels[-self.order :], level, next_level)
+        ahead = _advance(x, weights, points[-self.order :], level, next_level)
         return ahead, History(clock, levels, points, x)
 
 
@@ -223,9 +229,9 @@ class DPMSolverSampler(BaseSampler):
         if state is not None:
             before, last = state
             log = functions(level).log
-            ahead = denoised + 0.5 * log(level / next_level) / log(before / level) * (
-                denoised - last
-            )
+            reach = log(level / next_level) / log(before / level)
+            near = reach <= REACH[2]  # over a longer step the last point says more alone
+            ahead = denoised + (0.5 * reach * near) * (denoised - last)
         return self._advance(x, ahead, level, next_level, noise), (level, denoised)
 
     def _advance(self, x, denoised, level, next_level, noise):
@@ -302,12 +308,38 @@ def interpolation_weights(clock: Any, known: list, level: Any, next_level: Any) 
     return weights
 
 
-def _advance(clock, x, known, denoised, level, next_level):
-    """The step that is exact if the denoised points lie on a polynomial in the clock."""
+def _extrapolation_weights(clock, known, level, next_level):
+    """Weights of a step beyond the known points: of fewer of them where it is a long one.
+
+    A polynomial through points that lie close together says little far from them, and amplifies
+    what is not polynomial. Schedules that are uniform in time end with such a step.
+    """
+    weights = interpolation_weights(clock, known, level, next_level)
+    if len(known) == 1:
+        return weights
+    reach = abs(_gap(clock, level, next_level)) / abs(_gap(clock, known[-2], level))
+    near = reach <= REACH[len(known)]
+    if isinstance(level, float) and near:
+        return weights
+    fewer = _extrapolation_weights(clock, known[1:], level, next_level)
+    fewer = [0.0 * weights[0], *fewer]
+    if isinstance(level, float):
+        return fewer
+    choose = namespace(level).where
+    return [choose(near, w, f) for w, f in zip(weights, fewer, strict=True)]
+
+
+def _gap(clock, level, next_level):
+    if isinstance(next_level, float):
+        level, next_level = np.asarray([level]), np.asarray([next_level])
+        return float((clock(next_level) - clock(level))[0])
+    return clock(next_level) - clock(level)
+
+
+def _advance(x, weights, denoised, level, next_level):
+    """The step of an integral with these weights: exact if they are those of the polynomial."""
     result = (next_level / level) * x
-    for weight, point in zip(
-        interpolation_weights(clock, known, level, next_level), denoised, strict=True
-    ):
+    for weight, point in zip(weights, denoised, strict=True):
         result = result + weight * point
     return result
 

@@ -17,6 +17,7 @@ from skdiffusion.samplers import (
     spectral_levels,
 )
 from skdiffusion.samplers.multistep import interpolation_weights
+from skdiffusion.schedules import check_schedule
 
 GAUSSIAN = GaussianModel([1.0, -1.0], [[2.0, 0.8], [0.8, 0.5]])
 MIXTURE = MixtureModel([0.3, 0.7], [[-1.5, 0.0], [1.0, 0.5]], [0.2, 0.4])
@@ -172,3 +173,23 @@ def test_stochastic_samples_have_the_moments_of_the_law():
 def test_orders_there_are_none_of(cls, order):
     with pytest.raises(ValueError, match="order must be"):
         check_sampler(cls(order=order))
+
+
+@pytest.mark.parametrize("name", ["adams", "unipc", "dpmpp_2m", "dpmpp_3m"])
+@pytest.mark.parametrize("schedule", ["vp", "sub_vp", "cosine", "flow_matching"])
+def test_a_long_last_step_is_not_extrapolated(name, schedule):
+    """Grids uniform in time end with a step of many times the ratio of the one before."""
+    law = GaussianModel([0.0, 0.0], [1.0, 0.25])
+    levels = check_schedule(schedule).grid(20)
+    x = law.sample(400, levels[0], random_state=0)
+    exact = law.flow(x, levels[0], 0.0)
+
+    def error(sampler):
+        there = run_sampler(check_sampler(sampler), law, x, [*levels, 0.0], far_field=law)
+        return np.abs(there - exact).mean()
+
+    assert error(name) < error("euler")  # extrapolated, it was up to fifteen times as large
+    by_row = np.repeat(np.append(levels, 0.0)[:, None], len(x), axis=1)
+    together = run_sampler(check_sampler(name), law, x, [*levels, 0.0], far_field=law)
+    apart = run_sampler(check_sampler(name), law, x, by_row, far_field=law)
+    np.testing.assert_allclose(apart, together, rtol=1e-9, atol=1e-9)
