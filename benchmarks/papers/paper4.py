@@ -290,7 +290,7 @@ def latents(folder):
     ones = pixels[labels == 1][:2000]
     Z = PCA(32, random_state=0).fit_transform(ones)
     level = np.sqrt(np.expm1(2e-3))
-    gaps = RidgeProjector(25, bandwidth=0.5, gap_tol=0.0).fit(Z).ridge_.project(Z[:50], level).gap
+    gaps = RidgeProjector(25, bandwidth=level, gap_tol=0.0).fit(Z).diagnostics(Z[:50]).gap
     yield Claim(
         "Latents of digit 1 have a ridge of 25 dimensions at t = .001",
         "latent diffusion experiment",
