@@ -34,6 +34,12 @@ NULL = 1e-10
 """Share of the largest eigenvalue up to which one counts as zero: the rounding of a moment,
 1e-16, can change the loss by its ratio to the eigenvalue."""
 
+CACHED = 2**18
+"""Numbers of one array of features that a core's cache holds beside the others."""
+
+FEWEST_ROWS = 256
+"""Below this the products of matrices get slow."""
+
 
 class NormalEquations(NamedTuple):
     """Sums over rows, one entry per matrix ``A``; divided by ``total`` they are expectations."""
@@ -133,5 +139,5 @@ def _at_level(features, rows, weights, level):
 
 
 def _chunks(rows, size):
-    """Rows whose features, some eight arrays of them, fit the working memory."""
-    return gen_batches(len(rows), rows_in_memory(8 * size))
+    """Rows whose features, some eight arrays of them, fit a cache and the working memory."""
+    return gen_batches(len(rows), min(rows_in_memory(8 * size), max(CACHED // size, FEWEST_ROWS)))
