@@ -10,6 +10,9 @@ STAMP  := $(VENV)/.installed
 NO_TABLE := benchmarks/_% benchmarks/dimension_ablation.py benchmarks/dimension_calibration.py benchmarks/dimension_laws.py
 TABLES   := $(patsubst benchmarks/%.py,benchmarks/results/%.md,$(filter-out $(NO_TABLE),$(wildcard benchmarks/*.py)))
 
+# tables are timed, and share an environment
+.NOTPARALLEL:
+
 .PHONY: demo test lint doctest docs sklearn-versions papers benchmarks clean
 
 demo: $(STAMP)            ## fit real data, sample, leave a picture in output/

@@ -267,6 +267,13 @@ PARAMETERIZATIONS = {
     **dict.fromkeys(PREDICTIONS, PredictionParameterization),
 }
 
+ELSEWHERE = {
+    **dict.fromkeys(("epsilon", "eps"), "noise"),
+    **dict.fromkeys(("x0", "sample", "denoiser"), "data"),
+    **dict.fromkeys(("flow", "flow_prediction"), "velocity"),
+    "v_prediction": "v",
+}
+
 
 def check_parameterization(parameterization: Any) -> Parameterization:
     """A parameterization from its short name or from itself.
@@ -296,6 +303,10 @@ def check_parameterization(parameterization: Any) -> Parameterization:
     if isinstance(parameterization, Parameterization):
         return parameterization
     made = lookup(
-        parameterization, PARAMETERIZATIONS, "parameterization", "a Parameterization instance"
+        parameterization,
+        PARAMETERIZATIONS,
+        "parameterization",
+        "a Parameterization instance",
+        ELSEWHERE,
     )
     return made(parameterization) if made is PredictionParameterization else made()

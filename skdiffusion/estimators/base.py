@@ -61,6 +61,23 @@ class BaseScoreEstimator(
         Noise levels between which samplers and latent codes run, in the units of ``X``.
     """
 
+    def set_params(self, **params: Any):
+        """Set parameters, those of nested objects as ``schedule__beta_max``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, or the object is given by its short name.
+        """
+        for name, _, inner in (key.partition("__") for key in params):
+            value = params.get(name, getattr(self, name, self))  # unknown: scikit-learn says so
+            if inner and (value is None or isinstance(value, str)):
+                raise ValueError(
+                    f"{name}__{inner} sets a parameter of an object, and {name} is {value!r}: "
+                    f"give {name} as an instance first."
+                )
+        return super().set_params(**params)
+
     def _check_parameters(self) -> None:
         """Refuse what no data could mend; the first thing ``fit`` does."""
         self._schedule()

@@ -77,6 +77,8 @@ SAMPLERS = {
     "dmcmc": DMCMCSampler,
 }
 
+ELSEWHERE = {"ddim": "euler", "ancestral": "ddpm", "dpmpp": "dpmpp_2m", "dopri5": "adaptive"}
+
 
 def check_sampler(sampler: Any) -> BaseSampler:
     """A sampler from its short name or from itself, with its hyper-parameters checked.
@@ -92,6 +94,6 @@ def check_sampler(sampler: Any) -> BaseSampler:
     HeunSampler()
     """
     if not isinstance(sampler, BaseSampler):
-        sampler = lookup(sampler, SAMPLERS, "sampler", "a sampler instance")()
+        sampler = lookup(sampler, SAMPLERS, "sampler", "a sampler instance", ELSEWHERE)()
     sampler.check()
     return sampler

@@ -10,7 +10,13 @@ from typing import Any
 __all__ = ["check_count", "check_number", "lookup"]
 
 
-def lookup(name: Any, registry: Mapping[str, Any], what: str, or_else: str = ""):
+def lookup(
+    name: Any,
+    registry: Mapping[str, Any],
+    what: str,
+    or_else: str = "",
+    elsewhere: Mapping[str, str] | None = None,
+):
     """The entry of a registry under a short name.
 
     Parameters
@@ -23,6 +29,8 @@ def lookup(name: Any, registry: Mapping[str, Any], what: str, or_else: str = "")
         What the entries are, for the error.
     or_else : str
         What else the caller accepts, for the error.
+    elsewhere : mapping, optional
+        From lower-case names that other packages use to names of the registry, for the error.
 
     Raises
     ------
@@ -31,7 +39,8 @@ def lookup(name: Any, registry: Mapping[str, Any], what: str, or_else: str = "")
     """
     if isinstance(name, str) and name in registry:
         return registry[name]
-    close = difflib.get_close_matches(str(name), registry, n=1)
+    known = (elsewhere or {}).get(str(name).lower())
+    close = [known] if known else difflib.get_close_matches(str(name), registry, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     names = ", ".join(repr(key) for key in registry)
     raise ValueError(

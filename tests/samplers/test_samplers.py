@@ -127,3 +127,5 @@ def test_progress_is_shown_on_request(capsys):
 def test_unknown_samplers_are_named():
     with pytest.raises(ValueError, match=r"Unknown sampler 'hein' \(did you mean 'heun'\?\)"):
         check_sampler("hein")
+    with pytest.raises(ValueError, match="did you mean 'euler'"):  # as other packages call it
+        check_sampler("DDIM")
