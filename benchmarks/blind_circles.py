@@ -15,6 +15,7 @@ mean distance from the plane of the circles, which a picture of that plane does 
 import json
 import sys
 import warnings
+from functools import partial
 
 import numpy as np
 from _report import RESULTS, table, write
@@ -24,7 +25,7 @@ from skdiffusion.datasets import make_embedded_circles
 from skdiffusion.geometry import MarginalEnergy, UniformPrior
 from skdiffusion.geometry.noise_prior import path_coefficients
 from skdiffusion.models import BaseScoreModel, BlindModel
-from skdiffusion.samplers import DDPMSampler, EulerSampler, run_sampler
+from skdiffusion.samplers import DDPMSampler, EulerSampler, NesterovSampler, run_sampler
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import target_coefficients
 
@@ -56,6 +57,11 @@ RUNS = [
      [(0.4638, 1.0), (0.0124, 0.003), (0.0118, 0.0), (0.0126, 0.003)]),
     ("straight path, data, no clock, 400 steps", "flow_matching", "data", EulerSampler, None,
      0.999, None),
+    *[
+        (f"straight path, data, no clock, momentum {momentum}, 100 steps", "flow_matching", "data",
+         partial(NesterovSampler, momentum=momentum), None, 0.999, None)
+        for momentum in (0.0, 0.3, 0.6)
+    ],
     *[
         (f"{where}, {target}, estimated clock", schedule, target, EulerSampler, "estimated",
          min(FIRST[schedule], 0.99), None)
@@ -178,7 +184,8 @@ def measured(d, runs=RUNS):
         model, schedule = fields[path].model(target, plane), check_schedule(path)
         levels = schedule.noise_level(np.linspace(first, LAST, STEPS))
         if clock is None:  # gradient descent: equal steps of a twentieth
-            levels = levels[0] * 0.95 ** np.arange(4 * STEPS)
+            n_steps = 4 * STEPS if sampler is EulerSampler else STEPS
+            levels = levels[0] * 0.95 ** np.arange(n_steps)
         elif clock == "estimated":  # each step by the same share of what there is
             levels = np.geomspace(levels[0], LAST, STEPS)
         start = levels[0] * np.random.default_rng(1).standard_normal((N, d))

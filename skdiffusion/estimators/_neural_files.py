@@ -29,7 +29,7 @@ from skdiffusion.parameterizations import (
     GaussianParameterization,
     PredictionParameterization,
 )
-from skdiffusion.samplers import SAMPLERS
+from skdiffusion.samplers import SAMPLERS, NesterovSampler
 from skdiffusion.schedules import SCHEDULES
 from skdiffusion.utils.arrays import to_numpy
 
@@ -43,6 +43,7 @@ CLASSES = {
         PredictionParameterization,
         *SCHEDULES.values(),
         *SAMPLERS.values(),
+        NesterovSampler,
     )
 }
 """What a configuration may name."""

@@ -14,6 +14,7 @@ from skdiffusion.samplers.multistep import (
     SDEDPMSolverSampler,
     UniPCSampler,
 )
+from skdiffusion.samplers.nesterov import NesterovSampler
 from skdiffusion.samplers.ode import EulerSampler, FlowSampler, HeunSampler, RK4Sampler
 from skdiffusion.samplers.predictor_corrector import PredictorCorrectorSampler
 from skdiffusion.samplers.sde import DDPMSampler, EDMSampler, EulerMaruyamaSampler
@@ -39,6 +40,7 @@ __all__ = [
     "HeunSampler",
     "LangevinSampler",
     "MALASampler",
+    "NesterovSampler",
     "PredictorCorrectorSampler",
     "RK4Sampler",
     "SDEDPMSolverSampler",

@@ -70,6 +70,9 @@ class BaseSampler(BaseEstimator):
     exponential : bool
         Whether a step is exact for a constant denoiser. Levels may then be far apart where the
         denoised point hardly changes; others need steps of moderate ratio everywhere.
+    needs_level : bool
+        Whether a step depends on its levels themselves, not only on their ratio. One that does not
+        need ask no level of a model that is told none.
     """
 
     teleport: Any = False
@@ -78,6 +81,7 @@ class BaseSampler(BaseEstimator):
     order = 1
     stochastic = False
     exponential = False
+    needs_level = True
 
     def check(self) -> None:
         """Raise ``ValueError`` for hyper-parameters out of their range."""

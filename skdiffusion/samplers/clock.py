@@ -14,8 +14,9 @@ the data that it predicts,
 
 .. math:: u' = u + (1 - s'/s)\,(D(u) - u), \qquad \hat s = |D(u) - u| / \sqrt d ,
 
-gradient descent in equilibrium matching (Wang and Du 2025) and, with a sampler that adds noise,
-the algorithm of Kadkhodaie and Simoncelli (2020).
+gradient descent in equilibrium matching (Wang and Du 2025), with momentum by
+:class:`~skdiffusion.samplers.NesterovSampler`, and with a sampler that adds noise the algorithm of
+Kadkhodaie and Simoncelli (2020).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def set_clock(sampler: Any, model: Any, x: Any, level: Any):
     model : BaseScoreModel
     x : array of shape (n, d)
     clock : Clock or None
-        ``None`` is the schedule's.
+        ``None`` is the schedule's: also where nothing hangs on the level.
 
     Raises
     ------
@@ -128,7 +129,8 @@ def set_clock(sampler: Any, model: Any, x: Any, level: Any):
                 f"BlindScore(target='data'); got {type(model).__name__}."
             )
         model = ClockFreeModel(model)
-        return model, model.enter(x, level), Clock(model.noise_level, model.sigma_range)
+        reads = Clock(model.noise_level, model.sigma_range) if sampler.needs_level else None
+        return model, model.enter(x, level), reads
     if hasattr(clock, "predict_noise_level"):
         return model, x, Clock(clock.predict_noise_level, model.sigma_range)
     if not isinstance(clock, str) or clock not in ("auto", "schedule", "estimated"):

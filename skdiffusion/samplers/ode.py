@@ -26,6 +26,7 @@ class EulerSampler(BaseSampler):
     """First order: DDIM (Song et al. 2021). One evaluation of the model per step."""
 
     exponential = True
+    needs_level = False
 
     def step(self, model, x, level, next_level, state, noise):  # noqa: D102
         return euler(x, model.denoise(x, level), level, next_level), None

@@ -7,7 +7,14 @@ import pytest
 
 from skdiffusion import BlindScore, NoiseLevelEstimator
 from skdiffusion.models import BlindModel, GaussianModel
-from skdiffusion.samplers import SAMPLERS, DDPMSampler, EulerSampler, check_sampler, run_sampler
+from skdiffusion.samplers import (
+    SAMPLERS,
+    DDPMSampler,
+    EulerSampler,
+    NesterovSampler,
+    check_sampler,
+    run_sampler,
+)
 from skdiffusion.schedules import FlowMatchingSchedule
 
 D = 16
@@ -82,6 +89,50 @@ def test_without_a_clock_noise_is_that_of_the_residual():
     model = blind("data")
     found = run_sampler(DDPMSampler(clock=None), model, x, LEVELS, random_state=0)
     assert np.abs(found).max() < 0.05
+
+
+@pytest.mark.parametrize("momentum", [0.3, 0.6])
+def test_momentum_shrinks_errors_by_the_roots_of_its_recurrence(momentum):
+    h, n = 0.05, 60
+    x = rng.standard_normal((5, D))
+    levels = (1 - h) ** np.arange(n + 1)
+    _, path = run_sampler(
+        NesterovSampler(momentum=momentum), blind("data"), x, levels, return_trajectory=True
+    )
+    # e'' = (1 - h) ((1 + mu) e' - mu e), from e_0 = 1 and e_1 = 1 - h
+    first, second = np.roots([1, -(1 - h) * (1 + momentum), (1 - h) * momentum]).astype(complex)
+    share = (1 - h - second) / (first - second)
+    steps = np.arange(n + 1)
+    factors = (share * first**steps + (1 - share) * second**steps).real
+    np.testing.assert_allclose(path, factors[:, None, None] * path[0], atol=1e-12)
+    assert abs(factors[-1]) < 0.3 * levels[-1]  # sooner there than without
+
+
+def test_descent_without_momentum_is_eulers_and_asks_once_a_step():
+    asked = []
+
+    def field(u):
+        asked.append(len(u))
+        return np.tanh(u)
+
+    model = BlindModel(field, D, FlowMatchingSchedule(), "data")
+    x = LEVELS[0] * rng.standard_normal((5, D))
+    one, other = (
+        run_sampler(sampler, model, x, LEVELS)
+        for sampler in (NesterovSampler(momentum=0.0), EulerSampler(clock=None))
+    )
+    np.testing.assert_allclose(one, other, atol=1e-12)
+    assert len(asked) == 2 * (len(LEVELS) - 1)
+
+
+def test_momentum_goes_without_a_clock():
+    x = np.ones((1, D))
+    with pytest.raises(ValueError, match="without a clock"):
+        run_sampler(NesterovSampler(clock="schedule"), blind("data"), x, LEVELS)
+    with pytest.raises(ValueError, match="momentum must be a finite number of at least 0"):
+        run_sampler(NesterovSampler(momentum=-1.0), blind("data"), x, LEVELS)
+    with pytest.raises(ValueError, match="needs a blind model that predicts 'data'"):
+        run_sampler(NesterovSampler(), GaussianModel(np.zeros(D), 1.0), x, LEVELS)
 
 
 def test_equilibrium_and_data_are_one_descent():
