@@ -5,9 +5,9 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-# What makes a table: scripts of benchmarks/ that are neither shared code (_report.py) nor steps of the
+# What makes a table: scripts of benchmarks/ that are neither shared code (_...) nor steps of the
 # calibration of dimensions, which take arguments.
-NO_TABLE := benchmarks/_% benchmarks/dimension_ablation.py benchmarks/dimension_calibration.py benchmarks/dimension_laws.py
+NO_TABLE := benchmarks/_% benchmarks/dimension_ablation.py benchmarks/dimension_calibration.py
 TABLES   := $(patsubst benchmarks/%.py,benchmarks/results/%.md,$(filter-out $(NO_TABLE),$(wildcard benchmarks/*.py)))
 
 # tables are timed, and share an environment

@@ -55,10 +55,10 @@ LITERATURE = {  # FID on CIFAR-10 without noise conditioning, Sun et al. 2025
     "velocity (flow matching)": "2.6",
     "uEDM": "2.2",
 }
-CIRCLES = ("velocity (flow matching)", "Gaussian residual")
+CIRCLES = ("velocity (flow matching)", "data", "uEDM", "Gaussian residual")
 PACKAGES = ("numpy", "scikit-learn", "torch")
-DIMENSIONS = (8,)
-TRAINED = {"images": 800, "circles": 4000}
+DIMENSIONS = (8, 32, 128)
+TRAINED = {"images": 16_000, "circles": 16_000}
 """Steps of training."""
 
 

@@ -5,12 +5,12 @@
     python benchmarks/dimension_calibration.py further --folder FOLDER
     python benchmarks/dimension_calibration.py report --folder FOLDER
 
-The first draws blocks of laws (``dimension_laws.py``, ``dimension_images.py``) and keeps their
+The first draws blocks of laws (``_dimension_laws.py``, ``_dimension_images.py``) and keeps their
 statistics in the folder; the second fits the perceptrons to all blocks there, the third goes on
 from the weights that are there. Both write ``skdiffusion/geometry/dimension_calibration.npz`` and
 hold out one law in eight; the last says how well weights do on those. Every law gives one example
 for the whole and a few for neighbourhoods of it. Images of the scenes called unseen
-(``dimension_image_test.py``) share no code with those that teach. The package's own weights were
+(``_dimension_image_test.py``) share no code with those that teach. The package's own weights were
 fitted to ``BLOCKS`` and then further to ``FURTHER_BLOCKS``.
 """
 
@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _dimension_image_test import unseen_images
+from _dimension_images import image_law
+from _dimension_laws import BORDERED, CURVED, EVEN, FOLDED, TURNED, random_law
 from _report import table, write
-from dimension_image_test import unseen_images
-from dimension_images import image_law
-from dimension_laws import BORDERED, CURVED, EVEN, FOLDED, TURNED, random_law
 
 from skdiffusion.geometry import _dimension_calibration
 from skdiffusion.geometry._neighbourhood_statistics import (

@@ -6,7 +6,7 @@ a dimension: by a finite difference each is scaled until all change the image ab
 """
 
 import numpy as np
-from dimension_laws import EVEN, coordinates, log_uniform, noisy
+from _dimension_laws import EVEN, coordinates, log_uniform, noisy
 
 SIDES = (8, 9, 10, 11, 12, 13, 14, 16, 20)
 ROWS, DIMENSIONS = (40, 3000), (1, 46)

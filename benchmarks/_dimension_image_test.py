@@ -1,6 +1,6 @@
 """Manifolds of images that no calibration was taught, to test estimators of dimension on.
 
-Nothing here is shared with what calibrates (``dimension_images.py``): scenes, their latent
+Nothing here is shared with what calibrates (``_dimension_images.py``): scenes, their latent
 variables and their rendering are other ones. Sprites move over a canvas; a cloud of points turns
 in space; an arm of joints bends; a texture is seen through a bent glass; a light field is a sum of
 lamps. ``d`` is the number of numbers that say which image it is.
