@@ -193,3 +193,15 @@ def test_a_long_last_step_is_not_extrapolated(name, schedule):
     together = run_sampler(check_sampler(name), law, x, [*levels, 0.0], far_field=law)
     apart = run_sampler(check_sampler(name), law, x, by_row, far_field=law)
     np.testing.assert_allclose(apart, together, rtol=1e-9, atol=1e-9)
+
+
+def test_a_long_first_step_leans_on_infinite_noise():
+    """The mean is what is denoised there: a line from it to the first point says much, however far."""
+    law = GaussianModel([1.0, 0.0], [1.0, 1.0])
+    x = law.sample(50, 20.0, random_state=0)
+
+    def error(order):
+        there = run_sampler(AdamsSampler(order=order), law, x, [20.0, 0.5], far_field=law)
+        return np.abs(there - law.flow(x, 20.0, 0.5)).max()
+
+    assert error(2) < 0.1 * error(1)
