@@ -345,7 +345,7 @@ def _advance(x, weights, denoised, level, next_level):
     """The step of an integral with these weights: exact if they are those of the polynomial."""
     result = (next_level / level) * x
     for weight, point in zip(weights, denoised, strict=True):
-        result = result + weight * point
+        result += weight * point  # in place: allocation is what such a step costs
     return result
 
 

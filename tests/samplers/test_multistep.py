@@ -196,7 +196,7 @@ def test_a_long_last_step_is_not_extrapolated(name, schedule):
 
 
 def test_a_long_first_step_leans_on_infinite_noise():
-    """The mean is what is denoised there: a line from it to the first point says much, however far."""
+    """The mean is what is denoised there: a line from it to the first point says much."""
     law = GaussianModel([1.0, 0.0], [1.0, 1.0])
     x = law.sample(50, 20.0, random_state=0)
 
