@@ -9,8 +9,8 @@ Pairs of networks of width 128 that differ in noise conditioning alone, same row
   plane of the circles, and by the mean distance from that plane.
 
 Targets are noise on the variance-preserving path (DDIM), and data, velocity (flow matching) and
-EDM's combination without its input for the level (uEDM) on the straight path; there too, for
-circles, what the linear denoiser misses, NeuralScore's default. A blind network is sampled on the
+EDM's combination without its input for the level (uEDM) on the straight path; there too what the
+linear denoiser misses, NeuralScore's default. A blind network is sampled on the
 schedule's clock and on that of a NoiseLevelEstimator of the training rows. Every sampler is Euler's
 in 100 steps: levels of the schedule, geometric ones for the clock, down to the smallest that was
 trained.
@@ -49,7 +49,7 @@ TARGETS = {  # parameterization and path
     "uEDM": ("edm", "flow_matching"),
     "Gaussian residual": ("gaussian", "flow_matching"),
 }
-IMAGES = tuple(TARGETS)[:4]
+IMAGES = tuple(TARGETS)
 LITERATURE = {  # FID on CIFAR-10 without noise conditioning, Sun et al. 2025
     "noise (DDIM)": "40.9",
     "velocity (flow matching)": "2.6",
