@@ -49,16 +49,15 @@ TARGETS = {  # parameterization and path
     "uEDM": ("edm", "flow_matching"),
     "Gaussian residual": ("gaussian", "flow_matching"),
 }
-IMAGES = tuple(TARGETS)
 LITERATURE = {  # FID on CIFAR-10 without noise conditioning, Sun et al. 2025
     "noise (DDIM)": "40.9",
     "velocity (flow matching)": "2.6",
     "uEDM": "2.2",
 }
-CIRCLES = ("velocity (flow matching)", "data", "uEDM", "Gaussian residual")
+CIRCLES = [target for target in TARGETS if target != "noise (DDIM)"]
 PACKAGES = ("numpy", "scikit-learn", "torch")
 DIMENSIONS = (8, 32, 128)
-TRAINED = {"images": 16_000, "circles": 16_000}
+TRAINED = 16_000
 """Steps of training."""
 
 
@@ -109,7 +108,7 @@ def sample(est, clock):
     return run_sampler(EulerSampler(clock=clock), est.model_, start, [*levels, 0.0])
 
 
-def pair(place, target, steps, seed):
+def pair(place, target, seed):
     """Judgements of a network that is told the level, and of one that is not on two clocks."""
     parameterization, schedule = TARGETS[target]
     found = {}
@@ -121,7 +120,7 @@ def pair(place, target, steps, seed):
             noise_conditioning=told,
             module__width=128,
             early_stopping=False,
-            max_epochs=max(1, round(steps * 256 / len(place.X))),
+            max_epochs=max(1, round(TRAINED * 256 / len(place.X))),
             random_state=seed,
         ).fit(place.X)
         seconds = time.process_time() - start
@@ -154,18 +153,17 @@ def main():
             parser.error("no data folder: give --data or set SKDIFFUSION_DATA")
         place = Images(options.data) if name == "images" else Circles(int(name))
         place.clock = None
-        steps = TRAINED["images" if name == "images" else "circles"]
         rows = []
-        for target in IMAGES if name == "images" else CIRCLES:
-            key = f"{name}, {target}, {steps} steps, seed {options.seed}"
+        for target in TARGETS if name == "images" else CIRCLES:
+            key = f"{name}, {target}, {TRAINED} steps, seed {options.seed}"
             if key not in kept:
                 if place.clock is None:
                     place.clock = NoiseLevelEstimator(random_state=0).fit(place.X)
-                kept[key] = pair(place, target, steps, options.seed)
+                kept[key] = pair(place, target, options.seed)
                 if options.keep is not None:
                     options.keep.write_text(json.dumps(kept, indent=1))
             rows.append(line(name, target, kept[key]))
-        parts.append(section(name, place, rows, steps))
+        parts.append(section(name, place, rows))
     text = "\n\n".join(parts) + f"\n\nSeed {options.seed}. "
     text += " ".join(" ".join(__doc__.split("\n\n")[1:-2]).split())
     write("blind_networks", "Networks that are not told the noise level", text, PACKAGES)
@@ -181,10 +179,10 @@ def line(name, target, found):
     return row
 
 
-def section(name, place, rows, steps):
+def section(name, place, rows):
     data = place.judge(place.X[-N:])
     title = "Fashion-MNIST, 32 components" if name == "images" else f"Circles, D = {name}"
-    note = f"{steps} steps of training. {N} training rows: {cell(data)}."
+    note = f"{TRAINED} steps of training. {N} training rows: {cell(data)}."
     if name == "images":
         note += f" The classifier is right about {place.accuracy:.1%} of test rows."
         note += " Others: CIFAR-10, images of 32 x 32 pixels (Sun et al. 2025)."

@@ -26,7 +26,7 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from skdiffusion.models.random_features import RandomFeatures
-from skdiffusion.utils.memory import rows_in_memory
+from skdiffusion.utils.memory import rows_in_cache
 
 __all__ = ["NormalEquations", "Spectrum"]
 
@@ -140,4 +140,4 @@ def _at_level(features, rows, weights, level):
 
 def _chunks(rows, size):
     """Rows whose features, some eight arrays of them, fit a cache and the working memory."""
-    return gen_batches(len(rows), min(rows_in_memory(8 * size), max(CACHED // size, FEWEST_ROWS)))
+    return gen_batches(len(rows), rows_in_cache(size, CACHED, n_arrays=8, fewest=FEWEST_ROWS))

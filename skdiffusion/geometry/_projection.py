@@ -23,18 +23,18 @@ from operator import add
 from typing import Any
 
 import numpy as np
-import sklearn
 from sklearn.utils import gen_batches
 
 from skdiffusion.geometry._potential import Potential
 from skdiffusion.geometry.linear import solve_lyapunov
+from skdiffusion.utils.memory import rows_in_cache
 
 __all__ = ["ALPHAS", "Candidate", "Path", "Sums", "cross_validate", "field_sums", "solve"]
 
 ALPHAS = np.geomspace(1e-7, 1e2, 19)
 """Strengths that are tried, in units of the mean squared gradient of a feature."""
-CACHE = 2**25
-"""Bytes of gradients at a time."""
+CACHED = 2**22
+"""Numbers of gradients at a time."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ class Path:
 
 def batches(n: int, m: int, d: int):
     """Slices of rows whose gradients of ``m`` potentials stay in bounds."""
-    limit = min(sklearn.get_config()["working_memory"] * 2**20, CACHE)
-    return gen_batches(n, max(int(limit / (8 * (m + 1) * d)), 1))
+    return gen_batches(n, rows_in_cache((m + 1) * d, CACHED))
 
 
 def field_sums(features: Any, centre, X, V, weights) -> Sums:

@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import sklearn
 
 from skdiffusion.models.base import BaseScoreModel
 from skdiffusion.models.components import squared_norms, stack_components
@@ -42,6 +41,7 @@ from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.log_weights import log_sum_exp, softmax
 from skdiffusion.utils.arrays import Parameters, is_torch, namespace, to_numpy
 from skdiffusion.utils.blocks import map_blocks
+from skdiffusion.utils.memory import rows_in_cache, rows_in_memory
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["MixtureModel"]
@@ -371,10 +371,8 @@ class MixtureModel(BaseScoreModel):
     def _by_blocks(self, function, x, sigma, *rows, matrices=0):
         """``function`` of blocks of rows that fit the working memory (and a cache)."""
         width = 3 * self._stack.width + 4 * matrices * self.n_features * self._stack.span
-        limit = sklearn.get_config()["working_memory"] * 2**20 / (8 * width)
-        if not is_torch(x):
-            limit = min(limit, BLOCK / width)
-        size, n = max(int(limit), 1), x.shape[0]
+        size = rows_in_memory(width) if is_torch(x) else rows_in_cache(width, BLOCK)
+        n = x.shape[0]
         if n <= size:
             return function(x, sigma, *rows)
 

@@ -27,7 +27,7 @@ from skdiffusion.samplers.base import (
 from skdiffusion.samplers.clock import set_clock
 from skdiffusion.samplers.teleport import plan_jump
 from skdiffusion.utils.arrays import as_points, like, namespace, to_numpy
-from skdiffusion.utils.memory import rows_in_memory
+from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.row_noise import RowNoise
 from skdiffusion.utils.validation import check_count
@@ -216,8 +216,7 @@ def _of_rows(level, rows, point):
 
 
 def _rows_per_chunk(x):
-    cached = max(CACHED // max(x.shape[1], 1), FEWEST_ROWS)
-    return min(rows_in_memory(x.shape[1] * ARRAYS_PER_STEP), cached)
+    return rows_in_cache(x.shape[1], CACHED, n_arrays=ARRAYS_PER_STEP, fewest=FEWEST_ROWS)
 
 
 @contextlib.contextmanager

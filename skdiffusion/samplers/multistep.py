@@ -33,7 +33,7 @@ import numpy as np
 from skdiffusion.samplers.base import BaseSampler, hyperparameters, of_rows
 from skdiffusion.samplers.ode import euler, is_zero
 from skdiffusion.samplers.spectrum import SpectralClock
-from skdiffusion.utils.arrays import functions, like, namespace, to_numpy
+from skdiffusion.utils.arrays import functions, like, namespace
 from skdiffusion.utils.validation import check_count
 
 __all__ = [
@@ -316,10 +316,10 @@ def _extrapolation_weights(clock, known, level, next_level):
     as a point is the end of its clock, and what is denoised there is known exactly.
     """
     weights = interpolation_weights(clock, known, level, next_level)
-    if len(known) == 1 or _is_infinite(known[0]):
+    if len(known) == 1:
         return weights
     reach = abs(_gap(clock, level, next_level)) / abs(_gap(clock, known[-2], level))
-    near = reach <= REACH[len(known)]
+    near = (reach <= REACH[len(known)]) | functions(level).isinf(known[0])
     if isinstance(level, float) and near:
         return weights
     fewer = _extrapolation_weights(clock, known[1:], level, next_level)
@@ -328,10 +328,6 @@ def _extrapolation_weights(clock, known, level, next_level):
         return fewer
     choose = namespace(level).where
     return [choose(near, w, f) for w, f in zip(weights, fewer, strict=True)]
-
-
-def _is_infinite(level):
-    return not np.isfinite(level if isinstance(level, float) else to_numpy(level)).all()
 
 
 def _gap(clock, level, next_level):

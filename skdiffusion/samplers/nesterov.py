@@ -15,7 +15,7 @@ past where they would have settled, and more of them end in modes that lie insid
 from __future__ import annotations
 
 from skdiffusion.samplers.base import BaseSampler, hyperparameters
-from skdiffusion.samplers.ode import is_zero
+from skdiffusion.samplers.ode import euler, is_zero
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["NesterovSampler"]
@@ -64,7 +64,6 @@ class NesterovSampler(BaseSampler):
             raise ValueError(f"NesterovSampler goes without a clock (None); got {self.clock!r}.")
 
     def step(self, model, x, level, next_level, state, noise):  # noqa: D102
-        if is_zero(next_level):
-            return model.denoise(x, level), None
-        ahead = x if state is None else x + self.momentum * (x - state)
-        return ahead + (1 - next_level / level) * (model.denoise(ahead, level) - ahead), x
+        last = is_zero(next_level)  # it ends where it is drawn to, not beyond
+        ahead = x if state is None or last else x + self.momentum * (x - state)
+        return euler(ahead, model.denoise(ahead, level), level, next_level), x

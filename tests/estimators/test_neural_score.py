@@ -528,6 +528,14 @@ def test_bad_parameters_get_a_sentence(name, moons):
         NeuralScore(**{**QUICK, name: value}).fit(moons)
 
 
+@pytest.mark.parametrize(
+    "theirs, ours", [("epsilon", "noise"), ("x0", "data"), ("flow", "velocity")]
+)
+def test_names_of_other_packages_are_understood(theirs, ours):
+    with pytest.raises(ValueError, match=f"did you mean '{ours}'"):
+        check_parameterization(theirs)
+
+
 def test_unknown_arguments_are_refused_at_once():
     with pytest.raises(TypeError, match="unexpected keyword argument 'widht'"):
         NeuralScore(widht=3)
