@@ -84,7 +84,7 @@ def searches():
     cv = KFold(3, shuffle=True, random_state=0)
     mixture = {"n_components": K, "covariance_type": ["full", "diag"]}
     regularised = [
-        {**mixture, "shrinkage": ["auto"], "reg_covar": ["auto", 1e-2]},
+        {**mixture, "background": [True], "reg_covar": ["auto", 1e-2]},
         {**mixture, "shrinkage": [0.0]},
     ]
     yield "GMMScore", GridSearchCV(GMMScore(random_state=0), regularised, cv=cv)

@@ -193,7 +193,7 @@ def partition(form, rows, centres) -> Mixture:
 
 
 def _assignment(rows: Rows, form, mixture: Mixture, centres) -> Statistics:
-    X, k = rows.imputed(), len(centres)
+    X, k = rows.imputed(), len(mixture.means)
     statistics = form.nothing(mixture)
     labels = nearest(X, centres)
     for start in range(0, len(X), BLOCK):

@@ -46,10 +46,9 @@ class LowRankForm(FullForm):
     def _whole(self, d):
         return d <= self.matrix_up_to
 
-    def at(self, centres, X, weights):
-        mixture = super().at(centres, X, weights)
+    def _first_spread(self, centres, X, weights):
         if self._whole(X.shape[1]):
-            return mixture
+            return None
         k, d, r = len(centres), X.shape[1], self.rank
         labels = nearest(X, centres)
         variances, axes = np.empty((k, r)), np.empty((k, d, r))
@@ -61,8 +60,7 @@ class LowRankForm(FullForm):
             variances[j], axes[j] = _leading(sample.astype(np.float64, copy=False), r)
         # every axis starts above the rest: one that does not could never leave it
         rest = np.maximum(variances.min(axis=1) / 2, 1e-3 * total)
-        mixture.spread = (np.maximum(variances, 1.1 * rest[:, None]), axes, rest)
-        return mixture
+        return np.maximum(variances, 1.1 * rest[:, None]), axes, rest
 
     def expert(self, mixture, dtype):
         return LowRankExpert(mixture.means, *mixture.spread, dtype)

@@ -60,6 +60,16 @@ class Mixture:
     means: np.ndarray
     spread: Any
 
+    def but_last(self) -> Mixture:
+        """All components but the last, with their weights as they are."""
+        return Mixture(self.weights[:-1], self.means[:-1], _each(lambda a: a[:-1], self.spread))
+
+    def and_last(self, other: Mixture, weights: np.ndarray) -> Mixture:
+        """These components and those of another mixture, with new weights."""
+        means = np.concatenate([self.means, other.means])
+        spread = _each(lambda *parts: np.concatenate(parts), self.spread, other.spread)
+        return Mixture(weights, means, spread)
+
 
 @dataclass
 class Statistics:
@@ -78,6 +88,10 @@ class Statistics:
             self.second + other.second,
             self.centres,
         )
+
+    def but_last(self) -> Statistics:
+        """The statistics of all components but the last."""
+        return Statistics(self.count[:-1], self.first[:-1], self.second[:-1], self.centres[:-1])
 
     def scaled(self, factor: float) -> Statistics:
         """The statistics of this many times the rows."""
@@ -111,6 +125,12 @@ class FullForm:
         Pseudo-rows :math:`\nu` of the pooled shape in every component.
     rank : int
         Number of axes, for the low-rank form.
+
+    Attributes
+    ----------
+    background : Mixture or None
+        A last component that stays as it is, but for its weight
+        (:mod:`skdiffusion.estimators._background`).
     """
 
     single_precision = True
@@ -120,6 +140,7 @@ class FullForm:
 
     def __init__(self, floor: float = 0.0, pull: float = 0.0, rank: int = 0):
         self.floor, self.pull, self.rank = floor, pull, rank
+        self.background: Mixture | None = None
 
     def enough(self, d: int) -> int:
         """How many rows determine mean and covariance of a component."""
@@ -132,6 +153,15 @@ class FullForm:
 
     def maximise(self, statistics: Statistics, old: Mixture | None = None) -> Mixture:
         """The parameters that the statistics ask for."""
+        if self.background is None:
+            return self._maximised(statistics, old)
+        found = self._maximised(statistics.but_last(), old and old.but_last())
+        pseudo_row = np.zeros(len(statistics.count))
+        pseudo_row[-1] = 1
+        weights = (statistics.count + pseudo_row) / (statistics.count.sum() + 1)
+        return found.and_last(self.background, weights)
+
+    def _maximised(self, statistics, old):
         shift = statistics.shift()
         return Mixture(
             statistics.count / statistics.count.sum(),
@@ -141,7 +171,17 @@ class FullForm:
 
     def at(self, centres, X, weights) -> Mixture:
         """A mixture at these centres, to gather first statistics about."""
-        return Mixture(np.full(len(centres), 1 / len(centres)), np.array(centres), None)
+        k = len(centres)
+        mixture = Mixture(
+            np.full(k, 1 / k), np.array(centres), self._first_spread(centres, X, weights)
+        )
+        if self.background is None:
+            return mixture
+        return mixture.and_last(self.background, np.full(k + 1, 1 / (k + 1)))
+
+    def _first_spread(self, centres, X, weights):
+        """What statistics of the first assignment need of covariances: nothing."""
+        return None
 
     def recentred(self, statistics: Statistics, centres) -> Statistics:
         """The same statistics about other centres."""
@@ -332,6 +372,15 @@ class SphericalForm(DiagonalForm):
 
     def _n_spread(self, k, d):
         return k
+
+
+def _each(function, spread, *others):
+    """A function of the arrays that make up covariances, of one or more mixtures."""
+    if spread is None:
+        return None
+    if isinstance(spread, tuple):
+        return tuple(function(*parts) for parts in zip(spread, *others, strict=True))
+    return function(spread, *others)
 
 
 def weighted_rows(statistics, X, gamma):

@@ -3,7 +3,7 @@ r"""How many components: by a penalty on the training rows, or by rows held out.
 ``"bic"`` takes the least :math:`-2 \sum_i \ell_i + p \log n`. ``"held_out"`` takes the largest mean
 log-likelihood of held-out rows over a few folds (one, when rows are many), and then tunes
 the two regularisations the same way where they were left to be chosen: pseudo-rows of the
-pooled shape and the additive share of the data's variance.
+pooled shape and the additive share of the data's variance; and whether there is a background.
 
 Candidates grow until three in a row bring nothing. Folds are drawn by the *content* of
 the rows, so that copies of a row, or its weight, never straddle training and test.
@@ -47,7 +47,7 @@ def choose(
     ----------
     criterion : {"bic", "held_out"}
     make_form : callable
-        The form for a floor and a pull.
+        The form for a floor, a pull, whether there is a background, and the rows to fit.
     rows : Rows
     most : int
         Largest number of components.
@@ -57,9 +57,9 @@ def choose(
     n_init : int
         Number of seeds.
     tune : tuple of bool
-        Whether the floor and the pull are to be chosen.
-    defaults : tuple of float
-        Floor and pull to start from.
+        Whether the floor, the pull and the background are to be chosen.
+    defaults : tuple of float, float, bool
+        Floor, pull and background to start from.
     **options
         For :func:`best_of`.
 
@@ -67,32 +67,38 @@ def choose(
     -------
     k : int
     floor, pull : float
-    table : list of (k, floor, pull, value)
+    background : bool
+    table : list of (k, floor, pull, background, value)
         All that was tried; larger values are better.
     """
     evaluate = _Criterion(criterion, make_form, rows, rng, init, n_init, options)
-    floor, pull = defaults
     n = len(rows.all_X)
     candidates = [k for k in CANDIDATES if k <= min(most, n)]
     if most <= n and most not in candidates:
         candidates.append(most)
-    best = _grow(evaluate, candidates, floor, pull)
+    best = _grow(evaluate, candidates, defaults)
     if criterion == "held_out":
+        _, k, floor, pull, background = best
+        if tune[2]:
+            best = max(best, evaluate(k, floor, pull, not background))
+            background = best[4]
         if tune[1]:
-            best = max([best, *(evaluate(best[1], best[2], share * pull) for share in PULLS)])
+            best = max([best, *(evaluate(k, floor, share * pull, background) for share in PULLS)])
+            pull = best[3]
         if tune[0]:
-            best = max([best, *(evaluate(best[1], share, best[3]) for share in FLOORS)])
-        if best[2:] != (floor, pull):  # a stronger prior may afford more components
-            later = [k for k in candidates if k >= best[1]]
-            best = max(best, _grow(evaluate, later, best[2], best[3]))
-    _, k, floor, pull = best
-    return k, floor, pull, [(k, f, p, value) for value, k, f, p in evaluate.seen.values()]
+            best = max([best, *(evaluate(k, share, pull, background) for share in FLOORS)])
+        if best[2:] != defaults:  # a stronger prior may afford more components
+            later = [more for more in candidates if more >= k]
+            best = max(best, _grow(evaluate, later, best[2:]))
+    _, k, floor, pull, background = best
+    table = [(*found[1:], found[0]) for found in evaluate.seen.values()]
+    return k, floor, pull, background, table
 
 
-def _grow(evaluate, candidates, floor, pull):
+def _grow(evaluate, candidates, setting):
     best, misses = None, 0
     for k in candidates:
-        result = evaluate(k, floor, pull)
+        result = evaluate(k, *setting)
         if best is None or result[0] > best[0]:
             best, misses = result, 0
         else:
@@ -103,7 +109,7 @@ def _grow(evaluate, candidates, floor, pull):
 
 
 class _Criterion:
-    """A value, larger is better, for a number of components and regularisations."""
+    """A value, larger is better, for a number of components and their setting."""
 
     def __init__(self, name, make_form, rows, rng, init, n_init, options):
         self.name, self.make_form, self.rows = name, make_form, rows
@@ -114,23 +120,23 @@ class _Criterion:
         if name == "held_out":
             self.folds = self._split()
 
-    def __call__(self, k, floor, pull):
-        key = (k, floor, pull)
+    def __call__(self, k, *setting):
+        key = (k, *setting)
         if key not in self.seen:
-            self.seen[key] = (self._value_or_worst(k, floor, pull), k, floor, pull)
+            self.seen[key] = (self._value_or_worst(k, setting), *key)
         return self.seen[key]
 
-    def _value_or_worst(self, k, floor, pull):
+    def _value_or_worst(self, k, setting):
         if self.interrupted:
             return -np.inf
         try:
-            return self._value(self.make_form(floor, pull), k)
+            return self._value(k, setting)
         except ValueError:  # a component is singular: this candidate is out
             return -np.inf
 
-    def _value(self, form, k):
+    def _value(self, k, setting):
         if self.name == "bic":
-            run = self._fit(form, self.rows, k, 0)
+            form, run = self._fit(setting, self.rows, k, 0)
             d = self.rows.all_X.shape[1]
             penalty = form.n_parameters(k, d) * np.log(self.rows.total)
             return 2 * run.log_likelihood * self.rows.total - penalty
@@ -138,15 +144,16 @@ class _Criterion:
         for fold, (train, test) in enumerate(self.folds):
             if k > len(train.all_X):
                 return -np.inf
-            run = self._fit(form, train, k, fold)
+            form, run = self._fit(setting, train, k, fold)
             total += one_pass(form, run.mixture, test)[1] * test.total
         return total / sum(test.total for _, test in self.folds)
 
-    def _fit(self, form, rows, k, fold):
+    def _fit(self, setting, rows, k, fold):
+        form = self.make_form(*setting, rows)
         rng = np.random.default_rng(self.seeds[fold])
         run = best_of(form, rows, k, self.init, self.n_init, rng, **self.options)
         self.interrupted = self.interrupted or run.interrupted
-        return run
+        return form, run
 
     def _split(self):
         _, labels = np.unique(canonical_key(self.rows.imputed()), return_inverse=True)

@@ -11,7 +11,9 @@ in common, :math:`\tau_k` the component's own scale (:mod:`skdiffusion.estimator
 :math:`v` the variances of the columns. The additive share :math:`\rho` (``reg_covar``) keeps
 covariances regular. The :math:`\nu` pseudo-rows (``shrinkage``) keep small components honest:
 they matter where a component has few rows for its :math:`d^2/2` parameters and vanish where it
-has many, and they are what makes mixtures of many components safe on small tables.
+has many, and they are what makes mixtures of many components safe on small tables. A ``background``
+keeps a row far from all components from costing more than the others are worth
+(:mod:`skdiffusion.estimators._background`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import _em
+from skdiffusion.estimators._background import background_of
 from skdiffusion.estimators._frame import Frame
 from skdiffusion.estimators._lazy_mixture_rows import LazyMixtureRows
 from skdiffusion.estimators._low_rank_form import LowRankForm
@@ -85,6 +88,11 @@ class GMMScore(MixtureAnswers):
         components, at the component's own scale; 0 is maximum likelihood. ``"auto"`` is as many as
         rows determine a component: one more than columns for ``"full"``, two more than the
         rank for ``"low_rank"``, else 2; or chosen with ``n_components="held_out"``.
+    background : "auto" or bool
+        Whether a last component, three times as wide as the data, stands for rows that no other
+        component expects: of one row in ``n`` where none was seen. It costs ``1/n`` nats a row and
+        keeps one far row from costing hundreds; samples may be such rows. ``"auto"`` is
+        ``False``, or chosen with ``n_components="held_out"``.
     n_init : "auto" or int
         Number of starts: all are run for ten iterations, the one of the best likelihood to the
         end. ``"auto"`` is 3 up to 10,000 distinct rows and 1 beyond.
@@ -118,6 +126,8 @@ class GMMScore(MixtureAnswers):
         ``(k, d, d)`` for full and low rank, ``(d, d)`` tied, ``(k, d)`` diagonal, ``(k,)``
         spherical; formed when asked for.
     n_components_ : int
+        The background, which is the last, included.
+    background_ : bool
     reg_covar_, shrinkage_ : float
         Regularisation that was used.
     lower_bound_ : float
@@ -128,7 +138,7 @@ class GMMScore(MixtureAnswers):
         Iterations of the best start.
     converged_ : bool
     selection_ : list of tuple
-        ``(n_components, reg_covar, shrinkage, value)`` of all candidates, where
+        ``(n_components, reg_covar, shrinkage, background, value)`` of all candidates, where
         ``n_components`` was chosen; larger values are better.
     scale_, sigma_min_, sigma_max_ : float
         Scale of the data and range of noise levels.
@@ -181,6 +191,7 @@ class GMMScore(MixtureAnswers):
         init="kmeans",
         reg_covar="auto",
         shrinkage="auto",
+        background="auto",
         n_init="auto",
         tol=1e-3,
         max_iter=100,
@@ -199,6 +210,7 @@ class GMMScore(MixtureAnswers):
         self.init = init
         self.reg_covar = reg_covar
         self.shrinkage = shrinkage
+        self.background = background
         self.n_init = n_init
         self.tol = tol
         self.max_iter = max_iter
@@ -285,7 +297,7 @@ class GMMScore(MixtureAnswers):
         if first:
             frame, rows = self._framed(X, weights)
             run = self._fit_rows(frame, rows, as_generator(self.random_state))
-            form = self._form(frame.n_features, self.reg_covar_, self.shrinkage_)
+            form = self._form(self.reg_covar_, self.shrinkage_, self.background_, rows.few)
             self._stepwise = Stepwise(frame, form, run.mixture, rows)
             return self
         log_likelihood = self._stepwise.update(X, weights)
@@ -376,6 +388,12 @@ class GMMScore(MixtureAnswers):
             value = getattr(self, name)
             if not (isinstance(value, str) and value == "auto"):
                 check_number(value, name, least=0)
+        if self.background not in ("auto", True, False):
+            raise ValueError(f"background must be 'auto', True or False; got {self.background!r}.")
+        if self.background is True and self.covariance_type == "tied":
+            raise ValueError(
+                "a background is wider than the other components: covariance_type cannot be 'tied'."
+            )
         if self.rank is not None:
             check_count(self.rank, "rank")
         if isinstance(self.n_init, str):
@@ -386,7 +404,13 @@ class GMMScore(MixtureAnswers):
             check_count(getattr(self, name), name)
         check_number(self.tol, "tol", least=0)
 
-    def _form(self, d, floor, pull):
+    def _form(self, floor, pull, background, rows):
+        """The form of the covariances, with the background of these rows if there is to be one."""
+        form = self._plain_form(rows.all_X.shape[1], floor, pull)
+        form.background = background_of(form, rows) if background else None
+        return form
+
+    def _plain_form(self, d, floor, pull):
         rank = min(DEFAULT_RANK, d - 1) if self.rank is None else self.rank
         if self.covariance_type == "low_rank" and rank >= max(d, 2):
             raise ValueError(
@@ -396,10 +420,14 @@ class GMMScore(MixtureAnswers):
         return FORMS[self.covariance_type](floor, pull, rank)
 
     def _regularisation(self, d):
+        """The additive share, the pseudo-rows, and whether there is a background."""
         floor = DEFAULT_REGULARISATION if self.reg_covar == "auto" else float(self.reg_covar)
-        if self.shrinkage == "auto":
-            return floor, float(self._form(d, floor, 0.0).enough(d))
-        return floor, float(self.shrinkage)
+        pull = (
+            self._plain_form(d, floor, 0.0).enough(d)
+            if self.shrinkage == "auto"
+            else self.shrinkage
+        )
+        return floor, float(pull), self.background is True
 
     def _framed(self, X, weights):
         """Units of the data and its standardised distinct rows, in canonical order."""
@@ -409,8 +437,7 @@ class GMMScore(MixtureAnswers):
 
     def _fit_rows(self, frame, rows, rng):
         d = frame.n_features
-        floor, pull = self._regularisation(d)
-        self._form(d, floor, pull)  # fails early on a wrong rank
+        setting = self._regularisation(d)  # fails early on a wrong rank
         init = self.init if isinstance(self.init, str) else self._means(frame)
         k, selection = self.n_components, None
         n_init = self.n_init
@@ -419,21 +446,22 @@ class GMMScore(MixtureAnswers):
         with _em.Progress(self.verbose) as progress:
             options = {"tol": self.tol, "max_iter": self.max_iter, "progress": progress}
             if isinstance(k, str):
-                k, floor, pull, selection = choose(
+                tunes_background = self.background == "auto" and self.covariance_type != "tied"
+                k, *setting, selection = choose(
                     k,
-                    lambda floor, pull: self._form(d, floor, pull),
+                    self._form,
                     rows.few,
                     self.max_components,
                     rng,
                     init=init,
                     n_init=n_init,
-                    tune=(self.reg_covar == "auto", self.shrinkage == "auto"),
-                    defaults=(floor, pull),
+                    tune=(self.reg_covar == "auto", self.shrinkage == "auto", tunes_background),
+                    defaults=setting,
                     **options,
                 )
-            form = self._form(d, floor, pull)
+            form = self._form(*setting, rows.few)
             if self.warm_start and hasattr(self, "model_"):
-                if self.model_.n_features != d or self.model_.n_components != k:
+                if self.model_.n_features != d or self.model_.n_components != k + setting[2]:
                     raise ValueError(
                         "warm_start needs the number of columns and components of the last fit."
                     )
@@ -449,7 +477,7 @@ class GMMScore(MixtureAnswers):
             )
         jacobian = frame.log_jacobian(rows)
         self._set_mixture(frame.model(run.mixture, form))
-        self.reg_covar_, self.shrinkage_ = floor, pull
+        self.reg_covar_, self.shrinkage_, self.background_ = setting
         self.lower_bound_ = run.log_likelihood + jacobian
         self.lower_bounds_ = [value + jacobian for value in run.history]
         self.n_iter_, self.converged_ = run.n_iter, run.converged

@@ -266,7 +266,7 @@ def test_choices_see_weights_as_repetitions(X, criterion):
 def test_finds_the_number_of_components(X, criterion):
     est = GMMScore(criterion, max_components=8, random_state=0, n_init=3).fit(X)
     assert est.n_components_ == 3 and est.weights_.shape == (3,)
-    assert max(est.selection_, key=lambda row: row[3])[0] == 3
+    assert max(est.selection_, key=lambda row: row[-1])[0] == 3
 
 
 @pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
