@@ -11,9 +11,9 @@ Pairs of networks of width 128 that differ in noise conditioning alone, same row
 Targets are noise on the variance-preserving path (DDIM), and data, velocity (flow matching) and
 EDM's combination without its input for the level (uEDM) on the straight path; there too what the
 linear denoiser misses, NeuralScore's default. A blind network is sampled on the
-schedule's clock and on that of a NoiseLevelEstimator of the training rows. Every sampler is Euler's
-in 100 steps: levels of the schedule, geometric ones for the clock, down to the smallest that was
-trained.
+schedule's clock and on that of a NoiseLevelEstimator of the training rows. Samplers take 100 steps
+on the estimator's own levels, down to the smallest that was trained: Euler's, which adds no noise,
+and the ancestral one (DDPM).
 
     python benchmarks/blind_networks.py --data FOLDER [--seed 0] [--keep FILE]
 
@@ -39,7 +39,7 @@ from skdiffusion import NeuralScore
 from skdiffusion.datasets import make_embedded_circles
 from skdiffusion.estimators import NoiseLevelEstimator
 from skdiffusion.metrics import frechet_distance
-from skdiffusion.samplers import EulerSampler, run_sampler
+from skdiffusion.samplers import DDPMSampler, EulerSampler, run_sampler
 
 ROWS, N, STEPS = 20_000, 3000, 100
 TARGETS = {  # parameterization and path
@@ -54,6 +54,7 @@ LITERATURE = {  # FID on CIFAR-10 without noise conditioning, Sun et al. 2025
     "velocity (flow matching)": "2.6",
     "uEDM": "2.2",
 }
+SAMPLERS = {"Euler": EulerSampler, "ancestral": DDPMSampler}
 CIRCLES = [target for target in TARGETS if target != "noise (DDIM)"]
 PACKAGES = ("numpy", "scikit-learn", "torch")
 DIMENSIONS = (8, 32, 128)
@@ -99,13 +100,11 @@ class Circles:
         return [float(np.minimum(abs(rho - 1), abs(rho - 0.5)).mean()), float(away.mean())]
 
 
-def sample(est, clock):
-    """Samples of a fitted network on a clock."""
-    levels = est.noise_levels(STEPS, EulerSampler())
-    if clock != "schedule":  # each step by the same share of what there is
-        levels = np.geomspace(levels[0], levels[-1], STEPS)
+def sample(est, sampler):
+    """Samples of a fitted network."""
+    levels = est.noise_levels(STEPS, sampler)
     start = est.far_field_.sample(N, levels[0], random_state=1)
-    return run_sampler(EulerSampler(clock=clock), est.model_, start, [*levels, 0.0])
+    return run_sampler(sampler, est.model_, start, [*levels, 0.0], random_state=2)
 
 
 def pair(place, target, seed):
@@ -124,9 +123,12 @@ def pair(place, target, seed):
             random_state=seed,
         ).fit(place.X)
         seconds = time.process_time() - start
-        found["told" if told else "blind"] = place.judge(sample(est, "schedule"))
-        if not told:
-            found["clock"] = place.judge(sample(est, place.clock))
+        for name, sampler in SAMPLERS.items():
+            here = found.setdefault(name, {})
+            on_schedule = sampler(clock="schedule")
+            here["told" if told else "blind"] = place.judge(sample(est, on_schedule))
+            if not told:
+                here["clock"] = place.judge(sample(est, sampler(clock=place.clock)))
         print(target, "told" if told else "blind", f"{seconds:.0f} s", found, flush=True)
     return found
 
@@ -162,20 +164,20 @@ def main():
                 kept[key] = pair(place, target, options.seed)
                 if options.keep is not None:
                     options.keep.write_text(json.dumps(kept, indent=1))
-            rows.append(line(name, target, kept[key]))
+            rows += [line(name, target, sampler, found) for sampler, found in kept[key].items()]
         parts.append(section(name, place, rows))
     text = "\n\n".join(parts) + f"\n\nSeed {options.seed}. "
     text += " ".join(" ".join(__doc__.split("\n\n")[1:-2]).split())
     write("blind_networks", "Networks that are not told the noise level", text, PACKAGES)
 
 
-def line(name, target, found):
-    row = {"target": target, "told the level": cell(found["told"])}
+def line(name, target, sampler, found):
+    row = {"target": target, "sampler": sampler, "told the level": cell(found["told"])}
     row["blind, schedule's clock"] = cell(found["blind"])
     row["blind, own clock"] = cell(found["clock"])
     row["own clock over told"] = f"{found['clock'][0] / found['told'][0]:.2f}"
     if name == "images":
-        row["FID of others, blind"] = LITERATURE.get(target, "")
+        row["FID of others, blind"] = LITERATURE.get(target, "") if sampler == "Euler" else ""
     return row
 
 

@@ -3,21 +3,33 @@ r"""NoiseLevelEstimator: how much noise is in a row, learned by any regressor.
 .. math:: x = x_0 + \sigma\varepsilon, \qquad
           g(x) \approx E[\log\sigma \mid x], \qquad \hat\sigma = e^{g(x)} .
 
-Rows are noised at random levels, and the regressor learns the logarithm from the standardised row
-and from the energies in its trailing principal axes,
-:math:`\tfrac12 \log \tfrac1{d-j}\sum_{k \ge j} y_k^2`: where the data fill fewer dimensions than
-they have columns, noise is what is left there.
+Rows are noised at random levels, and the regressor learns the logarithm from what they show of it
+(:mod:`skdiffusion.estimators._noise_features`).
+
+Where the data fill all columns, noise below their own variation leaves no trace, and :math:`g` is
+what the levels are on average. A sampler knows better: by its schedule the points have the level
+:math:`s`, within a factor or so. How :math:`g` is spread at each level,
+:math:`N(m(\ell), v(\ell))`, is measured on fresh noise, and the level of a row **near** :math:`s`
+is the most probable one,
+
+.. math:: \hat\ell = \operatorname*{argmin}_\ell\;
+          \frac{(g(x) - m(\ell))^2}{v(\ell)} + \log v(\ell)
+          + \frac{(\ell - \log s)^2}{\tau^2}, \qquad \tau = 1:
+
+the row's own where it shows one, and :math:`s` where it does not. (The mean would fall below
+:math:`s` there: the row says that its noise is not higher.)
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils.validation import check_is_fitted
 
+from skdiffusion.estimators._noise_features import NoiseFeatures
 from skdiffusion.noising import noise_range
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
@@ -27,8 +39,12 @@ __all__ = ["NoiseLevelEstimator"]
 
 TRAINING_ROWS, FEWEST_DRAWS = 20_000, 4
 """Noised rows to learn from, and draws of the noise per row at least."""
-ENERGIES = 16
-"""Numbers of leading axes left out, at most, among those whose energies are features."""
+NODES = 400
+"""Levels that are weighed against each other."""
+BIN = 500
+"""Noised rows from which mean and variance of the answers at a level are taken."""
+TRUST = 1.0
+"""Standard deviation of the logarithm of a level that is known to be near another."""
 
 
 class NoiseLevelEstimator(BaseEstimator):
@@ -106,14 +122,13 @@ class NoiseLevelEstimator(BaseEstimator):
         estimator = clone(estimator)
         if estimator.get_params().get("random_state", 0) is None:
             estimator.set_params(random_state=int(rng.integers(2**31)))
-        center = X.mean(axis=0)
-        axes = np.linalg.eigh(np.cov(X.T, ddof=0).reshape(X.shape[1], -1))[1][:, ::-1]
-        clean = np.repeat(X, draws, axis=0)
-        logs = rng.uniform(np.log(low), np.log(high), len(clean))
-        noised = clean + np.exp(logs)[:, None] * rng.standard_normal(clean.shape)
-        estimator.fit(_features((noised - center) / scale, axes), logs)
-        self.estimator_, self.sigma_min_, self.sigma_max_ = estimator, low, high
-        self.center_, self.scale_, self._axes = center, scale, axes
+        features, ends = NoiseFeatures(X, scale, rng), np.log([low, high])
+        origin = np.repeat(np.arange(len(X)), draws)
+        learned, fresh = (_noised(X, origin, ends, rng) for _ in range(2))
+        estimator.fit(features(learned.rows, origin), learned.logs)
+        self._features, self.estimator_ = features, estimator
+        self.sigma_min_, self.sigma_max_ = low, high
+        self._spread = _spread(fresh.logs, self._answers(features(fresh.rows, origin)), ends)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -130,28 +145,73 @@ class NoiseLevelEstimator(BaseEstimator):
         """
         check_is_fitted(self)
         X = check_rows(self, X, reset=False, dtype=np.float64)
-        found = self.estimator_.predict(_features((X - self.center_) / self.scale_, self._axes))
-        return np.clip(np.ravel(found), np.log(self.sigma_min_), np.log(self.sigma_max_))
+        return self._answers(self._features(X))
 
-    def predict_noise_level(self, X: Any) -> np.ndarray:
-        """Noise level of each row, in the units of ``X``: the exponential of :meth:`predict`.
+    def predict_noise_level(self, X: Any, near: Any = None) -> np.ndarray:
+        """Noise level of each row, in the units of ``X``.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+        near : float or array-like of shape (n_samples,), optional
+            Level that the rows have within a factor of e or so, as a sampler knows. Without it
+            nothing is known but the range: the answer is the exponential of :meth:`predict`.
 
         Returns
         -------
         ndarray of shape (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            If ``near`` is not positive.
         """
-        return np.exp(self.predict(X))
+        found = self.predict(X)
+        if near is None:
+            return np.exp(found)
+        near = np.broadcast_to(np.asarray(near, dtype=np.float64), found.shape)
+        if not (near > 0).all():
+            raise ValueError(f"near must be positive noise levels; got {near.min()!r}.")
+        levels, mean, variance = self._spread
+        cost = (found[:, None] - mean) ** 2 / variance + np.log(variance)
+        cost += ((levels - np.log(near)[:, None]) / TRUST) ** 2
+        return np.exp(_lowest(levels, cost))
+
+    def _answers(self, features):
+        found = np.ravel(self.estimator_.predict(features))
+        return np.clip(found, np.log(self.sigma_min_), np.log(self.sigma_max_))
 
 
-def _features(z, axes):
-    """Rows in principal axes, bounded, and logarithms of the energies in the trailing ones."""
-    y = z @ axes
-    d = y.shape[1]
-    tails = np.cumsum((y**2)[:, ::-1], axis=1)[:, ::-1] / np.arange(d, 0, -1)
-    left_out = np.unique(np.geomspace(1, d, ENERGIES).astype(int)) - 1
-    energies = 0.5 * np.log(tails[:, left_out] + np.finfo(float).tiny)
-    return np.hstack([y / np.sqrt(1 + tails[:, :1]), energies])
+class _Noised(NamedTuple):
+    """Noised rows and the logarithms of their levels."""
+
+    rows: np.ndarray
+    logs: np.ndarray
+
+
+def _noised(X, origin, ends, rng):
+    logs = rng.uniform(*ends, len(origin))
+    noise = rng.standard_normal((len(origin), X.shape[1]))
+    return _Noised(X[origin] + np.exp(logs)[:, None] * noise, logs)
+
+
+def _spread(logs, answers, ends):
+    """Levels, and mean and variance of the answers there."""
+    parts = np.array_split(np.argsort(logs), max(len(logs) // BIN, 2))
+    centres, means, variances = (
+        np.array([moment(values[part]) for part in parts])
+        for moment, values in ((np.mean, logs), (np.mean, answers), (np.var, answers))
+    )
+    levels = np.linspace(*ends, NODES)
+    # answers are known no better than the levels are spaced, even if they are all the same
+    variances = np.maximum(variances, (levels[1] - levels[0]) ** 2)
+    return levels, np.interp(levels, centres, means), np.interp(levels, centres, variances)
+
+
+def _lowest(levels, cost):
+    """Where each row is lowest: the vertex of a parabola about its lowest node."""
+    rows, at = np.arange(len(cost)), np.clip(cost.argmin(axis=1), 1, len(levels) - 2)
+    left, middle, right = (cost[rows, at + step] for step in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    shift = 0.5 * (left - right) / np.where(bend > 0, bend, np.inf)
+    return levels[at] + np.clip(shift, -1, 1) * (levels[1] - levels[0])

@@ -21,6 +21,7 @@ Kadkhodaie and Simoncelli (2020).
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -40,19 +41,24 @@ class Clock:
     Parameters
     ----------
     read : callable
-        Levels ``(n,)`` of NumPy points ``(n, d)``.
+        Levels ``(n,)`` of NumPy points ``(n, d)``. If it has a parameter ``near``, that is the
+        level of the schedule, ``(n,)``: what the sampler would believe without a clock.
     sigma_range : tuple of float
         Levels at which the model may be asked.
     """
 
     def __init__(self, read: Any, sigma_range: tuple[float, float]):
         self.read = read
+        self.knows_near = "near" in inspect.signature(read).parameters
         self.low = max(sigma_range[0], np.finfo(float).tiny ** 0.5)
         self.high = sigma_range[1]
 
     def __call__(self, x: Any, level: Any, next_level: Any) -> tuple[Any, Any]:
         """Levels of a step from what the points say, as far apart as those of the schedule."""
-        seen = np.clip(self.read(to_numpy(x)), self.low, self.high)
+        points = to_numpy(x)
+        expected = np.broadcast_to(np.ravel(to_numpy(level)), len(points))
+        seen = self.read(points, near=expected) if self.knows_near else self.read(points)
+        seen = np.clip(seen, self.low, self.high)
         seen = like(seen, x)[:, None]
         if isinstance(next_level, float) and next_level == 0:
             return seen, 0.0

@@ -76,6 +76,45 @@ def test_the_noise_level_is_read_where_there_is_room_for_noise():
         assert np.allclose(est.predict(noised), np.log(est.predict_noise_level(noised)))
 
 
+def test_where_noise_leaves_no_trace_the_level_is_the_one_that_it_is_near():
+    X = np.random.default_rng(0).standard_normal((2000, 3))
+    est = NoiseLevelEstimator(random_state=0).fit(X)
+    noise = np.random.default_rng(1).standard_normal(X.shape)
+    for sigma in (0.004, 0.02):
+        noised = X + sigma * noise
+        # a posteriori all levels between .002, the lowest, and one are alike: this is their mean
+        assert abs(np.log(np.median(est.predict_noise_level(noised)) / 0.002**0.5)) < 1.0
+        for near in (sigma / 2, sigma):
+            found = est.predict_noise_level(noised, near=near)
+            assert abs(np.log(np.median(found) / near)) < 0.3
+    # high levels show, to 1/sqrt(2 * 3) = .4, and pull the answer to their side
+    found = est.predict_noise_level(X + 20 * noise, near=np.full(len(X), 8.0))
+    assert 12 < np.median(found) < 20
+
+
+def test_what_shows_counts_more_than_what_it_is_near():
+    X, _ = make_embedded_circles(500, 64, random_state=0)
+    est = NoiseLevelEstimator(random_state=0).fit(X)
+    noised = X + 0.1 * np.random.default_rng(0).standard_normal(X.shape)
+    # precisions 2 * 62 and 1: of an error of log 2 in what it is near, a 125th is left
+    for near in (0.05, 0.1, 0.2):
+        error = np.log(est.predict_noise_level(noised, near=near) / 0.1)
+        assert abs(error.mean()) < 0.05
+    with pytest.raises(ValueError, match="near must be positive"):
+        est.predict_noise_level(noised, near=0.0)
+
+
+def test_points_between_parts_of_the_data_do_not_pass_for_clean():
+    # as a sampler leaves them: no noise in the empty columns, and off the circles all the same
+    X, _, plane = make_embedded_circles(1000, 16, random_state=0, return_plane=True)
+    est = NoiseLevelEstimator(random_state=0).fit(X)
+    angles = np.linspace(0, 2 * np.pi, 100, endpoint=False)
+    between = 0.75 * np.c_[np.cos(angles), np.sin(angles)] @ plane.T
+    between += 1e-3 * np.random.default_rng(0).standard_normal(between.shape)
+    # the empty columns say .001; the distance .25 is that of noise of .06 in all columns
+    assert np.median(est.predict_noise_level(between)) > 0.003
+
+
 def test_levels_follow_the_units_of_the_rows():
     X, _ = make_embedded_circles(200, 16, random_state=0)
     noised = X + 0.2 * np.random.default_rng(1).standard_normal(X.shape)

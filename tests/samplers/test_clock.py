@@ -189,3 +189,19 @@ def test_a_learned_clock():
         samples = est.sample(50, sampler=EulerSampler(clock=clock), n_steps=40, random_state=0)
         away[str(clock)] = np.linalg.norm(samples[:, 2:], axis=1).mean()
     assert len(set(away.values())) == 1  # its own clock is the default
+
+
+def test_a_clock_that_asks_is_told_the_level_of_the_schedule():
+    told = []
+
+    class Clock:
+        def predict_noise_level(self, X, near=None):
+            told.append(near)
+            return near
+
+    model, x = GaussianModel(np.zeros(2), 1.0), 5.0 * np.ones((3, 2))
+    levels = [5.0, 1.0, 0.2, 0.0]
+    followed = run_sampler(EulerSampler(clock=Clock()), model, x, levels)
+    np.testing.assert_array_equal(np.stack(told), np.tile([[5.0], [1.0], [0.2]], 3))
+    # a clock that repeats what it is told is the schedule's
+    np.testing.assert_allclose(followed, run_sampler(EulerSampler(), model, x, levels), rtol=1e-14)
