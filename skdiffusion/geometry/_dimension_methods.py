@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from skdiffusion.models import denoise_and_divergence, jacobian
+from skdiffusion.geometry._level_density import level_slope
+from skdiffusion.models import jacobian
 from skdiffusion.models.base import BaseScoreModel
-from skdiffusion.models.jacobian import hutchinson_probes
 from skdiffusion.utils.random import normal_by_row
 
 __all__ = [
@@ -116,11 +116,8 @@ def flipd(model: Any, x: np.ndarray, sigma: float, *, n_noise: int = 16, random_
     >>> flipd(SphereModel(3), x, 0.5).round(6), flipd(SphereModel(3), x, 0.05).round(6)
     (array([1.994631]), array([2.]))
     """
-    probes = hutchinson_probes(model, x, "auto", n_noise, random_state)
-    denoised, trace = denoise_and_divergence(model, x, sigma, probes=probes)
-    if trace.ndim == 2:
-        trace = trace.mean(axis=1)
-    return trace + (_noise(model, x, sigma, denoised) ** 2).sum(axis=1)
+    slope = level_slope(model, x, sigma, n_probes=n_noise, random_state=random_state)
+    return x.shape[1] + slope
 
 
 def denoising_loss(

@@ -13,6 +13,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.utils import gen_batches
 
+from skdiffusion.geometry._codimension import noise_posterior
 from skdiffusion.geometry._dimension_methods import (
     MIN_NORMALS,
     LeaveOneOutModel,
@@ -38,6 +39,7 @@ METHODS = {
     "spectrum": spectrum,
     "denoising_loss": denoising_loss,
     "lidl": lidl,
+    "noise_posterior": noise_posterior,
 }
 PER_E_FOLD = 4
 """Levels per factor of e."""

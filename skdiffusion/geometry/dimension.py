@@ -58,7 +58,9 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         - ``"normal_bundle"``: directions that the scores around a row do not span
           (Stanczuk et al. 2024);
         - ``"spectrum"``: large eigenvalues of the denoiser's Jacobian (Ventura et al. 2025);
-        - ``"denoising_loss"``: how well the noise is recognised (Yeats et al. 2025).
+        - ``"denoising_loss"``: how well the noise is recognised (Yeats et al. 2025);
+        - ``"noise_posterior"``: how well the level of added noise can be told
+          (Sahraee-Ardakan et al. 2026), as :meth:`MarginalEnergy.codimension` reads it.
     score_estimator : estimator or score model, optional
         What the score is learned with: a clone is fitted to ``X``. A model that is fitted already
         comes as ``FrozenEstimator(model)`` or as a score model. By default the empirical law of
@@ -67,8 +69,9 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         Noise level in the units of ``X``, or increasing levels among which a plateau is chosen;
         ``"auto"`` takes levels from the lowest that the model knows to the width of the data.
     n_noise : int, optional
-        Noise draws per row of ``"normal_bundle"`` (four per column and at least 128) and
-        ``"denoising_loss"`` (16), and probes of the trace of ``"flipd"`` above 128 columns (16).
+        Noise draws per row of ``"normal_bundle"`` (four per column and at least 128),
+        ``"denoising_loss"`` (16) and ``"noise_posterior"`` (2), and probes of the trace of
+        ``"flipd"`` above 128 columns (16).
     conservative_projection : bool
         Whether to replace the score that is given by its gradient part first
         (:class:`~skdiffusion.ConservativityDecomposer`). A gauge field changes neither

@@ -27,16 +27,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import polygamma
 from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import EmpiricalScore
+from skdiffusion.geometry._codimension import degrees_of_freedom
 from skdiffusion.geometry._given import check_columns, fitted_model
 from skdiffusion.geometry.noise_posterior import NoisePath, NoisePosterior
 from skdiffusion.geometry.noise_prior import check_prior
-from skdiffusion.models import AffineModel, BlindModel
+from skdiffusion.models import AffineModel, BlindModel, GaussianModel
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import check_target, target_coefficients, target_gains
 from skdiffusion.utils.rows import check_rows
@@ -85,8 +84,9 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
     ----------
     score_estimator : estimator or score model, optional
         What the law is learned with: a clone is fitted to ``X``. A model that is fitted already
-        comes as ``FrozenEstimator(model)`` or as a score model. It must know its density at every
-        noise level in closed form. By default :class:`~skdiffusion.EmpiricalScore`.
+        comes as ``FrozenEstimator(model)`` or as a score model. Of models that do not know their
+        density at every noise level, such as networks, it is integrated from their scores and
+        traces, up to the far field of ``X``. By default :class:`~skdiffusion.EmpiricalScore`.
     schedule : str or NoiseSchedule
         The path of the points; by default :math:`x_0` plus noise, so that rows are noised rows as
         they come. On a path with a signal coefficient, such as ``"flow_matching"``, they must be
@@ -164,8 +164,7 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is out of its range, or the score model does not know its density at
-            every noise level, or its noise is not isotropic.
+            If a parameter is out of its range, or the noise of the score model is not isotropic.
         """
         schedule, prior = check_schedule(self.schedule), check_prior(self.prior)
         if check_count(self.n_nodes, "n_nodes", 8) % 2:
@@ -180,7 +179,9 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
         inner = AffineModel(model, shift=-center / scale, scale=1 / scale)
         if not self.standardize:
             inner = model
-        path = NoisePath(inner, schedule, prior, self.n_nodes)
+        covariance = np.cov(X.T, ddof=0).reshape(X.shape[1], -1) / scale**2
+        far_field = GaussianModel((X.mean(axis=0) - center) / scale, covariance)
+        path = NoisePath(inner, schedule, prior, self.n_nodes, far_field=far_field)
         self.model_, self.center_, self.scale_ = model, center, scale
         self.schedule_, self.prior_, self._path = schedule, prior, path
         return self
@@ -189,11 +190,6 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
         given = EmpiricalScore() if self.score_estimator is None else self.score_estimator
         given, _ = fitted_model(given, X)
         check_columns(given, X)
-        if not given.has_log_prob:
-            raise ValueError(
-                f"{type(given).__name__} does not know its density in closed form, which the "
-                "posterior over noise levels needs; take a Gaussian, mixture or empirical model."
-            )
         if np.ndim(given.noise_scale):
             raise ValueError(
                 "the noise of the score model has one scale per column, and a marginal energy "
@@ -295,6 +291,8 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
 
         The logarithm of the level has variance :math:`\psi'(K/2)/4` where the law is flat, and
         :math:`k = K + q + 1`. Meaningful for rows near the law, not on it.
+        :class:`~skdiffusion.IntrinsicDimensionEstimator` reads the dimension of clean rows from
+        the same law (``method="noise_posterior"``).
 
         Parameters
         ----------
@@ -311,7 +309,8 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
             self.prior_.log_density(at + step, self.schedule_)
             - self.prior_.log_density(at - step, self.schedule_)
         ) / (2 * step)
-        return np.array([_degrees(4 * v) for v in found.std("log_level") ** 2]) + slope
+        variances = found.std("log_level") ** 2
+        return np.array([degrees_of_freedom(v) for v in variances]) + slope
 
     # ------------------------------------------------------------------ fields
 
@@ -394,7 +393,14 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
 
     def _level_of_scaled(self, x):
         """Noise levels of points ``x_0 + sigma eps``, divided by their signal."""
-        path = NoisePath(self._path.model, self.schedule_, self.prior_, self.n_nodes, rescaled=True)
+        path = NoisePath(
+            self._path.model,
+            self.schedule_,
+            self.prior_,
+            self.n_nodes,
+            rescaled=True,
+            far_field=self._path.far_field,
+        )
         found = path.posterior((x - self.center_) / self.scale_)
         return self.scale_ * np.exp(found.mean("log_level"))
 
@@ -457,13 +463,3 @@ class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         X = check_rows(self, X, reset=False, dtype=np.float64)
         return (X - self.center_) / self.scale_
-
-
-def _degrees(variance):
-    r"""The ``K`` at which :math:`\psi'(K/2)` has a value."""
-    low, high = 1e-6, 1e12
-    if not polygamma(1, high) < variance < polygamma(1, low):
-        return 0.0 if variance > 1 else np.inf
-    return 2 * np.exp(
-        brentq(lambda log: np.log(polygamma(1, np.exp(log)) / variance), np.log(low), np.log(high))
-    )

@@ -11,6 +11,7 @@ differs from the sum over all of them, the row gets nodes of its own on the part
 its mass lies. Nodes follow :math:`\ell = l + w\,(\theta - \sin 2\pi\theta / 2\pi)` with even
 :math:`\theta`: a trapezoidal sum that converges fast whether the density ends abruptly or fades.
 All masses are logarithms: in a thousand dimensions densities are beyond any floating range.
+A model that does not know its density has it integrated (``skdiffusion.geometry._level_density``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.utils import gen_batches
 
+from skdiffusion.geometry._level_density import LevelDensity
 from skdiffusion.geometry.noise_prior import NoisePrior, path_coefficients
 from skdiffusion.schedules import NoiseSchedule
 from skdiffusion.utils.memory import rows_in_memory
@@ -40,6 +42,8 @@ AT_THE_END = 2.0
 """Nats from the end of an unbounded support within which a posterior has no level of its own."""
 STILL_THERE = 1e-6
 """Share of an integrand's highest value at which it does not fade at the end of the axis."""
+FAR = 20.0
+"""Widths of the data from which a law is its Gaussian far field (:mod:`skdiffusion.noising`)."""
 LEAST_WEIGHT = 1e-17
 """Nodes of less weight do not count in an average."""
 
@@ -134,13 +138,14 @@ class NoisePath:
     Parameters
     ----------
     model : BaseScoreModel
-        With exact ``log_prob``.
     schedule : NoiseSchedule
     prior : NoisePrior
     n_nodes : int
         Nodes of the quadrature, even.
     rescaled : bool
         Whether points are ``u = a x_0 + b eps``, or divided by ``a``: ``x = x_0 + (b/a) eps``.
+    far_field : GaussianModel, optional
+        What the law tends to at high levels; for models without exact ``log_prob``.
     """
 
     def __init__(
@@ -150,12 +155,14 @@ class NoisePath:
         prior: NoisePrior,
         n_nodes: int = 256,
         rescaled: bool = False,
+        far_field: Any = None,
     ):
         self.model = model
         self.schedule = schedule
         self.prior = prior
         self.n_nodes = n_nodes
         self.rescaled = rescaled
+        self.far_field = far_field
         self.support = self._clipped(prior.support(schedule))
 
     def _clipped(self, support):
@@ -181,14 +188,14 @@ class NoisePath:
         low, high = np.full(n, self.support.low), np.full(n, self.support.high)
         nodes, mass, density = (np.empty((n, m - 1)) for _ in range(3))
         error, evidence = np.empty(n), np.empty(n)
-        active = np.arange(n)
+        active, given_level = np.arange(n), self._given_level(u)
         while True:
             start, width = low[active], high[active] - low[active]
             shape, log_step = _rule(m)
             # one row of nodes serves all points as long as all share it
             rows = slice(1) if not (np.ptp(start) or np.ptp(width)) else slice(None)
             grid = (start[:, None] + width[:, None] * shape)[rows]
-            joint = self._log_density(u[active], grid)
+            joint = given_level(active, grid) + self.prior.log_density(grid, self.schedule)
             terms = joint + log_step + np.log(width)[:, None]
             nodes[active], density[active], mass[active] = grid, joint, terms
             evidence[active] = logsumexp(terms, axis=1)
@@ -220,10 +227,21 @@ class NoisePath:
         self._refuse_the_data(found)
         return found
 
+    def _given_level(self, u):
+        """Log-densities of points at levels, as a function of their index and of log-levels."""
+        if self.model.has_log_prob:
+            return lambda index, nodes: self._log_density(u[index], nodes)
+        ends = self.support.low, max(self.support.high, self._far_level())
+        return LevelDensity(self.model, self.schedule, ends, self.far_field, u, self.rescaled)
+
+    def _far_level(self):
+        """Logarithm of the highest level at which the model may be asked, or is Gaussian."""
+        variance = float(self.far_field.covariance.variances.sum())
+        return np.log(min(self.model.sigma_range[1], FAR * max(variance, 1e-300) ** 0.5))
+
     def _log_density(self, u, nodes):
-        """Joint log-density of points and log-levels; one row of ``nodes`` serves all points."""
+        """Log-densities by the model's own; one row of ``nodes`` serves all points."""
         alpha, _, _ = path_coefficients(self.schedule, nodes)
-        prior = self.prior.log_density(nodes, self.schedule)
         levels = np.exp(nodes)
         if self.rescaled:
             alpha = np.ones_like(alpha)
@@ -236,7 +254,7 @@ class NoisePath:
                 x = (u[rows, None] / alpha[rows, :, None]).reshape(-1, u.shape[1])
                 value = self.model.log_prob(x, levels[rows].ravel())
                 found[rows] = value.reshape(-1, nodes.shape[1])
-        return found - u.shape[1] * np.log(alpha) + prior
+        return found - u.shape[1] * np.log(alpha)
 
     def _refuse_the_data(self, found):
         rows = np.flatnonzero(found.mean("log_level") < self.support.low + AT_THE_END)
