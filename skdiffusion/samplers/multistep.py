@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skdiffusion.models.components import squared_norms
 from skdiffusion.samplers.base import BaseSampler, hyperparameters, of_rows
 from skdiffusion.samplers.ode import euler, is_zero
 from skdiffusion.samplers.spectrum import SpectralClock
@@ -211,8 +210,9 @@ class AdamsSampler(_ExponentialAdams):
             return corrected, past
         level, denoised = past.levels[-1], past.denoised[-1]
         noise = _squares(x - denoised) / (past.code * level**2)
-        gain = namespace(x).clip(1 - noise, 0.0, 1.0)
-        there = denoised + gain * (corrected - x)
+        there = corrected - x
+        there *= namespace(x).clip(1 - noise, 0.0, 1.0)
+        there += denoised
         return corrected, past._replace(denoised=[*past.denoised[:-1], there])
 
     def _end(self, past):
@@ -386,13 +386,14 @@ def _read(clock, level, next_level):
 
 def _weights(reading, times):
     """Integrals of the Lagrange polynomials of these times over a step."""
-    weights = []
+    total, weights = namespace(reading.masses).sum, []
+    apart = [reading.inside - other for other in times]
     for i, time in enumerate(times):
-        basis = reading.masses
+        basis, scale = reading.masses, 1.0
         for k, other in enumerate(times):
             if k != i:
-                basis = basis * ((reading.inside - other) / (time - other))
-        weights.append(namespace(basis).sum(basis, axis=-1, keepdims=True))
+                basis, scale = basis * apart[k], scale * (time - other)
+        weights.append(total(basis, axis=-1, keepdims=True) / scale)
     return weights
 
 
@@ -421,18 +422,18 @@ def _advance(x, weights, nodes, ratio):
     """The step of an integral with these weights of the last points."""
     result = ratio * x
     for weight, point in zip(weights, nodes.denoised[-len(weights) :], strict=True):
-        if not is_torch(weight) and len(weight) == 1:
-            weight = float(weight[0])
-        if is_torch(result) and isinstance(weight, float):
-            result.add_(point, alpha=weight)  # one pass, no temporary
+        if is_torch(result) and not is_torch(weight):
+            result.add_(point, alpha=float(weight[0]))  # one pass, and no temporary
         else:
             result += weight * point  # in place: allocation is what such a step costs
     return result
 
 
 def _squares(vectors):
-    """Squared lengths of rows, as a column."""
-    return squared_norms(vectors[:, None, :])
+    """Squared lengths of rows, as a column; in one pass."""
+    if is_torch(vectors):
+        return namespace(vectors).linalg.vector_norm(vectors, axis=1, keepdims=True) ** 2
+    return np.einsum("nd,nd->n", vectors, vectors)[:, None]
 
 
 def _logarithm(level):
