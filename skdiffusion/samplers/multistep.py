@@ -34,7 +34,7 @@ import numpy as np
 from skdiffusion.samplers.base import BaseSampler, hyperparameters, of_rows
 from skdiffusion.samplers.ode import euler, is_zero
 from skdiffusion.samplers.spectrum import SpectralClock
-from skdiffusion.utils.arrays import functions, is_torch, like, namespace
+from skdiffusion.utils.arrays import functions, is_torch, like, linear_combination, namespace
 from skdiffusion.utils.validation import check_count
 
 __all__ = [
@@ -420,13 +420,8 @@ def _followed(reading, nodes):
 
 def _advance(x, weights, nodes, ratio):
     """The step of an integral with these weights of the last points."""
-    result = ratio * x
-    for weight, point in zip(weights, nodes.denoised[-len(weights) :], strict=True):
-        if is_torch(result) and not is_torch(weight):
-            result.add_(point, alpha=float(weight[0]))  # one pass, and no temporary
-        else:
-            result += weight * point  # in place: allocation is what such a step costs
-    return result
+    factors = [w if w.ndim > 1 else float(w[0]) for w in weights]
+    return linear_combination([ratio, *factors], [x, *nodes.denoised[-len(weights) :]])
 
 
 def _squares(vectors):
