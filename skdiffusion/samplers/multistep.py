@@ -20,8 +20,9 @@ sampler            clock               corrector           is
 ``"dpmpp_2m_sde"`` :math:`\log\sigma`  none                the same with noise
 ================== =================== =================== =====================================
 
-The first steps have the order that their history allows, and the step to level zero is
-:math:`x' = D`, since no polynomial in the logarithm reaches there.
+The first steps have the order that their history allows. The step to level zero is
+:math:`x' = D`, since no polynomial in the logarithm reaches there; in the clock of the spectrum,
+which begins at zero, one does.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import numpy as np
 from skdiffusion.samplers.base import BaseSampler, hyperparameters, of_rows
 from skdiffusion.samplers.ode import euler, is_zero
 from skdiffusion.samplers.spectrum import SpectralClock
-from skdiffusion.utils.arrays import functions, like, namespace
+from skdiffusion.utils.arrays import functions, is_torch, like, linear_combination, namespace
 from skdiffusion.utils.validation import check_count
 
 __all__ = [
@@ -49,17 +50,42 @@ NODES, MASSES = np.polynomial.legendre.leggauss(12)
 """Gauss-Legendre rule on (-1, 1): integrands are a cubic in a clock, smooth over a step."""
 
 
-REACH = {2: 2.0, 3: 1.8}
+REACH = {2: 2.0, 3: 1.8, 4: 1.6}
 """Longest step, in distances of the last two points, over which so many points are followed."""
 
 
+class Reading(NamedTuple):
+    """What a clock says in a step: at the nodes of a rule with these masses, and at its end."""
+
+    masses: Any
+    inside: Any
+    end: Any
+
+
 class History(NamedTuple):
-    """What a multistep solver remembers: its clock, what was denoised, where a step began."""
+    """What a multistep solver remembers: what was denoised where, and the last step."""
 
     clock: Any
     levels: list
+    times: list
     denoised: list
+    code: Any = None
     x: Any = None
+    reading: Any = None
+
+    def seen(self, level, time, denoised):
+        """One more point."""
+        return self._replace(
+            levels=[*self.levels, level],
+            times=[*self.times, time],
+            denoised=[*self.denoised, denoised],
+        )
+
+    def last(self, n):
+        """The last ``n`` points."""
+        return self._replace(
+            levels=self.levels[-n:], times=self.times[-n:], denoised=self.denoised[-n:]
+        )
 
 
 @hyperparameters
@@ -70,7 +96,7 @@ class _ExponentialAdams(BaseSampler):
 
     def _begin(self, model, x, level, denoised):
         """The clock, and what is known of higher levels at the first."""
-        return History(_logarithm, [], [])
+        return History(_logarithm, [], [], [])
 
     def _corrector_nodes(self):
         """How many denoised points correct a step, the new one included; zero for none."""
@@ -78,21 +104,30 @@ class _ExponentialAdams(BaseSampler):
 
     def step(self, model, x, level, next_level, state, noise):
         """One evaluation of the model: it corrects the last step and predicts the next."""
-        denoised = model.denoise(x, level)
+        denoised, n_nodes = model.denoise(x, level), self._corrector_nodes()
+        if state is None:
+            past = self._begin(model, x, level, denoised)
+            past = past.seen(level, past.clock(_column(level)), denoised)
+        else:
+            past = state.seen(level, state.reading.end, denoised)
+            if n_nodes:
+                x, past = self._correct(past, x)
         if is_zero(next_level):
-            return denoised, None
-        before = self._begin(model, x, level, denoised) if state is None else state
-        clock, n_nodes = before.clock, self._corrector_nodes()
-        levels, points = [*before.levels, level], [*before.denoised, denoised]
-        if n_nodes and state is not None:
-            last, nodes = before.levels[-1], levels[-n_nodes:]
-            weights = interpolation_weights(clock, nodes, last, level)
-            x = _advance(before.x, weights, points[-n_nodes:], last, level)
-        kept = -max(self.order, n_nodes - 1)
-        levels, points = levels[kept:], points[kept:]
-        weights = _extrapolation_weights(clock, levels[-self.order :], level, next_level)
-        ahead = _advance(x, weights, points[-self.order :], level, next_level)
-        return ahead, History(clock, levels, points, x)
+            return self._end(past), None
+        reading = _read(past.clock, level, next_level)
+        ahead = _advance(x, _followed(reading, past.last(self.order)), past, next_level / level)
+        kept = past.last(max(self.order, n_nodes - 1))
+        return ahead, kept._replace(x=x, reading=reading)
+
+    def _correct(self, past, x):
+        """The last step again, with its end as a node; and the history."""
+        nodes = past.last(self._corrector_nodes())
+        weights = _weights(past.reading, nodes.times)
+        return _advance(past.x, weights, nodes, past.levels[-1] / past.levels[-2]), past
+
+    def _end(self, past):
+        """The step to level zero."""
+        return past.denoised[-1]
 
 
 @hyperparameters
@@ -100,15 +135,33 @@ class AdamsSampler(_ExponentialAdams):
     r"""Exponential Adams predictor-corrector in the clock of the data's spectrum.
 
     In the :class:`~skdiffusion.samplers.SpectralClock` denoised points are nearly polynomial over
-    the whole range; in the logarithm of the level they are an S. The clock has an end,
-    at infinite noise, where the denoised point is the mean of the law. The first step takes it
-    as a node: the mean is what is denoised less what the far field sees of the point, so a model
-    whose mean is its own (labels, guidance, a network's bias) keeps it. Without a far field
-    the clock is the logarithm.
+    the whole range; in the logarithm of the level they are an S.
+
+    **Infinite noise** is the end of the clock, where the denoised point is the mean of the law.
+    The first step takes it as a node: the mean is what is denoised less what the far field sees
+    of the point, so a model whose mean is its own (labels, guidance, a network's bias) keeps it.
+
+    **Zero** is the other end. Along the flow :math:`dx/d\sigma^2 = -\nabla\log p_\sigma / 2`, so
+    near it everything is a function of :math:`\sigma^2`, and the step to zero follows the
+    polynomial in the square of the clock.
+
+    **Correction** moves a point from :math:`x`, where the model was asked, to :math:`x'`, where it
+    would denoise :math:`D + J(x'-x)` with the Jacobian :math:`J` of the denoiser. On an axis of a
+    normal law :math:`J = 1 - \varepsilon^2/z^2`, with the predicted noise
+    :math:`\varepsilon = (x - D)/\sigma` and the latent code :math:`z`, which the flow keeps. So
+    what is remembered is
+
+    .. math:: D' = D + \lambda\,(x' - x), \qquad
+              \lambda = 1 - \frac{|x - D|^2}{\sigma^2 |z|^2},
+
+    between zero and one: the mean of :math:`J` over axes, weighted by :math:`z^2`. Without it an
+    error of the predictor goes on as one of the denoised point.
+
+    Without a far field the clock is the logarithm, and none of this is done.
 
     Parameters
     ----------
-    order : {1, 2, 3}
+    order : {1, 2, 3, 4}
         Order of convergence: number of denoised points that a step uses.
     teleport : False, "auto", float or Teleport
         As for every sampler.
@@ -132,22 +185,44 @@ class AdamsSampler(_ExponentialAdams):
     True
     """
 
-    order: int = 3
+    order: int = 4
 
     def check(self):
-        """Raise ``ValueError`` for an order that is not 1, 2 or 3."""
-        _check_order(self.order)
+        """Raise ``ValueError`` for an order that is not 1, 2, 3 or 4."""
+        _check_order(self.order, 4)
 
     def _begin(self, model, x, level, denoised):
         far_field = model.far_field
         if far_field is None:
             return super()._begin(model, x, level, denoised)
-        clock = SpectralClock(far_field.covariance)
+        clock, infinity = SpectralClock(far_field.covariance), level * float("inf")
         felt = far_field.denoise(x, of_rows(level)) - like(far_field.mean, x)
-        return History(clock, [level * float("inf")], [denoised - felt])
+        code = _squares(far_field.to_latent(x, of_rows(level)))
+        begun = History(clock, [], [], [], code)
+        return begun.seen(infinity, clock(_column(infinity)), denoised - felt)
 
     def _corrector_nodes(self):
         return self.order
+
+    def _correct(self, past, x):
+        corrected, past = super()._correct(past, x)
+        if past.code is None:
+            return corrected, past
+        level, denoised = past.levels[-1], past.denoised[-1]
+        noise = _squares(x - denoised) / (past.code * level**2)
+        there = corrected - x
+        there *= namespace(x).clip(1 - noise, 0.0, 1.0)
+        there += denoised
+        return corrected, past._replace(denoised=[*past.denoised[:-1], there])
+
+    def _end(self, past):
+        if past.code is None:
+            return super()._end(past)
+        nodes = past.last(max(self.order - 1, 1))
+        nodes = nodes._replace(times=[time**2 for time in nodes.times])
+        zero = 0 * nodes.times[-1]
+        weights = _followed(Reading(1 + zero, zero, zero), nodes)
+        return _advance(nodes.denoised[-1], weights, nodes, 0.0)
 
 
 @hyperparameters
@@ -174,7 +249,7 @@ class UniPCSampler(_ExponentialAdams):
 
     def check(self):
         """Raise ``ValueError`` for an order that is not 1, 2 or 3."""
-        _check_order(self.order)
+        _check_order(self.order, 3)
 
     def _corrector_nodes(self):
         return self.order + 1
@@ -288,67 +363,80 @@ def interpolation_weights(clock: Any, known: list, level: Any, next_level: Any) 
     >>> [round(w, 6) for w in interpolation_weights(np.log, [1.0], 1.0, 0.25)]
     [0.75]
     """
-    if isinstance(level, float):
-        known, level, next_level = [np.asarray([s]) for s in known], np.asarray([level]), next_level
-        weights = interpolation_weights(clock, known, level, np.asarray([next_level]))
-        return [float(w[0]) for w in weights]
+    weights = _weights(_read(clock, level, next_level), [clock(_column(s)) for s in known])
+    return [float(w[0]) for w in weights] if isinstance(level, float) else weights
+
+
+def _column(level):
+    """Levels as an array that clocks and rules broadcast over."""
+    return np.asarray([level]) if isinstance(level, float) else level
+
+
+def _read(clock, level, next_level):
+    """The :class:`Reading` of a step."""
+    level = _column(level)
     xp = namespace(level)
+    if isinstance(next_level, float):
+        next_level = xp.full_like(level, next_level)
     first = next_level / level
     q = first + (1 - first) * like(0.5 * (1 + NODES), level)
-    mass = (1 - first) * like(0.5 * MASSES, level)
-    at, nodes = clock(next_level / q), clock(xp.concat(known, axis=-1))
-    nodes = [nodes[..., k : k + 1] for k in range(len(known))]
-    weights = []
-    for i, node in enumerate(nodes):
-        basis = mass
-        for k, other in enumerate(nodes):
+    said = clock(xp.concat([next_level / q, next_level], axis=-1))
+    return Reading((1 - first) * like(0.5 * MASSES, level), said[..., :-1], said[..., -1:])
+
+
+def _weights(reading, times):
+    """Integrals of the Lagrange polynomials of these times over a step."""
+    total, weights = namespace(reading.masses).sum, []
+    apart = [reading.inside - other for other in times]
+    for i, time in enumerate(times):
+        basis, scale = reading.masses, 1.0
+        for k, other in enumerate(times):
             if k != i:
-                basis = basis * (at - other) / (node - other)
-        weights.append(xp.sum(basis, axis=-1, keepdims=True))
+                basis, scale = basis * apart[k], scale * (time - other)
+        weights.append(total(basis, axis=-1, keepdims=True) / scale)
     return weights
 
 
-def _extrapolation_weights(clock, known, level, next_level):
+def _followed(reading, nodes):
     """Weights of a step beyond the known points: of fewer of them where it is a long one.
 
     A polynomial through points that lie close together says little far from them, and amplifies
     what is not polynomial. Schedules that are uniform in time end with such a step. Infinite noise
     as a point is the end of its clock, and what is denoised there is known exactly.
     """
-    weights = interpolation_weights(clock, known, level, next_level)
-    if len(known) == 1:
+    times = nodes.times
+    weights = _weights(reading, times)
+    if len(times) == 1:
         return weights
-    reach = abs(_gap(clock, level, next_level)) / abs(_gap(clock, known[-2], level))
-    near = (reach <= REACH[len(known)]) | functions(level).isinf(known[0])
-    if isinstance(level, float) and near:
+    xp = namespace(reading.end)
+    near = abs(reading.end - times[-1]) <= REACH[len(times)] * abs(times[-1] - times[-2])
+    near = near | functions(nodes.levels[0]).isinf(nodes.levels[0])
+    if bool(xp.all(near)):
         return weights
-    fewer = _extrapolation_weights(clock, known[1:], level, next_level)
-    fewer = [0.0 * weights[0], *fewer]
-    if isinstance(level, float):
-        return fewer
-    choose = namespace(level).where
-    return [choose(near, w, f) for w, f in zip(weights, fewer, strict=True)]
+    fewer = _followed(reading, nodes.last(len(times) - 1))
+    fewer = [xp.zeros_like(near, dtype=reading.end.dtype)] * (len(times) - len(fewer)) + fewer
+    return [xp.where(near, w, f) for w, f in zip(weights, fewer, strict=True)]
 
 
-def _gap(clock, level, next_level):
-    if isinstance(next_level, float):
-        level, next_level = np.asarray([level]), np.asarray([next_level])
-        return float((clock(next_level) - clock(level))[0])
-    return clock(next_level) - clock(level)
+def _advance(x, weights, nodes, ratio):
+    """The step of an integral with these weights of the last points."""
+    factors = [w if w.ndim > 1 else float(w[0]) for w in weights]
+    return linear_combination([ratio, *factors], [x, *nodes.denoised[-len(weights) :]])
 
 
-def _advance(x, weights, denoised, level, next_level):
-    """The step of an integral with these weights: exact if they are those of the polynomial."""
-    result = (next_level / level) * x
-    for weight, point in zip(weights, denoised, strict=True):
-        result += weight * point  # in place: allocation is what such a step costs
-    return result
+def _squares(vectors):
+    """Squared lengths of rows, as a column; in one pass."""
+    if is_torch(vectors):
+        return namespace(vectors).linalg.vector_norm(vectors, axis=1, keepdims=True) ** 2
+    return np.einsum("nd,nd->n", vectors, vectors)[:, None]
 
 
 def _logarithm(level):
     return namespace(level).log(level)
 
 
-def _check_order(order):
-    if check_count(order, "order") > 3:
-        raise ValueError(f"order must be 1, 2 or 3; got {order!r}.")
+def _check_order(order, highest):
+    if check_count(order, "order") > highest:
+        *lower, last = range(1, highest + 1)
+        names = ", ".join(map(str, lower))
+        raise ValueError(f"order must be {names} or {last}; got {order!r}.")

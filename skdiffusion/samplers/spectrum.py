@@ -12,12 +12,16 @@ the angles of its axes, each weighted by its standard deviation,
 its rate is the effective number of degrees of freedom at the level. Multistep samplers
 interpolate denoised points in it.
 
-**Levels.** A method of order :math:`p` with steps :math:`h` in :math:`\log\sigma` loses in one
-step, as felt at the data, about :math:`h^{p+1}\, r\, v (1-v)` with
-:math:`v = r^2/(r^2+\sigma^2)`. The sum over steps is least for a density of levels
-:math:`[v(1-v)]^{1/(p+1)}`: a bell around :math:`r` with tails :math:`(\sigma/r)^{\pm e}`,
-:math:`e = 2/(p+1)`. The bell :math:`[u(1-u)]^e`, :math:`u = \sigma/(\sigma+r)`, has these
-tails, and is that of a Beta law in :math:`u`. Two thirds of the levels are shared by the axes in
+**Levels.** A step of length :math:`\delta` in the angle, with a polynomial through :math:`p`
+points, errs by :math:`r\,\delta^p |D^{(p)}|` for a time
+:math:`d\sigma/\sigma = d\varphi/(\sin\varphi \cos\varphi)`, and what :math:`x` errs by is felt at
+the data :math:`\cos\varphi` times: by :math:`r\,\delta^p |D^{(p)}| / \sin\varphi` per angle. The
+sum over steps is least for a density of levels :math:`(|D^{(p)}| / \sin\varphi)^{1/(p+1)}`: for
+order three uniform in the angle, a bell in :math:`\log\sigma` around :math:`r` with tails
+:math:`(\sigma/r)^{\pm 1}`; for order four :math:`\cot^{1/5}\varphi`, with tails
+:math:`(\sigma/r)^{0.8}` and :math:`(\sigma/r)^{-1.2}`. The bell :math:`[u(1-u)]^e`,
+:math:`u = \sigma/(\sigma+r)`, has tails :math:`(\sigma/r)^{\pm e}`, and is that of a Beta law in
+:math:`u`. Two thirds of the levels are shared by the axes in
 proportion to their standard deviations, for small errors in the units of the data, and one third
 equally, so that narrow axes come out with their own width: the share of levels below
 :math:`\sigma` is
@@ -46,14 +50,13 @@ TABLE = 1000
 """Points of the table in which the number of levels is inverted."""
 MERGED = 0.05
 """Axes whose standard deviations differ by less than this factor count as one."""
-TAIL = 0.75
-"""The exponent :math:`e`, between one, of first order, which all methods are in few steps, and
-two thirds, of second order."""
+TAIL = 0.85
+"""The exponent :math:`e`, between one, of order three, and 0.8, of order four at its lower end."""
 EQUAL_SHARE = 1 / 3
 """Of the levels, shared equally by the axes: a relative error for those that are narrow."""
-STRETCH = 1.5
+STRETCH = 2.0
 """Of the clock's radii. For Gaussians of broad spectrum the error of a multistep method is flat
-between 1.25 and 2 and rises steeply below 1: a clock had better be too wide than too narrow."""
+from 1.25 to 4 and rises below 1: a clock had better be too wide than too narrow."""
 
 
 class SpectralClock:
@@ -110,7 +113,7 @@ def spectral_levels(covariance: Any, n_steps: int, sigma_min: float, sigma_max: 
     >>> import numpy as np
     >>> from skdiffusion.models.covariance import SpectralCovariance
     >>> spectral_levels(SpectralCovariance(np.ones(1)), 5, 0.002, 20.0).round(2)
-    array([20.  ,  3.43,  1.28,  0.52,  0.16])
+    array([20.  ,  3.34,  1.31,  0.57,  0.19])
     """
     n_steps = check_count(n_steps, "n_steps")
     radii, weights = _radii(covariance)

@@ -28,9 +28,13 @@ __all__ = [
     "functions",
     "is_torch",
     "like",
+    "linear_combination",
     "namespace",
     "to_numpy",
 ]
+
+IN_CACHE = 2**14
+"""Numbers of each of a handful of arrays that a core's own cache holds."""
 
 
 def is_torch(x: Any) -> bool:
@@ -151,6 +155,41 @@ def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
     return sigma[:, None]
 
 
+def linear_combination(factors: list, arrays: list):
+    """Sum of arrays of shape ``(n, d)`` times factors, in one pass over them.
+
+    Parameters
+    ----------
+    factors : list of float or array of shape (n, 1)
+    arrays : list of array of shape (n, d)
+        All of one library and dtype.
+
+    Returns
+    -------
+    array of shape (n, d)
+
+    Examples
+    --------
+    >>> linear_combination([1.0, -2.0], [np.ones((1, 2)), np.eye(1, 2)])
+    array([[-1.,  1.]])
+    """
+    if not all(isinstance(factor, float) for factor in factors):
+        return sum(factor * x for factor, x in zip(factors, arrays, strict=True))
+    if is_torch(arrays[0]):
+        total = factors[0] * arrays[0]
+        for factor, x in zip(factors[1:], arrays[1:], strict=True):
+            total.add_(x, alpha=factor)
+        return total
+    total = np.empty_like(arrays[0])
+    size = max(IN_CACHE // max(total.shape[1], 1), 1)
+    for start in range(0, len(total), size):
+        rows = slice(start, start + size)
+        part = np.multiply(arrays[0][rows], factors[0], out=total[rows])
+        for factor, x in zip(factors[1:], arrays[1:], strict=True):
+            part += factor * x[rows]
+    return total
+
+
 class Parameters:
     """Named read-only float64 arrays, seen in the terms of the points they meet.
 
@@ -193,7 +232,7 @@ class Parameters:
 
     def like(self, x: Any) -> SimpleNamespace:
         """All parameters in the namespace, on the device and in the dtype of ``x``."""
-        key = (is_torch(x), str(x.dtype), str(getattr(x, "device", "cpu")))
+        key = (is_torch(x), x.dtype, getattr(x, "device", "cpu"))
         if key in self._seen:
             return self._seen[key]
         seen = SimpleNamespace(
