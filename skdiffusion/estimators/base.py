@@ -16,7 +16,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import DensityMixin, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.denoising_bound import denoising_bound
@@ -28,6 +28,7 @@ from skdiffusion.models import jacobian as model_jacobian
 from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler
 from skdiffusion.utils.arrays import as_levels
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_number, lookup
 
@@ -41,7 +42,7 @@ BOUND_DRAWS, BOUND_PAIRS = 12_800, (16, 128)
 
 
 class BaseScoreEstimator(
-    Sampling, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator
+    Sampling, OneToOneFeatureMixin, TransformerMixin, DensityMixin, Configurable
 ):
     """Base class of the score estimators.
 
@@ -60,23 +61,6 @@ class BaseScoreEstimator(
     sigma_min_, sigma_max_ : float
         Noise levels between which samplers and latent codes run, in the units of ``X``.
     """
-
-    def set_params(self, **params: Any):
-        """Set parameters, those of nested objects as ``schedule__beta_max``.
-
-        Raises
-        ------
-        ValueError
-            If there is no such parameter, or the object is given by its short name.
-        """
-        for name, _, inner in (key.partition("__") for key in params):
-            value = params.get(name, getattr(self, name, self))  # unknown: scikit-learn says so
-            if inner and (value is None or isinstance(value, str)):
-                raise ValueError(
-                    f"{name}__{inner} sets a parameter of an object, and {name} is {value!r}: "
-                    f"give {name} as an instance first."
-                )
-        return super().set_params(**params)
 
     def _check_parameters(self) -> None:
         """Refuse what no data could mend; the first thing ``fit`` does."""

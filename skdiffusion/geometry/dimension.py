@@ -17,7 +17,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.geometry._given import check_columns, fitted_model
@@ -26,6 +26,7 @@ from skdiffusion.geometry._neighbourhood_statistics import Neighbours, typical_v
 from skdiffusion.geometry._plateaus import DimensionCurve, find_plateaus
 from skdiffusion.geometry._score_dimension import METHODS, ScoreDimension, level_grid
 from skdiffusion.models import EmpiricalModel, GaussianModel
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
@@ -42,7 +43,7 @@ STALLED = 0.1
 """Distance from the dimension of the linear span at which a learned score is suspect."""
 
 
-class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
+class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
     r"""Intrinsic dimension of data, overall and around each row.
 
     Parameters

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import polygamma
-from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
+from sklearn.base import DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import EmpiricalScore
@@ -39,6 +39,7 @@ from skdiffusion.geometry.noise_prior import check_prior
 from skdiffusion.models import AffineModel, BlindModel
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import check_target, target_coefficients, target_gains
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
 
@@ -78,7 +79,7 @@ class EnergyDecomposition:
         return self.natural_gradient + self.transport_correction + self.drift
 
 
-class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
+class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
     r"""Energy of points of unknown noise level, and what a blind network learns.
 
     Parameters
