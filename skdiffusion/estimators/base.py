@@ -331,7 +331,11 @@ class BaseScoreEstimator(
 
     def _rows(self, X, dtype=(np.float64, np.float32)):
         check_is_fitted(self)
-        return check_rows(self, X, reset=False, dtype=dtype)
+        X = check_rows(self, X, reset=False, dtype=dtype)
+        held = np.finfo(X.dtype)  # float32: no squares of levels below 1e-19 or above 1e19
+        if self.sigma_min_**2 > float(held.tiny) and self.sigma_max_**2 < float(held.max):
+            return X
+        return X.astype(np.float64, copy=False)
 
     def _levels(self, sigma, X):
         as_levels(sigma, X, allow_zero=False)
