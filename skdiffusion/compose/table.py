@@ -7,22 +7,30 @@ its place and type, integers rounded and values clipped to the range seen if ask
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-__all__ = ["TableFormat", "columns_of", "is_numeric", "with_names_of"]
+__all__ = ["TableFormat", "columns_of", "is_numeric", "is_temporal", "with_names_of"]
 
 
 def is_numeric(column: Any) -> bool:
     """Whether a column of a pandas or polars table, or an array, holds plain numbers."""
     dtype = column.dtype
-    if isinstance(dtype, np.dtype):
-        return dtype.kind in "iuf"
+    if isinstance(dtype, np.dtypes.ObjectDType):  # of arrays that hold other columns too
+        values = [value for value in column if value is not None]
+        return bool(values) and all(isinstance(v, Real) and not isinstance(v, bool) for v in values)
     numeric = getattr(dtype, "is_numeric", None)  # polars
     if callable(numeric):
         return bool(numeric())
-    return getattr(dtype, "kind", "O") in "iuf"  # nullable dtypes of pandas
+    return getattr(dtype, "kind", "O") in "iuf"  # of NumPy, and nullable ones of pandas
+
+
+def is_temporal(column: Any) -> bool:
+    """Whether a column of a pandas or polars table, or an array, holds dates or durations."""
+    temporal = getattr(column.dtype, "is_temporal", None)  # polars
+    return bool(temporal()) if callable(temporal) else getattr(column.dtype, "kind", "O") in "mM"
 
 
 def columns_of(X: Any, indices: Any):
