@@ -14,13 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skdiffusion.utils.arrays import as_levels, as_points
+from skdiffusion.utils.arrays import LARGEST, SMALLEST, as_levels, as_points
 from skdiffusion.utils.random import normal_like
 
 __all__ = ["NoiseRange", "noise_range", "perturb"]
-
-SMALLEST, LARGEST = 1e-150, 1e150
-"""Noise levels that float64 can square, and divide by the square of."""
 
 
 class NoiseRange(NamedTuple):

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array, validate_data
 
+from skdiffusion.utils.arrays import LARGEST
+
 __all__ = ["check_rows", "check_weights"]
 
 
@@ -17,6 +19,12 @@ def check_rows(
 
     ``reset=True`` learns the number and names of the columns, ``False`` insists on them,
     ``None`` insists on the number alone.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or holds numbers whose squares float64 cannot hold. Those that float32
+        cannot hold make float64 of it.
     """
     if isinstance(dtype, tuple):
         dtype = list(dtype)
@@ -28,7 +36,24 @@ def check_rows(
                 f"{estimator.n_features_in_}."
             )
         return X
-    return validate_data(estimator, X, reset=reset, dtype=dtype, **options)
+    try:
+        X = validate_data(estimator, X, reset=reset, dtype=dtype, **options)
+    except ValueError as error:
+        if "could not convert string" not in str(error):
+            raise
+        raise ValueError(
+            f"X holds words, {type(estimator).__name__} takes numbers ({error}): TableEncoder "
+            "makes numbers of tables, as the first step of make_density_pipeline."
+        ) from error
+    largest = float(max(np.fmax.reduce(X, axis=None), -np.fmin.reduce(X, axis=None)))
+    if X.dtype == np.float32 and largest**2 > float(np.finfo(np.float32).max):
+        return X.astype(np.float64)
+    if largest > LARGEST:
+        raise ValueError(
+            f"X holds {largest:.3g}, and float64 no square of numbers above {LARGEST:g}: bring X "
+            "to other units."
+        )
+    return X
 
 
 def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray:

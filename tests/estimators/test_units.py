@@ -1,6 +1,7 @@
 """Rows in any units and either precision: answers follow them, or a sentence says why not."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, RandomFeatureScore, StackedScore
@@ -33,3 +34,32 @@ def test_float32_rows_whose_squares_float32_cannot_hold(est, scale):
     log_density = est.log_density(rows[:5], 0.5 * scale) + 2 * np.log(scale)
     np.testing.assert_allclose(log_density, plain[1], rtol=1e-4)
     assert np.isfinite(est.transform(rows[:5])).all()
+
+
+@pytest.mark.parametrize("est", ESTIMATORS[:4], ids=repr)
+@pytest.mark.parametrize("sigma", [1e-25, 1e25])
+def test_levels_whose_squares_float32_cannot_hold(est, sigma):
+    est.fit(X)
+    for field in (est.denoise, est.stein_score, est.predict_noise):
+        np.testing.assert_allclose(
+            field(X[:5].astype(np.float32), sigma), field(X[:5], sigma), rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("est", ESTIMATORS, ids=repr)
+def test_rows_and_levels_whose_squares_are_no_numbers_are_refused(est):
+    with pytest.raises(ValueError, match=r"X holds 1e\+160, .* bring X to other units"):
+        est.fit(np.array([[1e160, 0.0], [0.0, 1e10]]))
+    est.fit(X)
+    with pytest.raises(ValueError, match=r"X holds 1e\+160, .* bring X to other units"):
+        est.score_samples([[1e160, 0.0]])
+    assert np.isfinite(est.denoise(np.array([[1e30, 0.0]], dtype=np.float32), 1.0)).all()
+    for sigma in (1e-200, 1e200):
+        with pytest.raises(ValueError, match=r"from 1e-150 to 1e\+150, and finite; got"):
+            est.stein_score(X, sigma)
+
+
+def test_words_are_refused_with_a_way_out():
+    table = pd.DataFrame({"size": [1.0, 2.0, 3.0], "colour": ["red", "blue", "red"]})
+    with pytest.raises(ValueError, match="X holds words, GaussianScore takes numbers"):
+        GaussianScore().fit(table)
