@@ -7,6 +7,7 @@ its place and type, integers rounded and values clipped to the range seen if ask
 
 from __future__ import annotations
 
+from io import BytesIO
 from numbers import Real
 from typing import Any
 
@@ -71,6 +72,14 @@ class TableFormat:
             values = values[np.isfinite(values)]
             self.bounds.append((values.min(), values.max()) if len(values) else None)
             self.integer.append(bool(len(values) and (values == np.round(values)).all()))
+
+    def __getstate__(self):
+        """Plain values in place of the table: skops reads no DataFrame."""
+        return {**vars(self), "empty": None if self.empty is None else _described(self.empty)}
+
+    def __setstate__(self, state):
+        empty = state["empty"]
+        vars(self).update(state, empty=None if empty is None else _table(empty))
 
     def _columns(self, X):
         if self.empty is not None:
@@ -147,3 +156,34 @@ class TableFormat:
         name = self.empty.columns[j]
         is_integer = str(self.empty[name].dtype).lower().startswith(("int", "uint"))
         return not is_integer or (rounded and self.integer[j])
+
+
+def _described(empty):
+    """An empty table in plain values: what holds its names and types."""
+    if type(empty).__module__.startswith("polars"):
+        file = BytesIO()
+        empty.write_ipc(file)
+        return file.getvalue()
+    types = [
+        (list(dtype.categories), bool(dtype.ordered)) if hasattr(dtype, "ordered") else str(dtype)
+        for dtype in empty.dtypes
+    ]
+    return list(empty.columns), types
+
+
+def _table(described):
+    """The empty table of a description."""
+    if isinstance(described, bytes):
+        import polars
+
+        return polars.read_ipc(BytesIO(described))
+    import pandas
+
+    names, types = described
+    columns = [
+        pandas.Series(dtype=kind if isinstance(kind, str) else pandas.CategoricalDtype(*kind))
+        for kind in types
+    ]
+    table = pandas.DataFrame(dict(enumerate(columns)))
+    table.columns = names
+    return table

@@ -1,9 +1,12 @@
 """TableEncoder: categories to columns and back, alone and in a pipeline."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import skops.io
 from sklearn.preprocessing import StandardScaler
 
 from skdiffusion import GaussianScore, GMMScore
@@ -129,3 +132,20 @@ def test_tables_and_codes_of_another_shape_are_refused():
         TableEncoder().fit(people()[:0])
     with pytest.raises(ValueError, match="categorical must be 'auto' or a list"):
         TableEncoder(categorical=None).fit(people())
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("persist", ["pickle", "skops"])
+def test_tables_come_back_from_files(library, persist):
+    table = people().astype({"age": "Int64"})
+    table = table if library == "pandas" else pl.from_pandas(table)
+    pipeline = make_density_pipeline(TableEncoder(), GMMScore(3, random_state=0)).fit(table)
+    if persist == "pickle":
+        again = pickle.loads(pickle.dumps(pipeline))
+    else:
+        dumped = skops.io.dumps(pipeline)
+        again = skops.io.loads(dumped, trusted=skops.io.get_untrusted_types(data=dumped))
+    drawn, expected = again.sample(20, random_state=0), pipeline.sample(20, random_state=0)
+    assert type(drawn) is type(table)
+    assert drawn.equals(expected)
+    assert list(drawn.dtypes) == list(expected.dtypes)
