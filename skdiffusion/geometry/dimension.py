@@ -39,6 +39,8 @@ LOWEST = 1e-3
 """Lowest level, as a share of the width of the data, of a model that knows all levels."""
 MIN_SCORED = 0.05
 """Dimension that a row of lower dimension is scored with: a point predicts no distances."""
+SCORED_ROWS = 3
+"""Distinct rows from which a row has two neighbours."""
 STALLED = 0.1
 """Distance from the dimension of the linear span at which a learned score is suspect."""
 
@@ -426,11 +428,22 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         -------
         float
 
+        Raises
+        ------
+        ValueError
+            If fewer than three distinct rows were fitted.
+
         References
         ----------
         E. Facco et al., "Estimating the intrinsic dimension of datasets by a minimal neighborhood
         information", Scientific Reports 2017.
         """
+        check_is_fitted(self)
+        if len(self._nearest.rows) < SCORED_ROWS:
+            raise ValueError(
+                f"score compares distances to neighbours among at least {SCORED_ROWS} distinct "
+                f"rows; X had {len(self._nearest.rows)} at fit."
+            )
         d = np.maximum(self.predict(X), MIN_SCORED)
         X = self._check_rows(X, reset=False)
         distances, _ = self._nearest(X, 2)
