@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_array, validate_data
 
 from skdiffusion.utils.arrays import LARGEST
 
-__all__ = ["check_rows", "check_weights"]
+__all__ = ["check_rows", "check_squares", "check_weights"]
 
 
 def check_rows(
@@ -45,15 +45,25 @@ def check_rows(
             f"X holds words, {type(estimator).__name__} takes numbers ({error}): TableEncoder "
             "makes numbers of tables, as the first step of make_density_pipeline."
         ) from error
-    largest = float(max(np.fmax.reduce(X, axis=None), -np.fmin.reduce(X, axis=None)))
-    if X.dtype == np.float32 and largest**2 > float(np.finfo(np.float32).max):
+    if X.dtype == np.float32 and _largest(X) > float(np.finfo(np.float32).max) ** 0.5:
         return X.astype(np.float64)
+    check_squares(X, "X")
+    return X
+
+
+def _largest(X: np.ndarray) -> float:
+    """Largest absolute value of an array, whatever is missing in it."""
+    return float(max(np.fmax.reduce(X, axis=None), -np.fmin.reduce(X, axis=None)))
+
+
+def check_squares(X: np.ndarray, name: str) -> None:
+    """Raise ``ValueError`` for numbers whose squares float64 cannot hold."""
+    largest = _largest(X)
     if largest > LARGEST:
         raise ValueError(
-            f"X holds {largest:.3g}, and float64 no square of numbers above {LARGEST:g}: bring X "
-            "to other units."
+            f"{name} holds {largest:.3g}, and float64 no square of numbers above {LARGEST:g}: "
+            f"bring {name} to other units."
         )
-    return X
 
 
 def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
