@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_array, validate_data
 
 from skdiffusion.utils.arrays import LARGEST
 
-__all__ = ["check_rows", "check_squares", "check_weights"]
+__all__ = ["check_points", "check_rows", "check_squares", "check_weights"]
 
 
 def check_rows(
@@ -48,6 +48,24 @@ def check_rows(
     if X.dtype == np.float32 and _largest(X) > float(np.finfo(np.float32).max) ** 0.5:
         return X.astype(np.float64)
     check_squares(X, "X")
+    return X
+
+
+def check_points(
+    X: Any, n_features: int | None = None, *, name: str = "X", **options: Any
+) -> np.ndarray:
+    """Rows that no estimator was fitted to, as a finite float64 array.
+
+    Raises
+    ------
+    ValueError
+        If they are none, have other than ``n_features`` columns, or hold numbers whose squares
+        float64 cannot hold.
+    """
+    X = check_array(X, dtype=np.float64, input_name=name, **options)
+    if n_features is not None and X.shape[1] != n_features:
+        raise ValueError(f"{name} must have {n_features} columns; got {X.shape[1]}.")
+    check_squares(X, name)
     return X
 
 
