@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skdiffusion.utils.arrays import as_levels, as_points
+from skdiffusion.utils.arrays import LARGEST, SMALLEST, as_levels, as_points
 from skdiffusion.utils.random import normal_like
 
 __all__ = ["NoiseRange", "noise_range", "perturb"]
@@ -48,7 +48,7 @@ def noise_range(
     Raises
     ------
     ValueError
-        If the levels are not positive and ordered.
+        If the levels are not positive and ordered, or no number can hold their squares.
 
     Examples
     --------
@@ -63,6 +63,11 @@ def noise_range(
         raise ValueError(
             f"sigma_min and sigma_max must satisfy 0 < sigma_min < sigma_max; "
             f"got {low!r} and {high!r}."
+        )
+    if not SMALLEST < low < high < LARGEST:
+        raise ValueError(
+            f"noise levels run from {low:.3g} to {high:.3g}, but float64 holds the squares of "
+            f"those between {SMALLEST:g} and {LARGEST:g}: bring X to other units."
         )
     return NoiseRange(float(np.sqrt(variances.mean())), float(low), float(high))
 

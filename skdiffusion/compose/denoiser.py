@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.estimators import GMMScore
 from skdiffusion.models import as_score_model
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import normal_by_row
 from skdiffusion.utils.validation import check_number
 
@@ -38,7 +39,7 @@ DEFAULT_SHARE = 0.25
 PURIFYING_DRAWS = 4
 
 
-class Denoiser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
     """Replaces rows by what a score model expects their clean versions to be.
 
     Parameters

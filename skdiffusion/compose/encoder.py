@@ -1,7 +1,8 @@
 r"""TableEncoder: tables of numbers and categories as rows of floats, and back.
 
 A category with ``m`` values becomes ``m`` columns, one of which is one and the others zero; back,
-the largest wins. Numbers pass through. A score model of the encoded rows draws new ones, and
+the largest wins. That a value is missing is one of the values. Numbers pass through. A score
+model of the encoded rows draws new ones, and
 
 .. math:: x \mapsto (x_{\text{numbers}},\ e_{c_1},\ e_{c_2}, \dots) \mapsto
           (x_{\text{numbers}},\ \operatorname{argmax}, \operatorname{argmax}, \dots)
@@ -16,9 +17,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from skdiffusion.compose.table import TableFormat, is_numeric
+from skdiffusion.compose.table import TableFormat, is_numeric, is_temporal
 
 __all__ = ["TableEncoder"]
 
@@ -34,7 +35,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     categories_ : dict
-        From the position of each categorical column to its values, sorted.
+        From the position of each categorical column to its values, sorted; ``None``, for those
+        that are missing, is last.
     table_ : TableFormat
         What the table looked like.
 
@@ -71,13 +73,24 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         Returns
         -------
         TableEncoder
+
+        Raises
+        ------
+        ValueError
+            If a column holds neither numbers nor categories, or there is no such column.
         """
+        X = _table(X)
         columns, names = self._columns(X, reset=True)
         chosen = self._chosen(columns, names)
         categories = {}
         for j, column in enumerate(columns):
             if j in chosen:
-                categories[j] = np.unique(_labels(column))
+                categories[j] = _values(column)
+            elif is_temporal(column):
+                raise ValueError(
+                    f"column {names[j]!r} holds times: give them as numbers, such as days since "
+                    "the first, or list the column as categorical."
+                )
             elif not is_numeric(column):
                 raise ValueError(f"column {names[j]!r} holds no numbers: list it as categorical.")
         self.table_ = TableFormat(X)
@@ -85,12 +98,13 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         return self
 
     def _chosen(self, columns, names):
-        if isinstance(self.categorical, str):
-            if self.categorical != "auto":
-                raise ValueError(
-                    f"categorical must be 'auto' or a list of columns; got {self.categorical!r}."
-                )
-            return {j for j, column in enumerate(columns) if not is_numeric(column)}
+        if isinstance(self.categorical, str) and self.categorical == "auto":
+            kinds = [is_numeric(column) or is_temporal(column) for column in columns]
+            return {j for j, passes in enumerate(kinds) if not passes}
+        if isinstance(self.categorical, str) or not np.iterable(self.categorical):
+            raise ValueError(
+                f"categorical must be 'auto' or a list of columns; got {self.categorical!r}."
+            )
         chosen = set()
         for name in self.categorical:
             if name in names:
@@ -114,11 +128,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             Categories that were not seen are all zero.
         """
         check_is_fitted(self)
-        columns, _ = self._columns(X, reset=False)
+        columns, _ = self._columns(_table(X), reset=False)
         parts = []
         for j, column in enumerate(columns):
             if j in self.categories_:
-                parts.append((_labels(column)[:, None] == self.categories_[j]).astype(float))
+                parts.append((_labels(column)[:, None] == self.categories_[j]).astype(np.float64))
             else:
                 parts.append(np.asarray(column, dtype=np.float64)[:, None])
         return np.concatenate(parts, axis=1)
@@ -136,7 +150,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             In the form of the table that was fitted.
         """
         check_is_fitted(self)
-        Z, start, columns = np.asarray(Z, dtype=np.float64), 0, []
+        Z = check_array(Z, dtype=np.float64, ensure_all_finite="allow-nan", input_name="Z")
+        n_columns = len(self.get_feature_names_out())
+        if Z.shape[1] != n_columns:
+            raise ValueError(f"Z has {Z.shape[1]} columns; TableEncoder makes {n_columns}.")
+        start, columns = 0, []
         for j in range(self.n_features_in_):
             width = len(self.categories_[j]) if j in self.categories_ else 1
             block = Z[:, start : start + width]
@@ -166,6 +184,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         """Columns of a table, and their names or positions."""
         if hasattr(X, "columns"):  # columns of many kinds: each is looked at on its own
             validate_data(self, X, reset=reset, skip_check_array=True)
+            if not len(X):
+                raise ValueError("X has no rows.")
             return [X[name] for name in X.columns], list(X.columns)
         rows = validate_data(self, X, reset=reset, dtype=None)
         return list(rows.T), list(range(rows.shape[1]))
@@ -183,7 +203,30 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         return np.zeros(len(X))
 
 
+def _table(X):
+    """Lists of rows as an array in which every value keeps its type."""
+    return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else X
+
+
 def _labels(column):
-    """Values of a category; numbers stay numbers."""
+    """Values of a category, ``None`` where missing; numbers stay numbers."""
     values = np.asarray(column)
-    return values.astype(str) if values.dtype.kind in "OUST" else values
+    if values.dtype.kind in "OUST":
+        gaps = [value is None or value != value for value in values.tolist()]
+        values = values.astype(str)
+    else:
+        gaps = values != values
+    if not np.any(gaps):
+        return values
+    values = values.astype(object)
+    values[gaps] = None
+    return values
+
+
+def _values(column):
+    """Distinct values of a category in their order, ``None`` last."""
+    labels = _labels(column)
+    if labels.dtype != object:
+        return np.unique(labels)
+    present = [label for label in labels if label is not None]
+    return np.array([*np.unique(present).tolist(), None], dtype=object)

@@ -17,7 +17,7 @@ Values are taken to be missing at random: which are missing may depend on what w
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -31,6 +31,7 @@ from skdiffusion.models import (
     posterior,
 )
 from skdiffusion.models.measurement import has_posterior
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, lookup
 
@@ -45,7 +46,7 @@ N_COMPLETIONS = 3
 METHODS = {"exact": None, "guided": ConditionedModel, "repaint": KnownColumnsModel}
 
 
-class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
     """Completes rows with missing values by the conditional law of a score model.
 
     Parameters

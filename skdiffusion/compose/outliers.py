@@ -22,13 +22,14 @@ otherwise a noise level would mean another thing in each.
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.estimators import GMMScore
 from skdiffusion.models import as_score_model, divergence
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import normal_by_row
 from skdiffusion.utils.validation import check_number, lookup
 
@@ -46,7 +47,7 @@ FULL_UP_TO = 60
 """Columns up to which the default mixture has full covariances."""
 
 
-class ScoreOutlierDetector(OutlierMixin, BaseEstimator):
+class ScoreOutlierDetector(OutlierMixin, Configurable):
     """Outliers by a score model of the rows that are not.
 
     Parameters

@@ -7,22 +7,31 @@ its place and type, integers rounded and values clipped to the range seen if ask
 
 from __future__ import annotations
 
+from io import BytesIO
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-__all__ = ["TableFormat", "columns_of", "is_numeric", "with_names_of"]
+__all__ = ["TableFormat", "columns_of", "is_numeric", "is_temporal", "with_names_of"]
 
 
 def is_numeric(column: Any) -> bool:
     """Whether a column of a pandas or polars table, or an array, holds plain numbers."""
     dtype = column.dtype
-    if isinstance(dtype, np.dtype):
-        return dtype.kind in "iuf"
+    if isinstance(dtype, np.dtypes.ObjectDType):  # of arrays that hold other columns too
+        values = [value for value in column if value is not None]
+        return bool(values) and all(isinstance(v, Real) and not isinstance(v, bool) for v in values)
     numeric = getattr(dtype, "is_numeric", None)  # polars
     if callable(numeric):
         return bool(numeric())
-    return getattr(dtype, "kind", "O") in "iuf"  # nullable dtypes of pandas
+    return getattr(dtype, "kind", "O") in "iuf"  # of NumPy, and nullable ones of pandas
+
+
+def is_temporal(column: Any) -> bool:
+    """Whether a column of a pandas or polars table, or an array, holds dates or durations."""
+    temporal = getattr(column.dtype, "is_temporal", None)  # polars
+    return bool(temporal()) if callable(temporal) else getattr(column.dtype, "kind", "O") in "mM"
 
 
 def columns_of(X: Any, indices: Any):
@@ -63,6 +72,14 @@ class TableFormat:
             values = values[np.isfinite(values)]
             self.bounds.append((values.min(), values.max()) if len(values) else None)
             self.integer.append(bool(len(values) and (values == np.round(values)).all()))
+
+    def __getstate__(self):
+        """Plain values in place of the table: skops reads no DataFrame."""
+        return {**vars(self), "empty": None if self.empty is None else _described(self.empty)}
+
+    def __setstate__(self, state):
+        empty = state["empty"]
+        vars(self).update(state, empty=None if empty is None else _table(empty))
 
     def _columns(self, X):
         if self.empty is not None:
@@ -139,3 +156,34 @@ class TableFormat:
         name = self.empty.columns[j]
         is_integer = str(self.empty[name].dtype).lower().startswith(("int", "uint"))
         return not is_integer or (rounded and self.integer[j])
+
+
+def _described(empty):
+    """An empty table in plain values: what holds its names and types."""
+    if type(empty).__module__.startswith("polars"):
+        file = BytesIO()
+        empty.write_ipc(file)
+        return file.getvalue()
+    types = [
+        (list(dtype.categories), bool(dtype.ordered)) if hasattr(dtype, "ordered") else str(dtype)
+        for dtype in empty.dtypes
+    ]
+    return list(empty.columns), types
+
+
+def _table(described):
+    """The empty table of a description."""
+    if isinstance(described, bytes):
+        import polars
+
+        return polars.read_ipc(BytesIO(described))
+    import pandas
+
+    names, types = described
+    columns = [
+        pandas.Series(dtype=kind if isinstance(kind, str) else pandas.CategoricalDtype(*kind))
+        for kind in types
+    ]
+    table = pandas.DataFrame(dict(enumerate(columns)))
+    table.columns = names
+    return table

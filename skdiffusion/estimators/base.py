@@ -16,7 +16,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import DensityMixin, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.denoising_bound import denoising_bound
@@ -28,6 +28,7 @@ from skdiffusion.models import jacobian as model_jacobian
 from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler
 from skdiffusion.utils.arrays import as_levels
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_number, lookup
 
@@ -41,7 +42,7 @@ BOUND_DRAWS, BOUND_PAIRS = 12_800, (16, 128)
 
 
 class BaseScoreEstimator(
-    Sampling, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator
+    Sampling, OneToOneFeatureMixin, TransformerMixin, DensityMixin, Configurable
 ):
     """Base class of the score estimators.
 
@@ -60,23 +61,6 @@ class BaseScoreEstimator(
     sigma_min_, sigma_max_ : float
         Noise levels between which samplers and latent codes run, in the units of ``X``.
     """
-
-    def set_params(self, **params: Any):
-        """Set parameters, those of nested objects as ``schedule__beta_max``.
-
-        Raises
-        ------
-        ValueError
-            If there is no such parameter, or the object is given by its short name.
-        """
-        for name, _, inner in (key.partition("__") for key in params):
-            value = params.get(name, getattr(self, name, self))  # unknown: scikit-learn says so
-            if inner and (value is None or isinstance(value, str)):
-                raise ValueError(
-                    f"{name}__{inner} sets a parameter of an object, and {name} is {value!r}: "
-                    f"give {name} as an instance first."
-                )
-        return super().set_params(**params)
 
     def _check_parameters(self) -> None:
         """Refuse what no data could mend; the first thing ``fit`` does."""
@@ -207,8 +191,7 @@ class BaseScoreEstimator(
         -------
         ndarray of shape (n_samples,)
         """
-        X = self._rows(X, dtype=np.float64)
-        sigma = self._levels(sigma, X)
+        X, sigma = self._rows_at(X, sigma, dtype=np.float64)
         self._refuse_labels(y)
         if self.model_.has_log_prob:
             return self.model_.log_prob(X, sigma)
@@ -249,18 +232,18 @@ class BaseScoreEstimator(
         -------
         ndarray of shape (n_samples, n_features)
         """
-        X = self._rows(X)
-        return self.model_.denoise(X, self._levels(sigma, X), y=y)
+        X, sigma = self._rows_at(X, sigma)
+        return self.model_.denoise(X, sigma, y=y)
 
     def stein_score(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:
         r"""Gradient :math:`\nabla \log p_\sigma` at each row; arguments as in :meth:`denoise`."""
-        X = self._rows(X)
-        return self.model_.score(X, self._levels(sigma, X), y=y)
+        X, sigma = self._rows_at(X, sigma)
+        return self.model_.score(X, sigma, y=y)
 
     def predict_noise(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:
         r"""Expected noise :math:`E[\varepsilon \mid x]`; arguments as in :meth:`denoise`."""
-        X = self._rows(X)
-        return self.model_.predict_noise(X, self._levels(sigma, X), y=y)
+        X, sigma = self._rows_at(X, sigma)
+        return self.model_.predict_noise(X, sigma, y=y)
 
     def jacobian(self, X: Any, sigma: Any, *, of: str = "score") -> np.ndarray:
         """Jacobian of the Stein score or the denoiser at each row.
@@ -276,8 +259,8 @@ class BaseScoreEstimator(
         -------
         ndarray of shape (n_samples, n_features, n_features)
         """
-        X = self._rows(X)
-        return model_jacobian(self.model_, X, self._levels(sigma, X), of=of)
+        X, sigma = self._rows_at(X, sigma)
+        return model_jacobian(self.model_, X, sigma, of=of)
 
     def at_time(self, schedule: Any = None):
         """The ``(x_t, t)`` view of the fitted model in a schedule's coordinates.
@@ -347,13 +330,24 @@ class BaseScoreEstimator(
 
     def _rows(self, X, dtype=(np.float64, np.float32)):
         check_is_fitted(self)
-        return check_rows(self, X, reset=False, dtype=dtype)
+        X = check_rows(self, X, reset=False, dtype=dtype)
+        return _holding_squares(X, self.sigma_min_, self.sigma_max_)
 
-    def _levels(self, sigma, X):
-        as_levels(sigma, X, allow_zero=False)
-        return sigma
+    def _rows_at(self, X, sigma, dtype=(np.float64, np.float32)):
+        """Rows and the noise levels at which they are looked at."""
+        X = self._rows(X, dtype)
+        levels = as_levels(sigma, X.astype(np.float64, copy=False), allow_zero=False)
+        return _holding_squares(X, np.min(levels), np.max(levels)), sigma
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _holding_squares(X, low, high):
+    """Rows in float64 if their dtype holds no squares of levels so low or so high."""
+    held = np.finfo(X.dtype)
+    if low**2 > float(held.tiny) and high**2 < float(held.max):
+        return X
+    return X.astype(np.float64, copy=False)

@@ -349,13 +349,13 @@ class EmpiricalScore(BaseScoreEstimator):
         -------
         ndarray of shape (n_samples, n_features)
         """
-        X = self._rows(X)
+        X, sigma = self._rows_at(X, sigma)
         if len(X) != len(self.row_index_):
             raise ValueError(
                 f"X must be the {len(self.row_index_)} training rows with noise added; "
                 f"got {len(X)} rows."
             )
-        return self.model_.denoise(X, self._levels(sigma, X), exclude=self.row_index_)
+        return self.model_.denoise(X, sigma, exclude=self.row_index_)
 
     # ------------------------------------------------------------------ closed forms
 

@@ -25,12 +25,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._noise_features import NoiseFeatures
 from skdiffusion.noising import noise_range
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
@@ -47,7 +48,7 @@ TRUST = 1.0
 """Standard deviation of the logarithm of a level that is known to be near another."""
 
 
-class NoiseLevelEstimator(BaseEstimator):
+class NoiseLevelEstimator(Configurable):
     """Noise level of rows, by a regressor on noised copies of the data.
 
     Parameters

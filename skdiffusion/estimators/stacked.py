@@ -128,6 +128,12 @@ class StackedScore(BaseScoreEstimator):
         Returns
         -------
         StackedScore
+
+        Raises
+        ------
+        ValueError
+            If ``X`` has no variance or too few rows to hold some out, a candidate takes no weights,
+            or a parameter is out of its range.
         """
         self._check_parameters()
         check_count(self.n_levels, "n_levels", 2)
@@ -152,6 +158,11 @@ class StackedScore(BaseScoreEstimator):
         )
         seed = int(rng.integers(2**62))
         folds = list(_folds(self.cv, X, weights, seed))
+        if min(len(train) for train, _ in folds) < 2:
+            raise ValueError(
+                f"X has too few rows for cv={self.cv!r}: a fold leaves a single row to fit the "
+                "candidates to."
+            )
         grams = Parallel(n_jobs=self.n_jobs)(
             delayed(_fold_errors)(
                 candidates, X, weights, sample_weight is not None, fold, levels, self.n_noise, seed

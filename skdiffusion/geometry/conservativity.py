@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
@@ -37,6 +37,7 @@ from skdiffusion.geometry._problem import Problem
 from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel
 from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.utils.arrays import as_levels
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator, normal_by_row
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
@@ -55,7 +56,7 @@ class Decomposition(NamedTuple):
     gauge: np.ndarray
 
 
-class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configurable):
     r"""Split a vector field into the gradient of a potential and a gauge field.
 
     ``fit(X, V)`` regresses on the values V of a field at rows X of the law. With

@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils import check_array
 
 from skdiffusion.models import as_score_model, divergence, jacobian, jvp, vjp
 from skdiffusion.models.jacobian import EXACT_TRACE_UP_TO
 from skdiffusion.utils.random import as_generator, rademacher_like
+from skdiffusion.utils.rows import check_points
 from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = [
@@ -351,10 +351,7 @@ def conservativity_report(
 
 def _asked(model, X):
     model = as_score_model(model)
-    X = check_array(X, dtype=np.float64)
-    if X.shape[1] != model.n_features:
-        raise ValueError(f"X must have {model.n_features} columns; got {X.shape[1]}.")
-    return model, X
+    return model, check_points(X, model.n_features)
 
 
 def _ratio(above, below):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.geometry._given import check_columns, fitted_model
@@ -26,6 +26,7 @@ from skdiffusion.geometry._neighbourhood_statistics import Neighbours, typical_v
 from skdiffusion.geometry._plateaus import DimensionCurve, find_plateaus
 from skdiffusion.geometry._score_dimension import METHODS, ScoreDimension, level_grid
 from skdiffusion.models import EmpiricalModel, GaussianModel
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
@@ -38,11 +39,13 @@ LOWEST = 1e-3
 """Lowest level, as a share of the width of the data, of a model that knows all levels."""
 MIN_SCORED = 0.05
 """Dimension that a row of lower dimension is scored with: a point predicts no distances."""
+SCORED_ROWS = 3
+"""Distinct rows from which a row has two neighbours."""
 STALLED = 0.1
 """Distance from the dimension of the linear span at which a learned score is suspect."""
 
 
-class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
+class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
     r"""Intrinsic dimension of data, overall and around each row.
 
     Parameters
@@ -428,11 +431,22 @@ class IntrinsicDimensionEstimator(TransformerMixin, BaseEstimator):
         -------
         float
 
+        Raises
+        ------
+        ValueError
+            If fewer than three distinct rows were fitted.
+
         References
         ----------
         E. Facco et al., "Estimating the intrinsic dimension of datasets by a minimal neighborhood
         information", Scientific Reports 2017.
         """
+        check_is_fitted(self)
+        if len(self._nearest.rows) < SCORED_ROWS:
+            raise ValueError(
+                f"score compares distances to neighbours among at least {SCORED_ROWS} distinct "
+                f"rows; X had {len(self._nearest.rows)} at fit."
+            )
         d = np.maximum(self.predict(X), MIN_SCORED)
         X = self._check_rows(X, reset=False)
         distances, _ = self._nearest(X, 2)

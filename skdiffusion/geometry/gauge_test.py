@@ -18,11 +18,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils import check_array, gen_batches
+from sklearn.utils import gen_batches
 
 from skdiffusion.geometry._families import RandomFeatures, Units
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.rows import check_points
 from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["GaugeTest", "WeakResidual", "kernel_gauge_test", "weak_gauge_residual"]
@@ -143,8 +144,8 @@ def weak_gauge_residual(
 
 
 def _rows_and_field(X, R):
-    X = check_array(X, dtype=np.float64, ensure_min_samples=4, input_name="X")
-    R = check_array(R, dtype=np.float64, input_name="R")
+    X = check_points(X, ensure_min_samples=4)
+    R = check_points(R, name="R")
     if R.shape != X.shape:
         raise ValueError(
             f"R must hold the field at each row of X, shape {X.shape}; got shape {R.shape}."

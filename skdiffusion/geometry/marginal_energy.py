@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
+from sklearn.base import DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import EmpiricalScore
@@ -38,6 +38,7 @@ from skdiffusion.geometry.noise_prior import check_prior
 from skdiffusion.models import AffineModel, BlindModel, GaussianModel
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import check_target, target_coefficients, target_gains
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
 
@@ -77,7 +78,7 @@ class EnergyDecomposition:
         return self.natural_gradient + self.transport_correction + self.drift
 
 
-class MarginalEnergy(TransformerMixin, DensityMixin, BaseEstimator):
+class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
     r"""Energy of points of unknown noise level, and what a blind network learns.
 
     Parameters

@@ -20,7 +20,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._bandwidth import merge_rows
@@ -32,6 +32,7 @@ from skdiffusion.geometry._ridge_results import RidgeDiagnostics, RidgeTrace
 from skdiffusion.geometry._tangent_spaces import ROUTES
 from skdiffusion.geometry.directional import Sphere
 from skdiffusion.models import EmpiricalModel, as_score_model
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
@@ -47,7 +48,7 @@ SPECTRUM = 20
 """Leading ratios among which ``n_components="auto"`` looks for the largest drop."""
 
 
-class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
     r"""Project points on the ridge of a density: denoised curves, filaments, surfaces.
 
     Parameters

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from skdiffusion.inspection._axes import pair_of_axes
 from skdiffusion.inspection.reach_align_slide import ReachAlignSlide, as_ridge, reach_align_slide
 
 __all__ = ["ReachAlignSlideDisplay"]
@@ -80,13 +81,7 @@ class ReachAlignSlideDisplay:
         -------
         ReachAlignSlideDisplay
         """
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-        self.axes_ = tuple(np.ravel(ax))
-        if len(self.axes_) != 2:
-            raise ValueError(f"ax must be a pair of axes; got {len(self.axes_)}.")
+        self.axes_ = tuple(pair_of_axes(ax, (10, 4.2)))
         self.figure_ = self.axes_[0].figure
         self._plane(self.axes_[0], n_paths)
         self._levels(self.axes_[1])

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-from sklearn.utils import check_array
 
 from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.rows import check_points
 from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["FarFieldReport", "far_field_report"]
@@ -106,7 +106,7 @@ def far_field_report(
       below sigma = 0.444 it cannot be the law of these rows
       (leading standard deviation: 0.836)
     """
-    X = check_array(X, dtype=np.float64, ensure_min_samples=2)
+    X = check_points(X, ensure_min_samples=2)
     tolerance = check_number(tolerance, "tolerance", above=0)
     max_rows = check_count(max_rows, "max_rows", 2)
     n, d = X.shape

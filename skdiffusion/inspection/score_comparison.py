@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array, gen_batches
+from sklearn.utils import gen_batches
 
 from skdiffusion.estimators import GMMScore
 from skdiffusion.inspection._probes import Probes, covariance_of
@@ -37,6 +37,7 @@ from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.noising import noise_range
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.rows import check_points
 from skdiffusion.utils.validation import check_count, lookup
 
 __all__ = ["ScoreComparison", "compare_scores", "score_references"]
@@ -196,7 +197,7 @@ def compare_scores(
     model, named = as_score_model(model), _named(references)
     models = {MODEL: model, **named}
     check_same_space(list(models.values()))
-    X = check_array(X, dtype=np.float64, ensure_min_samples=2)
+    X = check_points(X, ensure_min_samples=2)
     if X.shape[1] != model.n_features:
         raise ValueError(f"X has {X.shape[1]} columns, the models have {model.n_features}.")
     lookup(target, dict.fromkeys(TARGETS), "target")
@@ -243,7 +244,7 @@ def score_references(X: Any, *, n_components: int = 10, random_state: Any = None
     >>> list(score_references(load_iris().data, n_components=3, random_state=0))
     ['isotropic', 'gaussian', 'mixture', 'rows']
     """
-    X = check_array(X, dtype=np.float64, ensure_min_samples=2)
+    X = check_points(X, ensure_min_samples=2)
     rng = as_generator(random_state)
     mixture = GMMScore(n_components, random_state=int(rng.integers(2**31)))
     return {
@@ -278,7 +279,7 @@ def _levels(sigmas, X, models):
         last = min(highest, 10 * np.sqrt(variances.sum()), high)
         return np.geomspace(first, last, LEVELS)
     sigmas = np.atleast_1d(np.asarray(sigmas, dtype=np.float64))
-    valid = sigmas.ndim == 1 and np.isfinite(sigmas).all() and (sigmas > 0).all()
+    valid = sigmas.ndim == 1 and sigmas.size and np.isfinite(sigmas).all() and (sigmas > 0).all()
     if not valid or (np.diff(sigmas) <= 0).any():
         raise ValueError("sigmas must be positive noise levels, rising.")
     return sigmas

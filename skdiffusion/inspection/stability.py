@@ -22,15 +22,16 @@ from typing import Any
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils import check_array
 
 from skdiffusion.geometry import MarginalEnergy, NoisePath
 from skdiffusion.geometry.noise_prior import path_coefficients
+from skdiffusion.inspection._axes import pair_of_axes
 from skdiffusion.models import BlindModel, as_score_model
 from skdiffusion.samplers import EulerSampler, run_sampler
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import TARGETS, check_target, target_coefficients, target_gains
 from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.rows import check_points
 from skdiffusion.utils.validation import check_count
 
 __all__ = [
@@ -214,7 +215,7 @@ def diagnose_stability(
             "a fitted MarginalEnergy is needed, which knows both fields; a trained one goes in as "
             f"field; got {type(model).__name__}."
         )
-    X = check_array(X, dtype=np.float64, ensure_min_samples=2)
+    X = check_points(X, model.n_features_in_, ensure_min_samples=2)
     blind = model.blind_model(check_target(target)) if field is None else as_score_model(field)
     if not isinstance(blind, BlindModel):
         raise TypeError(f"field must be a blind model; got {type(blind).__name__}.")
@@ -344,7 +345,7 @@ class StabilityTableDisplay:
 
     def plot(self, ax: Any = None):
         """Draw the table on two axes."""
-        ax = _two_axes(ax)
+        ax = pair_of_axes(ax, (9, 3.6))
         for name in self.table.gain:
             ax[0].loglog(self.table.levels, self.table.gain[name], label=name)
             ax[1].loglog(self.table.levels[1:], self.table.amplification[name][1:], label=name)
@@ -388,7 +389,7 @@ class StabilityDisplay:
 
     def plot(self, ax: Any = None):
         """Draw the reports on two axes."""
-        ax = _two_axes(ax)
+        ax = pair_of_axes(ax, (9, 3.6))
         for report in self.reports:
             ax[0].loglog(report.levels, report.drift_error, label=report.target)
             ax[1].loglog(report.levels, report.path_desynchronisation, label=report.target)
@@ -398,11 +399,3 @@ class StabilityDisplay:
         ax[0].legend()
         self.ax_, self.figure_ = ax, ax[0].figure
         return self
-
-
-def _two_axes(ax):
-    if ax is not None:
-        return np.ravel(ax)
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")[1]

@@ -18,6 +18,8 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.utils import check_array
 
+from skdiffusion.utils.rows import check_squares
+
 __all__ = ["in_one_frame", "pairwise_sum"]
 
 
@@ -59,6 +61,8 @@ def in_one_frame(
         check_array(sample, dtype=np.float64, input_name=name, ensure_min_samples=least)
         for sample, name in zip(samples, names, strict=True)
     ]
+    for array, name in zip(arrays, names, strict=True):
+        check_squares(array, name)
     columns = getattr(real, "columns", None)
     for sample, array, name in zip(samples[1:], arrays[1:], names[1:], strict=True):
         if array.shape[1] != arrays[0].shape[1]:

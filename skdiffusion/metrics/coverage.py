@@ -108,7 +108,9 @@ def precision_recall_coverage(
 
 def expected_coverage(n: int, m: int, n_neighbors: int = 5) -> float:
     """Mean coverage where both samples, of ``n`` real and ``m`` generated rows, have one law."""
-    i = np.arange(1, n_neighbors + 1)
+    k = check_count(n_neighbors, "n_neighbors")
+    n, m = check_count(n, "n", k + 1), check_count(m, "m")
+    i = np.arange(1, k + 1)
     return float(1 - np.prod((n - i) / (n + m - i)))
 
 

@@ -21,10 +21,10 @@ import itertools
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
 from skdiffusion.models.jacobian import divergence
 from skdiffusion.utils.arrays import is_torch, namespace, to_numpy
+from skdiffusion.utils.params import Configurable
 
 __all__ = [
     "BaseSampler",
@@ -44,7 +44,7 @@ def hyperparameters(cls: type) -> type:
 
 
 @hyperparameters
-class BaseSampler(BaseEstimator):
+class BaseSampler(Configurable):
     """Base class of the samplers: hyper-parameters and one step.
 
     Subclasses decorated with :func:`hyperparameters` declare theirs as annotated fields; they

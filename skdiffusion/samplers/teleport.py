@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
-from sklearn.base import BaseEstimator
 
 from skdiffusion.models import GaussianModel, as_score_model
 from skdiffusion.samplers.base import BoundModel, march
 from skdiffusion.samplers.ode import RK4Sampler
 from skdiffusion.utils.arrays import namespace
+from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["Jump", "Teleport", "TeleportReport", "plan_jump", "teleport_report"]
@@ -43,7 +43,7 @@ FLOW_STEPS_PER_DECADE = 32
 """Runge-Kutta steps of a law without closed-form flow: they cost no evaluation of the model."""
 
 
-class Teleport(BaseEstimator):
+class Teleport(Configurable):
     """How a sampler skips the far field.
 
     Parameters

@@ -21,6 +21,8 @@ import array_api_compat.numpy as numpy_namespace
 import numpy as np
 
 __all__ = [
+    "LARGEST",
+    "SMALLEST",
     "Parameters",
     "as_directions",
     "as_levels",
@@ -35,6 +37,8 @@ __all__ = [
 
 IN_CACHE = 2**14
 """Numbers of each of a handful of arrays that a core's own cache holds."""
+SMALLEST, LARGEST = 1e-150, 1e150
+"""Numbers that float64 can square, and divide by the square of."""
 
 
 def is_torch(x: Any) -> bool:
@@ -130,8 +134,8 @@ def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
     Raises
     ------
     ValueError
-        If a level is negative, not finite, or of the wrong shape. The values of
-        torch tensors are trusted: looking at them would stall the device.
+        If a level is negative, not finite, beyond what float64 can square, or of the wrong
+        shape. The values of torch tensors are trusted: looking at them would stall the device.
     """
     if is_torch(sigma):
         sigma = like(sigma, x)
@@ -139,10 +143,12 @@ def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
             return sigma
     else:
         values = np.asarray(sigma, dtype=np.float64)
-        lowest_ok = values >= 0 if allow_zero else values > 0
-        if not np.all(lowest_ok & np.isfinite(values)):
-            bad = values[~(lowest_ok & np.isfinite(values))].flat[0]
+        held = (values >= SMALLEST) & (values <= LARGEST) | (values == 0) & allow_zero
+        if not np.all(held):
+            bad = values[~held].flat[0]
             bound = "non-negative" if allow_zero else "positive"
+            if 0 < bad < math.inf:
+                bound += f", from {SMALLEST:g} to {LARGEST:g},"
             raise ValueError(f"{name} must be {bound} and finite; got {bad:g}.")
         if values.ndim == 0:
             return float(values)

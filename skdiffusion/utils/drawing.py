@@ -25,7 +25,16 @@ def draw_rows(estimator: Any, n_samples: int, random_state: Any = None, **option
     Returns
     -------
     array or DataFrame of shape (n_samples, d)
+
+    Raises
+    ------
+    TypeError
+        If the estimator has no ``sample``.
     """
+    if not hasattr(estimator, "sample"):
+        raise TypeError(
+            f"{type(estimator).__name__} draws no rows: an estimator with sample is needed."
+        )
     if "random_state" in inspect.signature(estimator.sample).parameters:
         if isinstance(random_state, np.random.Generator):  # scikit-learn takes none
             random_state = int(random_state.integers(2**31))

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array, validate_data
 
-__all__ = ["check_rows", "check_weights"]
+from skdiffusion.utils.arrays import LARGEST
+
+__all__ = ["check_points", "check_rows", "check_squares", "check_weights"]
 
 
 def check_rows(
@@ -17,6 +19,12 @@ def check_rows(
 
     ``reset=True`` learns the number and names of the columns, ``False`` insists on them,
     ``None`` insists on the number alone.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or holds numbers whose squares float64 cannot hold. Those that float32
+        cannot hold make float64 of it.
     """
     if isinstance(dtype, tuple):
         dtype = list(dtype)
@@ -28,7 +36,52 @@ def check_rows(
                 f"{estimator.n_features_in_}."
             )
         return X
-    return validate_data(estimator, X, reset=reset, dtype=dtype, **options)
+    try:
+        X = validate_data(estimator, X, reset=reset, dtype=dtype, **options)
+    except ValueError as error:
+        if "could not convert string" not in str(error):
+            raise
+        raise ValueError(
+            f"X holds words, {type(estimator).__name__} takes numbers ({error}): TableEncoder "
+            "makes numbers of tables, as the first step of make_density_pipeline."
+        ) from error
+    if X.dtype == np.float32 and _largest(X) > float(np.finfo(np.float32).max) ** 0.5:
+        return X.astype(np.float64)
+    check_squares(X, "X")
+    return X
+
+
+def check_points(
+    X: Any, n_features: int | None = None, *, name: str = "X", **options: Any
+) -> np.ndarray:
+    """Rows that no estimator was fitted to, as a finite float64 array.
+
+    Raises
+    ------
+    ValueError
+        If they are none, have other than ``n_features`` columns, or hold numbers whose squares
+        float64 cannot hold.
+    """
+    X = check_array(X, dtype=np.float64, input_name=name, **options)
+    if n_features is not None and X.shape[1] != n_features:
+        raise ValueError(f"{name} must have {n_features} columns; got {X.shape[1]}.")
+    check_squares(X, name)
+    return X
+
+
+def _largest(X: np.ndarray) -> float:
+    """Largest absolute value of an array, whatever is missing in it."""
+    return float(max(np.fmax.reduce(X, axis=None), -np.fmin.reduce(X, axis=None)))
+
+
+def check_squares(X: np.ndarray, name: str) -> None:
+    """Raise ``ValueError`` for numbers whose squares float64 cannot hold."""
+    largest = _largest(X)
+    if largest > LARGEST:
+        raise ValueError(
+            f"{name} holds {largest:.3g}, and float64 no square of numbers above {LARGEST:g}: "
+            f"bring {name} to other units."
+        )
 
 
 def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray:

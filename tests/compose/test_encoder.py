@@ -1,9 +1,12 @@
 """TableEncoder: categories to columns and back, alone and in a pipeline."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import skops.io
 from sklearn.preprocessing import StandardScaler
 
 from skdiffusion import GaussianScore, GMMScore
@@ -86,3 +89,63 @@ def test_errors_are_sentences():
         TableEncoder(categorical=["smokes"]).fit(people())
     with pytest.raises(ValueError, match="in the same order"):
         TableEncoder().fit(people()).transform(people()[["job", "age", "income", "smokes"]])
+
+
+@pytest.mark.parametrize("values", [["x", None, "y", "x"], [3.0, np.nan, 1.0, 3.0]])
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_a_missing_category_is_a_value_and_comes_back_missing(values, library):
+    table = library.DataFrame({"size": [0.5, 1.0, 1.5, 2.0], "kind": values})
+    encoder = TableEncoder(["kind"]).fit(table)
+    codes = encoder.transform(table)
+    np.testing.assert_array_equal(codes[:, 1:].sum(axis=1), 1.0)
+    back = encoder.inverse_transform(codes)["kind"].to_list()
+    assert back[1] is None or back[1] != back[1]
+    assert [back[0], *back[2:]] == [values[0], *values[2:]]
+
+
+@pytest.mark.parametrize("kind", [list, lambda rows: np.array(rows, dtype=object)])
+def test_numbers_among_words_stay_numbers(kind):
+    rows = kind([["a", 1.5, 2], ["b", 2.5, None], ["a", 3.5, 4]])
+    encoder = TableEncoder().fit(rows)
+    np.testing.assert_array_equal(
+        encoder.transform(rows), [[1, 0, 1.5, 2], [0, 1, 2.5, np.nan], [1, 0, 3.5, 4]]
+    )
+    assert encoder.inverse_transform([[0.2, 0.9, 7.0, 1.0]]).tolist() == [["b", 7.0, 1.0]]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_times_are_neither_numbers_nor_categories(library):
+    table = pd.DataFrame({"day": pd.date_range("2020-01-01", periods=3, tz="UTC")})
+    table = table if library == "pandas" else pl.from_pandas(table)
+    with pytest.raises(ValueError, match="column 'day' holds times: give them as numbers"):
+        TableEncoder().fit(table)
+    assert TableEncoder(["day"]).fit(table).transform(table).shape == (3, 3)
+
+
+def test_tables_and_codes_of_another_shape_are_refused():
+    encoder = TableEncoder().fit(people())
+    with pytest.raises(ValueError, match="Z has 30 columns; TableEncoder makes 7"):
+        encoder.inverse_transform(np.ones((2, 30)))
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        encoder.inverse_transform(np.ones(7))
+    with pytest.raises(ValueError, match="X has no rows"):
+        TableEncoder().fit(people()[:0])
+    with pytest.raises(ValueError, match="categorical must be 'auto' or a list"):
+        TableEncoder(categorical=None).fit(people())
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("persist", ["pickle", "skops"])
+def test_tables_come_back_from_files(library, persist):
+    table = people().astype({"age": "Int64"})
+    table = table if library == "pandas" else pl.from_pandas(table)
+    pipeline = make_density_pipeline(TableEncoder(), GMMScore(3, random_state=0)).fit(table)
+    if persist == "pickle":
+        again = pickle.loads(pickle.dumps(pipeline))
+    else:
+        dumped = skops.io.dumps(pipeline)
+        again = skops.io.loads(dumped, trusted=skops.io.get_untrusted_types(data=dumped))
+    drawn, expected = again.sample(20, random_state=0), pipeline.sample(20, random_state=0)
+    assert type(drawn) is type(table)
+    assert drawn.equals(expected)
+    assert list(drawn.dtypes) == list(expected.dtypes)

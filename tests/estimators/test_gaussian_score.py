@@ -405,13 +405,3 @@ def test_bad_requests():
         GaussianScore.from_parameters([0.0])
     with pytest.raises(ValueError, match="must be positive semi-definite"):
         GaussianScore.from_parameters([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]])
-
-
-def test_parameters_inside_a_short_name_are_refused_with_a_sentence():
-    est = GaussianScore(schedule="vp")
-    with pytest.raises(ValueError, match="schedule is 'vp': give schedule as an instance"):
-        est.set_params(schedule__beta_max=3.0)
-    with pytest.raises(ValueError, match="Invalid parameter 'shedule'"):
-        est.set_params(shedule__beta_max=3.0)
-    est.set_params(schedule=VPSchedule(), schedule__beta_max=3.0)
-    assert est.schedule.beta_max == 3.0

@@ -177,3 +177,12 @@ def test_a_flow_that_cannot_be_followed_warns():
     est.model_ = Rough([0.0], 1.0)
     with pytest.warns(UserWarning, match=r"2 of 2 rows \(0, 1\) are uncertain by up to"):
         est.score_samples([[0.3], [0.4]])
+
+
+def test_too_few_rows_to_hold_some_out_are_refused():
+    X = np.random.default_rng(0).standard_normal((3, 2))
+    candidates = [("gaussian", GaussianScore()), ("rows", EmpiricalScore(0.5))]
+    with pytest.raises(ValueError, match="X has too few rows for cv=2: a fold leaves a single row"):
+        StackedScore(candidates, cv=2).fit(X)
+    with pytest.warns(UserWarning, match="singular"):
+        assert np.isfinite(StackedScore(candidates, cv=3).fit(X).denoise(X, 1.0)).all()

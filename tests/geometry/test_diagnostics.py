@@ -143,6 +143,8 @@ def test_bad_input_is_refused(rng):
     x = rng.standard_normal((3, 3))
     with pytest.raises(ValueError, match="2 columns"):
         jacobian_asymmetry(MIXTURE, x, 1.0)
+    with pytest.raises(ValueError, match="bring X to other units"):
+        step_inflation(MIXTURE, 1e160 * x[:, :2], 1.0, 0.1)
     with pytest.raises(ValueError, match="method must be"):
         jacobian_asymmetry(MIXTURE, x[:, :2], 1.0, method="probes")
     with pytest.raises(ValueError, match="isotropic"):

@@ -336,6 +336,11 @@ def test_few_rows_get_a_number_and_a_sentence(n, rng):
         assert np.isfinite([est.std_error_, *est.dimension_pw_]).all()
         if not params:
             assert est.dimension_ <= n - 1 == est.span_ or n > 4
+        if n == 2:
+            with pytest.raises(ValueError, match="at least 3 distinct rows; X had 2"):
+                est.score(X)
+        else:
+            assert np.isfinite(est.score(X))
 
 
 def test_one_column_and_none(rng):

@@ -218,6 +218,7 @@ def test_usual_references(digits):
         ({"probes": np.zeros((3, 4, 1)), "sigmas": 1.0}, "here \\(1, n_points, 1\\)"),
         ({"probes": np.full((1, 4, 1), np.nan), "sigmas": 1.0}, "probes must be finite"),
         ({"sigmas": [1.0, 0.5]}, "positive noise levels, rising"),
+        ({"sigmas": []}, "positive noise levels, rising"),
         ({"sigmas": 0.0}, "positive noise levels, rising"),
         ({"n_noise": 0}, "n_noise must be an integer of at least 1"),
     ],

@@ -1,6 +1,7 @@
 """Stability: gains with closed forms, and a report whose numbers are known near a law."""
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -117,3 +118,13 @@ def test_displays():
 def test_models_that_do_not_know_are_refused():
     with pytest.raises(TypeError, match="a fitted MarginalEnergy is needed"):
         diagnose_stability(LINE, np.zeros((3, 2)))
+    energy = MarginalEnergy(LINE).fit(LINE.sample(50, random_state=0))
+    with pytest.raises(ValueError, match=f"X must have {LINE.n_features} columns; got 1"):
+        diagnose_stability(energy, np.zeros((3, 1)))
+
+
+def test_two_pictures_need_two_axes():
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="ax must be a pair of axes; got 1"):
+        StabilityTableDisplay.from_schedule("vp", n_levels=5, ax=ax)
+    plt.close("all")

@@ -255,6 +255,20 @@ def test_equal_laws_have_density_one_and_the_expected_coverage():
     assert coverage.mean() == pytest.approx(truth, abs=4 * coverage.std() / np.sqrt(200))
 
 
+def test_expected_coverage_needs_more_rows_than_neighbours():
+    with pytest.raises(ValueError, match="n must be an integer of at least 6; got 5"):
+        expected_coverage(5, 10)
+    with pytest.raises(ValueError, match="m must be an integer of at least 1; got 0"):
+        expected_coverage(10, 0)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_rows_whose_squares_are_no_numbers_are_refused(distance):
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    with pytest.raises(ValueError, match=r"generated holds .* bring generated to other units"):
+        distance(X, 1e160 * X)
+
+
 # --------------------------------------------------------------------- memorisation
 
 

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
+from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.neighbors import KernelDensity
@@ -67,3 +68,8 @@ def test_densities_of_scikit_learn_can_be_scored():
 def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(ValueError, match="did you mean 'energy'"):
         get_scorer("enrgy")
+
+
+def test_what_draws_no_rows_is_named():
+    with pytest.raises(TypeError, match="PCA draws no rows: an estimator with sample"):
+        get_scorer("mmd")(PCA().fit(X), X)

@@ -1,0 +1,65 @@
+"""Rows in any units and either precision: answers follow them, or a sentence says why not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, RandomFeatureScore, StackedScore
+
+RNG = np.random.default_rng(0)
+X = np.concatenate([RNG.normal(-2, 0.5, (50, 2)), RNG.normal(1, 1.0, (70, 2))])
+ESTIMATORS = [
+    GaussianScore(),
+    GaussianScore("low_rank"),
+    GMMScore(2, covariance_type="diag", random_state=0),
+    EmpiricalScore(),
+    RandomFeatureScore(20, n_levels=8, random_state=0),
+]
+
+
+@pytest.mark.parametrize("est", [*ESTIMATORS, StackedScore(random_state=0)], ids=repr)
+def test_levels_whose_squares_are_no_numbers_are_refused(est):
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="bring X to other units"):
+        est.fit(1e-160 * X)
+
+
+@pytest.mark.parametrize("est", ESTIMATORS, ids=repr)
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_float32_rows_whose_squares_float32_cannot_hold(est, scale):
+    rows = (scale * X).astype(np.float32)
+    plain = est.fit(X).stein_score(X[:5], 0.5), est.log_density(X[:5], 0.5)
+    est.fit(rows)
+    score = est.stein_score(rows[:5], 0.5 * scale)
+    np.testing.assert_allclose(scale * score, plain[0], rtol=1e-5, atol=1e-5)
+    log_density = est.log_density(rows[:5], 0.5 * scale) + 2 * np.log(scale)
+    np.testing.assert_allclose(log_density, plain[1], rtol=1e-4)
+    assert np.isfinite(est.transform(rows[:5])).all()
+
+
+@pytest.mark.parametrize("est", ESTIMATORS[:4], ids=repr)
+@pytest.mark.parametrize("sigma", [1e-25, 1e25])
+def test_levels_whose_squares_float32_cannot_hold(est, sigma):
+    est.fit(X)
+    for field in (est.denoise, est.stein_score, est.predict_noise):
+        np.testing.assert_allclose(
+            field(X[:5].astype(np.float32), sigma), field(X[:5], sigma), rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("est", ESTIMATORS, ids=repr)
+def test_rows_and_levels_whose_squares_are_no_numbers_are_refused(est):
+    with pytest.raises(ValueError, match=r"X holds 1e\+160, .* bring X to other units"):
+        est.fit(np.array([[1e160, 0.0], [0.0, 1e10]]))
+    est.fit(X)
+    with pytest.raises(ValueError, match=r"X holds 1e\+160, .* bring X to other units"):
+        est.score_samples([[1e160, 0.0]])
+    assert np.isfinite(est.denoise(np.array([[1e30, 0.0]], dtype=np.float32), 1.0)).all()
+    for sigma in (1e-200, 1e200):
+        with pytest.raises(ValueError, match=r"from 1e-150 to 1e\+150, and finite; got"):
+            est.stein_score(X, sigma)
+
+
+def test_words_are_refused_with_a_way_out():
+    table = pd.DataFrame({"size": [1.0, 2.0, 3.0], "colour": ["red", "blue", "red"]})
+    with pytest.raises(ValueError, match="X holds words, GaussianScore takes numbers"):
+        GaussianScore().fit(table)
