@@ -5,11 +5,18 @@ error across or along the ridge is added to the reference denoiser below level 0
 first order say what that does to the distance from the ridge and to the position along it,
 a / (1 - r) (1 - exp(-kappa (1 - r) log(0.6 / 0.005))), with the ratio r across or along.
 
-Digits in 20 principal components, 1,400 rows, 4-dimensional ridge at the default level:
-correlation, over 300 samples, of the final distance to the ridge with the length of the error
-budget across and along, for models of different kinds. Errors are those of training (from the
-denoiser of the rows) and those from that denoiser held at the level of the ridge. Partial: along,
-given across. The predicted offset is that of the linear law from the held errors.
+Digits in 20 principal components, 1,400 rows, 4-dimensional ridge at the default level: over 1,000
+samples that have a projection, correlation of the final distance to the ridge with the length of
+the error budget across and along; means of three seeds, of training and of samples, and half the
+range. Errors are those of training (from the denoiser of the rows) and those from that denoiser
+held at the level of the ridge. Partial: along, given across. The predicted offset is that of the
+linear law from the held errors. For the rows left out of the fit, which no model has moved, the
+budget is their mean shift at the level of the ridge.
+
+Digits with a part of the errors: 300 samples of the first seed go on from the level of the ridge
+with all of the held errors, those across, those along, or none. Median distance to the ridge at the
+end, its correlation with that under all errors, and how far the projection on the ridge ends from
+where it would without errors (root mean square).
 
     python benchmarks/reach_align_slide.py
 """
@@ -19,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 from _report import table, write
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
@@ -114,58 +122,177 @@ def correlation(a, b):
 
 
 MODELS = {
-    "perturbed rows, 0.3": EmpiricalScore(smoothing=0.3, scaling="none", random_state=0),
-    "mixture of 20": GMMScore(20, random_state=0),
-    "network, 10 epochs": NeuralScore(max_epochs=10, random_state=0),
-    "network, 50 epochs": NeuralScore(max_epochs=50, random_state=0),
-    "network, 200 epochs": NeuralScore(max_epochs=200, random_state=0),
+    "perturbed rows, 0.3": EmpiricalScore(smoothing=0.3, scaling="none"),
+    "mixture of 20": GMMScore(20),
+    "network, 10 epochs": NeuralScore(max_epochs=10),
+    "network, 50 epochs": NeuralScore(max_epochs=50),
+    "network, 200 epochs": NeuralScore(max_epochs=200),
+    "network, 800 epochs": NeuralScore(max_epochs=800, early_stopping=False),
 }
+SEEDS = 3
+PARTS = ("all", "normal", "tangential", "none")
 
 
-def row(name):
-    X = PCA(20, random_state=0).fit_transform(load_digits().data / 8)[:1400]
-    ridge, model = RidgeProjector(4).fit(X), MODELS[name].fit(X)
-    levels = np.geomspace(60, 0.02, 50)
-    held, trained = (
-        reach_align_slide(model, ridge, levels=levels, hold=hold, random_state=0)
-        for hold in (True, False)
+class Observed(NamedTuple):
+    """Over the samples of a run: the final distance and its correlations with the budgets."""
+
+    distance: float
+    across: float
+    along: float
+    training: np.ndarray
+    held: np.ndarray
+    predicted: float
+
+
+def lengths(*vectors):
+    return [np.linalg.norm(v, axis=1) for v in vectors]
+
+
+def correlations(distance, across, along):
+    """With the length across, with that along, and with that along given that across."""
+    (_, a, b), (_, _, both), _ = np.corrcoef([distance, across, along])
+    return np.array([a, b, (b - a * both) / np.sqrt((1 - a**2) * (1 - both**2))])
+
+
+def training_budget(found, model, ridge):
+    """Along and across: weighted errors from the denoiser of the rows at every level."""
+    steps = zip(found.weights, found.points[:-1], found.levels[:-1], strict=True)
+    total = sum(w * (model.denoise(y, s) - ridge.model_.denoise(y, s)) for w, y, s in steps)
+    return ridge.decompose(found.projections[-1], total)
+
+
+def observed(model, ridge, levels, seed, n_samples=1000):
+    """A run and what its samples show."""
+    found = reach_align_slide(model, ridge, levels=levels, n_samples=n_samples, random_state=seed)
+    known = np.isfinite(found.distance[-1])
+    distance = found.distance[-1][known]
+    along, across = lengths(*(v[known] for v in training_budget(found, model, ridge)))
+    training = correlations(distance, across, along)
+    across, along, predicted = lengths(
+        *(v[known] for v in (found.normal_budget, found.tangential_budget, found.predicted_offset))
     )
-    known = np.isfinite(held.distance[-1])
-    distance = held.distance[-1][known]
-    found = {"model": name, "distance": f"{np.median(distance):.2f}"}
-    for kind, run in (("training", trained), ("held", held)):
-        across, along = (
-            np.linalg.norm(budget, axis=1)[known]
-            for budget in (run.normal_budget, run.tangential_budget)
+    return found, Observed(
+        np.median(distance),
+        np.sqrt(np.mean(across**2)),
+        np.sqrt(np.mean(along**2)),
+        training,
+        correlations(distance, across, along),
+        correlation(distance, predicted),
+    )
+
+
+class Ends(NamedTuple):
+    """Where samples end under a part of the errors."""
+
+    distance: float
+    correlation: float
+    moved: float
+
+
+def ends_with_parts(model, ridge, found, n_samples=300):
+    """From where a run passed the level of the ridge, under each of ``PARTS``."""
+    i = int(np.argmax(found.levels <= ridge.bandwidth_))
+    start = found.points[i, :n_samples]
+    runs = {
+        part: reach_align_slide(model, ridge, levels=found.levels[i:], start=start, errors=part)
+        for part in PARTS
+    }
+    known = np.all([np.isfinite(run.distance[-1]) for run in runs.values()], axis=0)
+    distance = {part: run.distance[-1][known] for part, run in runs.items()}
+    place = {part: run.projections[-1][known] for part, run in runs.items()}
+    return {
+        part: Ends(
+            np.median(distance[part]),
+            correlation(distance[part], distance["all"]),
+            np.sqrt(np.mean(((place[part] - place["none"]) ** 2).sum(axis=1))),
         )
-        c = [correlation(distance, across), correlation(distance, along)]
-        both = correlation(across, along)
-        partial = (c[1] - c[0] * both) / np.sqrt((1 - c[0] ** 2) * (1 - both**2))
-        found[f"{kind}: rms across / along"] = (
-            f"{np.sqrt(np.mean(across**2)):.2f} / {np.sqrt(np.mean(along**2)):.2f}"
-        )
-        found[f"{kind}: correlation across / along (partial)"] = (
-            f"{c[0]:.2f} / {c[1]:.2f} ({partial:.2f})"
-        )
-    predicted = np.linalg.norm(held.predicted_offset, axis=1)[known]
-    found["with the predicted offset"] = f"{correlation(distance, predicted):.2f}"
-    stages = held.stages
+        for part in PARTS
+    }
+
+
+def spread(values):
+    """Mean and half the range."""
+    return f"{np.mean(values):.2f} ± {np.ptp(values) / 2:.2f}"
+
+
+def digits():
+    X = PCA(20, random_state=0).fit(load_digits().data[:1400] / 8).transform(load_digits().data / 8)
+    return X[:1400], X[1400:]
+
+
+def rows(name):
+    X, _ = digits()
+    ridge, levels = RidgeProjector(4).fit(X), np.geomspace(60, 0.02, 25)
+    runs, seen = [], []
+    for seed in range(SEEDS):
+        est = clone(MODELS[name])
+        est = est.set_params(random_state=seed).fit(X)
+        run, numbers = observed(est.model_, ridge, levels, seed)
+        runs.append((est.model_, run))
+        seen.append(numbers)
+    found = {
+        "model": name,
+        "distance": spread([r.distance for r in seen]),
+        "held: rms across / along": " / ".join(
+            f"{np.mean([getattr(r, part) for r in seen]):.2f}" for part in ("across", "along")
+        ),
+    }
+    for kind in ("training", "held"):
+        columns = np.transpose([getattr(r, kind) for r in seen])
+        for title, values in zip(("across", "along", "partial"), columns, strict=True):
+            found[f"{kind}: {title}"] = spread(values)
+    found["with the predicted offset"] = spread([r.predicted for r in seen])
+    stages = runs[0][1].stages
     found["aligns from / slides from"] = f"{stages['align'][0]:.2f} / {stages['slide'][0]:.2f}"
-    return found
+    ends = ends_with_parts(runs[0][0], ridge, runs[0][1])
+    return found, {
+        "model": name,
+        **{f"distance, {part}": f"{ends[part].distance:.2f}" for part in PARTS},
+        **{f"correlation, {part}": f"{ends[part].correlation:.2f}" for part in PARTS[1:]},
+        **{f"moved, {part}": f"{ends[part].moved:.2f}" for part in PARTS[:-1]},
+    }
+
+
+def left_out():
+    """Distances of rows that no model has moved, with their mean shift for a budget."""
+    X, rest = digits()
+    ridge = RidgeProjector(4).fit(X)
+    found = ridge.diagnostics(rest)
+    known = found.on_ridge
+    shift = rest - ridge.model_.denoise(rest, ridge.bandwidth_)
+    along, across = lengths(*(v[known] for v in ridge.decompose(found.points, shift)))
+    distance = found.distance[known]
+    titles = ("across", "along", "partial")
+    return {
+        "model": f"{known.sum()} rows left out",
+        "distance": f"{np.median(distance):.2f}",
+        "held: rms across / along": " / ".join(
+            f"{np.sqrt(np.mean(part**2)):.2f}" for part in (across, along)
+        ),
+        **{f"training: {title}": "" for title in titles},
+        **{
+            f"held: {title}": f"{value:.2f}"
+            for title, value in zip(titles, correlations(distance, across, along), strict=True)
+        },
+        "with the predicted offset": "",
+        "aligns from / slides from": "",
+    }
 
 
 def main():
     warnings.simplefilter("ignore")
-    report(thirteen(), [row(name) for name in MODELS])
+    seen, ends = zip(*(rows(name) for name in MODELS), strict=True)
+    report(thirteen(), [*seen, left_out()], ends)
 
 
-def report(points, rows):
-    note = " ".join(" ".join(__doc__.split("\n\n")[1:3]).split())
+def report(points, seen, ends):
+    notes = (" ".join(part.split()) for part in __doc__.split("\n\n")[1:4])
     text = "\n\n".join(
         [
             "## A constant error on thirteen points", table(points, list(points[0])),
-            "## Digits in 20 components", table(rows, list(rows[0])),
-            note,
+            "## Digits in 20 components", table(seen, list(seen[0])),
+            "## Digits with a part of the errors", table(ends, list(ends[0])),
+            *notes,
         ]
     )  # fmt: skip
     packages = ("numpy", "scipy", "scikit-learn", "torch")

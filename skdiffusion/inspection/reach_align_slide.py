@@ -21,6 +21,13 @@ tangential ones add up to the drift :math:`u` of the reference:
 
 Below the level of the ridge the reference is held at it: there the law of a finite data set is a
 set of points, and has no ridge.
+
+At least half of the budget comes from the last factor of two in the noise, where
+:math:`D_\theta(y) \approx y`: a sample that has come to rest has the errors
+:math:`\varepsilon \approx y - D(y)` that keep it there. Over the samples, the lengths of their
+parts then correlate as those of the mean shift of the data do, whatever moved the samples. That is
+told by intervention: leave one part out, :math:`D_\theta \to D + P\varepsilon`, and see where
+the samples end.
 """
 
 from __future__ import annotations
@@ -36,9 +43,11 @@ from skdiffusion.models import BaseScoreModel, as_score_model
 from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler, run_sampler
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import check_count, check_number
+from skdiffusion.utils.validation import check_count, check_number, lookup
 
-__all__ = ["HeldModel", "ReachAlignSlide", "as_ridge", "reach_align_slide"]
+__all__ = ["HeldModel", "PartOfErrors", "ReachAlignSlide", "as_ridge", "reach_align_slide"]
+
+ERRORS = ("all", "normal", "tangential", "none")
 
 SETTLED = 0.1
 """Share of the tube within which a distance counts as that of the end."""
@@ -178,6 +187,7 @@ def reach_align_slide(
     start: Any = None,
     kappa: float | None = None,
     hold: bool = True,
+    errors: str = "all",
     random_state: Any = None,
     verbose: bool = False,
 ) -> ReachAlignSlide:
@@ -206,6 +216,10 @@ def reach_align_slide(
         Whether the reference denoiser is held at the level of the ridge below it, as the laws of
         first order take it. Without, errors are those of training: from the denoiser of the rows
         at every level, which in the end sends every sample to a row; predictions then miss that.
+    errors : {"all", "normal", "tangential", "none"}
+        The part of the model's errors with which samples are drawn, and which the report then is
+        about: by leaving one out, it is seen what that did. Compare runs from one ``start`` near
+        the level of the ridge: far above it small changes decide where a sample goes.
     random_state : None, int, Generator or RandomState
         For the start and for stochastic samplers.
     verbose : bool
@@ -247,11 +261,15 @@ def reach_align_slide(
     levels = _as_levels(levels, ridge)
     if sampler.teleport is not False:
         raise ValueError("the sampler must go through all levels: teleport=False.")
+    lookup(errors, dict.fromkeys(ERRORS), "errors")
     rng = as_generator(random_state)
     kappa = 1.0 + sampler.stochastic if kappa is None else check_number(kappa, "kappa", above=0)
     start = _start(start, n_samples, ridge, levels[0], rng)
+    held = HeldModel(ridge.model_, ridge.bandwidth_) if hold else ridge.model_
+    if errors != "all":
+        model = PartOfErrors(model, held, ridge, errors)
     points = _run(sampler, model, start, levels, rng, verbose)
-    return _Record(model, ridge, levels, points, kappa, hold).report()
+    return _Record(model, held, ridge, levels, points, kappa).report()
 
 
 class HeldModel(BaseScoreModel):
@@ -275,6 +293,37 @@ class HeldModel(BaseScoreModel):
     def _denoise(self, x, sigma):
         held = max(sigma, self.level) if np.ndim(sigma) == 0 else sigma.clip(self.level)[:, 0]
         return self.model.denoise(x, held)
+
+
+class PartOfErrors(BaseScoreModel):
+    r"""A reference denoiser with a part of a model's errors, :math:`D + P (D_\theta - D)`.
+
+    ``P`` projects on the normal or the tangent space of the ridge, at the projection of the point
+    and at the level of the noise, or of the ridge below it.
+
+    Parameters
+    ----------
+    model, reference : BaseScoreModel
+    ridge : RidgeProjector
+        Fitted.
+    part : {"normal", "tangential", "none"}
+    """
+
+    is_conservative = False
+
+    def __init__(self, model: Any, reference: Any, ridge: RidgeProjector, part: str):
+        self.model, self.reference, self.ridge, self.part = model, reference, ridge, part
+        self.n_features = model.n_features
+        self.sigma_range = model.sigma_range
+
+    def _denoise(self, x, sigma):
+        known = self.reference.denoise(x, sigma)
+        if self.part == "none":
+            return known
+        error = self.model.denoise(x, sigma) - known
+        place = _Place(self.ridge, x, max(float(np.max(sigma)), self.ridge.bandwidth_))
+        across = place.normal(error)
+        return known + (across if self.part == "normal" else error - across)
 
 
 def as_ridge(reference: Any) -> RidgeProjector:
@@ -340,10 +389,10 @@ def _run(sampler, model, start, levels, rng, verbose):
 class _Record:
     """The walk through the levels that fills a report."""
 
-    def __init__(self, model, ridge, levels, points, kappa, hold):
-        self.model, self.ridge, self.levels, self.points = model, ridge, levels, points
+    def __init__(self, model, reference, ridge, levels, points, kappa):
+        self.model, self.reference, self.ridge = model, reference, ridge
+        self.levels, self.points = levels, points
         self.k, self.level = ridge.n_components_, ridge.bandwidth_
-        self.reference = HeldModel(ridge.model_, self.level) if hold else ridge.model_
         self.rho = (levels[1:] / levels[:-1]) ** kappa
         last = levels[-1] ** kappa
         self.weights = last * (levels[1:] ** -kappa - levels[:-1] ** -kappa)
@@ -447,7 +496,7 @@ def _settled(distance, slack):
 class _Place:
     """Projections of samples at one level, with tangent frames carried on from the last."""
 
-    def __init__(self, ridge, samples, level, before):
+    def __init__(self, ridge, samples, level, before=None):
         there = ridge.ridge_.at(level)
         found = there.project(samples)
         self.points = found.points

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skdiffusion import EmpiricalScore, RidgeProjector
+from skdiffusion import EmpiricalScore, GaussianScore, RidgeProjector
 from skdiffusion.datasets import make_sphere, make_thirteen_points
 from skdiffusion.inspection import ReachAlignSlideDisplay, reach_align_slide
 from skdiffusion.inspection.reach_align_slide import HeldModel
@@ -122,6 +122,46 @@ def test_normal_errors_saturate_and_tangential_ones_add_up(thirteen, kappa, samp
     assert abs(change) < 1e-2 * a
 
 
+class Shifted(BaseScoreModel):
+    """A model with a constant error."""
+
+    def __init__(self, model, error):
+        self.model, self.error, self.n_features = model, error, len(error)
+
+    def _denoise(self, x, sigma):
+        return self.model.denoise(x, sigma) + self.error
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_parts_of_a_constant_error_on_a_gaussian(hold, rng):
+    X = rng.standard_normal((500, 3)) * [3.0, 0.5, 0.2]
+    ridge = RidgeProjector(1, score_estimator=GaussianScore(), sigma=0.6).fit(X)
+    known = HeldModel(ridge.model_, 0.6) if hold else ridge.model_
+    error = np.array([0.1, -0.2, 0.3])
+    levels = np.geomspace(0.6, 0.01, 40)
+    start = X[:10] + 0.6 * rng.standard_normal((10, 3))
+    ends, errors = {}, {}
+    for part in ("all", "normal", "tangential", "none"):
+        found = reach_align_slide(
+            Shifted(known, error), ridge, levels=levels, start=start, hold=hold, errors=part
+        )
+        ends[part], errors[part] = found.points[-1], (found.normal_error, found.tangential_error)
+    # along each axis: delta <- (rho + (1 - rho) r) delta + (1 - rho) error
+    values, axes = np.linalg.eigh(ridge.model_.covariance.to_matrix())
+    expected = np.zeros(3)
+    for rho, sigma in zip(levels[1:] / levels[:-1], levels[:-1], strict=True):
+        ratios = values / (values + max(sigma, 0.6 * hold) ** 2)
+        expected = (rho + (1 - rho) * ratios) * expected + (1 - rho) * (axes.T @ error)
+    for part, kept in (("all", [1, 1, 1]), ("normal", [1, 1, 0]), ("tangential", [0, 0, 1])):
+        moved = axes @ (kept * expected)
+        np.testing.assert_allclose(
+            ends[part] - ends["none"], np.tile(moved, (10, 1)), rtol=0, atol=1e-10
+        )
+    assert np.abs(errors["normal"][1]).max() < 1e-12 < errors["normal"][0].min()
+    assert np.abs(errors["tangential"][0]).max() < 1e-12 < errors["tangential"][1].min()
+    assert np.abs(errors["none"]).max() == 0
+
+
 def test_slide_is_the_sum_of_its_parts(thirteen):
     _, _, ridge = thirteen
     found = run(ridge, "euler", along=0.08)
@@ -195,6 +235,8 @@ def test_refusals(thirteen):
         reach_align_slide(law, ridge, "dmcmc", n_samples=5)
     with pytest.raises(ValueError, match="start must have shape"):
         reach_align_slide(law, ridge, start=np.ones((4, 3)))
+    with pytest.raises(ValueError, match="errors"):
+        reach_align_slide(law, ridge, errors="across")
     other = as_score_model(lambda x, s: x, prediction="data", n_features=3)
     with pytest.raises(ValueError, match="the model has 3 columns, the ridge 2"):
         reach_align_slide(other, ridge)
