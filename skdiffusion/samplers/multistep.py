@@ -209,9 +209,11 @@ class AdamsSampler(_ExponentialAdams):
         if past.code is None:
             return corrected, past
         level, denoised = past.levels[-1], past.denoised[-1]
-        noise = _squares(x - denoised) / (past.code * level**2)
+        xp = namespace(x)
+        # a row without a code, at the mean, has no noise either
+        length = xp.clip(past.code * level**2, xp.finfo(x.dtype).tiny, None)
         there = corrected - x
-        there *= namespace(x).clip(1 - noise, 0.0, 1.0)
+        there *= xp.clip(1 - _squares(x - denoised) / length, 0.0, 1.0)
         there += denoised
         return corrected, past._replace(denoised=[*past.denoised[:-1], there])
 

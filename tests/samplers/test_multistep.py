@@ -241,3 +241,13 @@ def test_the_end_is_even_in_the_level():
         errors.append(np.abs(sampler._end(past) - exact).max())
     # three points in the square: order six, and the last of them alone has two
     assert np.polyfit(np.log(ends), np.log(errors), 1)[0] == pytest.approx(6, abs=0.5)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_a_row_at_the_mean_stays_there(library):
+    # it has no latent code by whose length a correction could be measured
+    law = MixtureModel([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], [0.1, 0.1])
+    x = np.zeros((2, 2))
+    x = pytest.importorskip("torch").from_numpy(x) if library == "torch" else x
+    ends = run_sampler(AdamsSampler(), law, x, [10.0, 3.0, 1.0, 0.5, 0.0])
+    np.testing.assert_array_equal(np.asarray(ends), np.zeros((2, 2)))
