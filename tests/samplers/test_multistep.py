@@ -249,5 +249,6 @@ def test_a_row_at_the_mean_stays_there(library):
     law = MixtureModel([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], [0.1, 0.1])
     x = np.zeros((2, 2))
     x = pytest.importorskip("torch").from_numpy(x) if library == "torch" else x
-    ends = run_sampler(AdamsSampler(), law, x, [10.0, 3.0, 1.0, 0.5, 0.0])
+    levels = [10.0, 3.0, 1.0, 0.5, 0.0]
+    ends = run_sampler(AdamsSampler(), law, x, levels, far_field=law.gaussian())
     np.testing.assert_array_equal(np.asarray(ends), np.zeros((2, 2)))
