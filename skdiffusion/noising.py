@@ -17,7 +17,10 @@ import numpy as np
 from skdiffusion.utils.arrays import LARGEST, SMALLEST, as_levels, as_points
 from skdiffusion.utils.random import normal_like
 
-__all__ = ["NoiseRange", "noise_range", "perturb"]
+__all__ = ["FAR", "NoiseRange", "noise_range", "perturb"]
+
+FAR = 20.0
+"""Widths of the data, in standard deviations, from which a noised law is its Gaussian far field."""
 
 
 class NoiseRange(NamedTuple):
@@ -58,7 +61,7 @@ def noise_range(
     variances = np.asarray(column_variances, dtype=np.float64)
     narrowest = float(np.sqrt(variances[variances > 0].min()))
     low = 0.002 * narrowest if sigma_min is None else sigma_min
-    high = 20.0 * float(np.sqrt(variances.sum())) if sigma_max is None else sigma_max
+    high = FAR * float(np.sqrt(variances.sum())) if sigma_max is None else sigma_max
     if not 0 < low < high < np.inf:
         raise ValueError(
             f"sigma_min and sigma_max must satisfy 0 < sigma_min < sigma_max; "

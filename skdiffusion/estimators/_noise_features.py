@@ -16,6 +16,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from skdiffusion.utils.covariance import covariance_of
+
 __all__ = ["NoiseFeatures"]
 
 REFERENCES = 2000
@@ -39,8 +41,7 @@ class NoiseFeatures:
 
     def __init__(self, X: np.ndarray, scale: float, rng: np.random.Generator):
         self.center, self.scale = X.mean(axis=0), scale
-        covariance = np.cov(X.T, ddof=0).reshape(X.shape[1], -1)
-        self.axes = np.linalg.eigh(covariance)[1][:, ::-1]
+        self.axes = np.linalg.eigh(covariance_of(X))[1][:, ::-1]
         chosen = rng.choice(len(X), min(len(X), REFERENCES), replace=False)
         self.place = np.full(len(X), -1)
         self.place[chosen] = np.arange(len(chosen))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from skdiffusion.geometry._level_density import level_slope
+from skdiffusion.geometry._level_density import level_slope, seen_noise
 from skdiffusion.models import jacobian
 from skdiffusion.models.base import BaseScoreModel
 from skdiffusion.utils.random import normal_by_row
@@ -80,11 +80,6 @@ class LeaveOneOutModel(BaseScoreModel):
 
     def _denoise_and_divergence(self, x, sigma):
         return self.model._denoise_and_divergence(x, sigma, exclude=self._hidden(x))
-
-
-def _noise(model, x, sigma, denoised):
-    """What the model takes for noise, in units of its standard deviation."""
-    return (x - denoised) / (sigma * np.asarray(model.noise_scale))
 
 
 def flipd(model: Any, x: np.ndarray, sigma: float, *, n_noise: int = 16, random_state: Any = 0):
@@ -207,7 +202,7 @@ def normal_bundle(
     copies = max(4 * m, MIN_NORMALS) if n_noise is None else n_noise
     scale = sigma * np.asarray(model.noise_scale)
     noised = (x + scale * normal_by_row(x, copies, random_state)).reshape(-1, m)
-    noise = _noise(model, noised, sigma, model.denoise(noised, sigma)).reshape(copies, n, m)
+    noise = seen_noise(model, noised, sigma, model.denoise(noised, sigma)).reshape(copies, n, m)
     noise = noise.swapaxes(0, 1)
     noise -= noise.mean(axis=1, keepdims=True)
     values = np.linalg.svd(noise, compute_uv=False) / np.sqrt(copies)

@@ -27,10 +27,15 @@ from skdiffusion.models import denoise_and_divergence
 from skdiffusion.models.jacobian import hutchinson_probes
 from skdiffusion.utils.memory import rows_in_memory
 
-__all__ = ["LevelDensity", "level_slope"]
+__all__ = ["LevelDensity", "level_slope", "seen_noise"]
 
 SPACING = 0.125
 """Of the levels in their logarithm: of codimension k, cubic splines then err by 1e-5 k nats."""
+
+
+def seen_noise(model: Any, x: np.ndarray, sigma: float, denoised: np.ndarray) -> np.ndarray:
+    """What the model takes for noise, in units of its standard deviation."""
+    return (x - denoised) / (sigma * np.asarray(model.noise_scale))
 
 
 def level_slope(
@@ -65,10 +70,9 @@ def level_slope(
     denoised, trace = denoise_and_divergence(model, x, level, probes=probes)
     if trace.ndim == 2:
         trace = trace.mean(axis=1)
-    scale, d = level * np.asarray(model.noise_scale), x.shape[1]
-    noise = (x - denoised) / scale
+    d, noise = x.shape[1], seen_noise(model, x, level, denoised)
     slope = trace + (noise**2).sum(axis=1) - d
-    return slope + growth * ((x * noise / scale).sum(axis=1) - d)
+    return slope + growth * ((x * noise / (level * model.noise_scale)).sum(axis=1) - d)
 
 
 class LevelDensity:

@@ -26,6 +26,7 @@ from skdiffusion.geometry._neighbourhood_statistics import Neighbours, typical_v
 from skdiffusion.geometry._plateaus import DimensionCurve, find_plateaus
 from skdiffusion.geometry._score_dimension import METHODS, ScoreDimension, level_grid
 from skdiffusion.models import EmpiricalModel, GaussianModel
+from skdiffusion.noising import FAR
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number, lookup
@@ -275,7 +276,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
             self.model_,
             self.span_ if given is None else X.shape[1],
             getattr(fitted, "far_field_", centre),
-            min(getattr(fitted, "sigma_max_", 20 * width), self.model_.sigma_range[1]),
+            min(getattr(fitted, "sigma_max_", FAR * width), self.model_.sigma_range[1]),
             self.n_noise,
             int(rng.integers(2**31)),
             self.n_jobs,

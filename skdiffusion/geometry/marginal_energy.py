@@ -38,6 +38,7 @@ from skdiffusion.geometry.noise_prior import check_prior
 from skdiffusion.models import AffineModel, BlindModel, GaussianModel
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import check_target, target_coefficients, target_gains
+from skdiffusion.utils.covariance import covariance_of
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
@@ -180,8 +181,7 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
         inner = AffineModel(model, shift=-center / scale, scale=1 / scale)
         if not self.standardize:
             inner = model
-        covariance = np.cov(X.T, ddof=0).reshape(X.shape[1], -1) / scale**2
-        far_field = GaussianModel((X.mean(axis=0) - center) / scale, covariance)
+        far_field = GaussianModel((X.mean(axis=0) - center) / scale, covariance_of(X) / scale**2)
         path = NoisePath(inner, schedule, prior, self.n_nodes, far_field=far_field)
         self.model_, self.center_, self.scale_ = model, center, scale
         self.schedule_, self.prior_, self._path = schedule, prior, path

@@ -25,6 +25,7 @@ from sklearn.utils import gen_batches
 
 from skdiffusion.geometry._level_density import LevelDensity
 from skdiffusion.geometry.noise_prior import NoisePrior, path_coefficients
+from skdiffusion.noising import FAR
 from skdiffusion.schedules import NoiseSchedule
 from skdiffusion.utils.memory import rows_in_memory
 
@@ -42,8 +43,6 @@ AT_THE_END = 2.0
 """Nats from the end of an unbounded support within which a posterior has no level of its own."""
 STILL_THERE = 1e-6
 """Share of an integrand's highest value at which it does not fade at the end of the axis."""
-FAR = 20.0
-"""Widths of the data from which a law is its Gaussian far field (:mod:`skdiffusion.noising`)."""
 LEAST_WEIGHT = 1e-17
 """Nodes of less weight do not count in an average."""
 

@@ -19,10 +19,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.flow import isotropic_view
-from skdiffusion.inspection._probes import covariance_of
 from skdiffusion.models import BaseScoreModel, GaussianModel
 from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler, run_sampler, spectral_levels
+from skdiffusion.utils.covariance import covariance_of
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count
 

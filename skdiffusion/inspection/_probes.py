@@ -7,15 +7,14 @@ keyed by the row and the same for all levels, so that curves differ by the level
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from skdiffusion.models import GaussianModel
+from skdiffusion.utils.covariance import covariance_of
 from skdiffusion.utils.random import normal_by_row
 from skdiffusion.utils.validation import lookup
 
-__all__ = ["Probes", "covariance_of"]
+__all__ = ["Probes"]
 
 PROBES = ("noised", "far_field")
 
@@ -88,8 +87,3 @@ class Probes:
             return self.far_field.from_latent(noise, sigma) * self.scale, None, y
         clean = np.repeat(X, self.draws, axis=0)
         return clean + sigma * noise * self.scale, clean, y
-
-
-def covariance_of(X: Any) -> np.ndarray:
-    """Of the rows themselves, singular or not."""
-    return np.cov(X, rowvar=False, bias=True).reshape(X.shape[1], -1)

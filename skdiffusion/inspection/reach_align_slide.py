@@ -39,7 +39,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.geometry import RidgeProjector
-from skdiffusion.models import BaseScoreModel, as_score_model
+from skdiffusion.inspection._error_parts import HeldModel, PartOfErrors
+from skdiffusion.inspection._ridge_place import RidgePlace
+from skdiffusion.models import as_score_model
 from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler, run_sampler
 from skdiffusion.utils.random import as_generator
@@ -272,60 +274,6 @@ def reach_align_slide(
     return _Record(model, held, ridge, levels, points, kappa).report()
 
 
-class HeldModel(BaseScoreModel):
-    """The denoiser of a model, held at one level below it.
-
-    Parameters
-    ----------
-    model : BaseScoreModel
-    level : float
-    """
-
-    is_conservative = None
-
-    def __init__(self, model: Any, level: float):
-        self.model = as_score_model(model)
-        self.level = check_number(level, "level", above=0)
-        self.n_features = self.model.n_features
-        self.is_differentiable = self.model.is_differentiable
-        self.sigma_range = (0.0, self.model.sigma_range[1])
-
-    def _denoise(self, x, sigma):
-        held = max(sigma, self.level) if np.ndim(sigma) == 0 else sigma.clip(self.level)[:, 0]
-        return self.model.denoise(x, held)
-
-
-class PartOfErrors(BaseScoreModel):
-    r"""A reference denoiser with a part of a model's errors, :math:`D + P (D_\theta - D)`.
-
-    ``P`` projects on the normal or the tangent space of the ridge, at the projection of the point
-    and at the level of the noise, or of the ridge below it.
-
-    Parameters
-    ----------
-    model, reference : BaseScoreModel
-    ridge : RidgeProjector
-        Fitted.
-    part : {"normal", "tangential", "none"}
-    """
-
-    is_conservative = False
-
-    def __init__(self, model: Any, reference: Any, ridge: RidgeProjector, part: str):
-        self.model, self.reference, self.ridge, self.part = model, reference, ridge, part
-        self.n_features = model.n_features
-        self.sigma_range = model.sigma_range
-
-    def _denoise(self, x, sigma):
-        known = self.reference.denoise(x, sigma)
-        if self.part == "none":
-            return known
-        error = self.model.denoise(x, sigma) - known
-        place = _Place(self.ridge, x, max(float(np.max(sigma)), self.ridge.bandwidth_))
-        across = place.normal(error)
-        return known + (across if self.part == "normal" else error - across)
-
-
 def as_ridge(reference: Any) -> RidgeProjector:
     """A fitted Euclidean ridge with directions along and across, of itself or of rows."""
     ridge = reference
@@ -410,7 +358,7 @@ class _Record:
         offset, place = np.zeros(shape[1:]), None
         for i, sigma in enumerate(self.levels):
             before = place
-            place = _Place(self.ridge, self.points[i], max(sigma, self.level), before)
+            place = RidgePlace(self.ridge, self.points[i], max(sigma, self.level), before)
             projections[i], distance[i] = place.points, place.distance
             offset = place.normal(offset)
             if before is not None:
@@ -423,7 +371,7 @@ class _Record:
             error = self.model.denoise(y, sigma) - known
             added = (self.points[i + 1] - rho * y) / (1 - rho) - known - error
             parts["reference"].add(
-                i, self.weights[i], known, 1 - rho, place.tangential(place.drift)
+                i, self.weights[i], known, 1 - rho, place.tangential(place.drift())
             )
             parts["error"].add(i, self.weights[i], error, 1 - rho, place.tangential(error))
             parts["solver"].add(i, self.weights[i], added, 1 - rho, place.tangential(added))
@@ -491,39 +439,6 @@ def _settled(distance, slack):
     near = np.abs(distance - distance[-1]) <= slack
     outside = len(near) - near[::-1].argmin(axis=0)
     return np.minimum(np.where(near.all(axis=0), 0, outside), len(near) - 1)
-
-
-class _Place:
-    """Projections of samples at one level, with tangent frames carried on from the last."""
-
-    def __init__(self, ridge, samples, level, before=None):
-        there = ridge.ridge_.at(level)
-        found = there.project(samples)
-        self.points = found.points
-        self.defined = there.arrived(found)
-        self.distance = np.where(
-            self.defined, np.linalg.norm(samples - found.points, axis=1), np.nan
-        )
-        k = ridge.n_components_
-        self.tangent = found.axes[:, :, :k]
-        self.across, self.ratios = found.axes[:, :, k:], found.ratios[:, k:]
-        self.drift = ridge.model_.denoise(found.points, level) - found.points
-        if before is not None:  # the rotation of the frame that is nearest to the last frame
-            left, _, right = np.linalg.svd(np.swapaxes(self.tangent, 1, 2) @ before.tangent)
-            self.tangent = self.tangent @ (left @ right)
-
-    def tangential(self, vectors):
-        """Components in the frame."""
-        return np.einsum("ndk,nd->nk", self.tangent, vectors)
-
-    def normal(self, vectors):
-        """The rest, as vectors."""
-        return vectors - np.einsum("ndk,nk->nd", self.tangent, self.tangential(vectors))
-
-    def pulled(self, offset):
-        """What the reference's Jacobian makes of a normal offset, in the known directions."""
-        inside = np.einsum("ndj,nd->nj", self.across, offset)
-        return np.einsum("ndj,nj->nd", self.across, self.ratios * inside)
 
 
 def _correlation(distance, budget):

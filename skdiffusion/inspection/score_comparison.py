@@ -31,10 +31,11 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from skdiffusion.estimators import GMMScore
-from skdiffusion.inspection._probes import Probes, covariance_of
+from skdiffusion.inspection._probes import Probes
 from skdiffusion.models import EmpiricalModel, GaussianModel, as_score_model
 from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.noising import noise_range
+from skdiffusion.utils.covariance import covariance_of
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_points

@@ -20,6 +20,8 @@ import array_api_compat
 import array_api_compat.numpy as numpy_namespace
 import numpy as np
 
+from skdiffusion.utils.memory import rows_in_cache
+
 __all__ = [
     "LARGEST",
     "SMALLEST",
@@ -187,7 +189,7 @@ def linear_combination(factors: list, arrays: list):
             total.add_(x, alpha=factor)
         return total
     total = np.empty_like(arrays[0])
-    size = max(IN_CACHE // max(total.shape[1], 1), 1)
+    size = rows_in_cache(max(total.shape[1], 1), IN_CACHE)
     for start in range(0, len(total), size):
         rows = slice(start, start + size)
         part = np.multiply(arrays[0][rows], factors[0], out=total[rows])
