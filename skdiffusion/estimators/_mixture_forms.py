@@ -11,16 +11,18 @@ about the *old* means, so that no digits cancel, and maximises from them: with
 :math:`\delta_k = F_k / N_k` and :math:`\bar S_k = S_k - N_k \delta_k \delta_k^\top`,
 
 .. math:: \mu_k \leftarrow \mu_k + \delta_k, \qquad
-          C_k \leftarrow \frac{\bar S_k + \nu \tau_k P}{N_k + \nu} + \rho I,
+          C_k \leftarrow T_k^{1/2} R_k T_k^{1/2} + \rho I, \qquad
+          R_k \propto \frac{T_k^{-1/2} \bar S_k T_k^{-1/2} + \nu P}{N_k + \nu},
 
-restricted to its form. :math:`\nu` pseudo-rows pull a component towards the pooled shape at its
-own scale (:mod:`skdiffusion.estimators._pull`); :math:`\rho` is a share of the data's variance.
-Data come standardised, so that both are free of units.
+restricted to its form: :math:`\nu` pseudo-rows pull a component towards the common shape
+:math:`P`, with scales of columns :math:`T_k` of its own (:mod:`skdiffusion.estimators._pull`);
+:math:`\rho` is a share of the data's variance. Data come standardised, so that both are free of
+units. Where there is one scale, in the spherical form and off the axes of the low-rank one,
+:math:`C_k \leftarrow (\bar S_k + \nu \tau_k P)/(N_k + \nu) + \rho I`.
 
-Given the targets, this maximises the expected log-likelihood less :math:`\nu \sum_k
-\mathrm{KL}(N(0, \tau_k P) \,\|\, N(0, C_k))`, a conjugate prior, when :math:`\rho = 0`. The targets
-maximise a likelihood of their own: EM ends in a point where neither moves, and its
-log-likelihood need not rise at every step unless :math:`\nu = \rho = 0`.
+Without pseudo-rows this maximises the expected log-likelihood. With them scales, shape and pull
+maximise functions of their own: EM ends in a point where none moves, and its log-likelihood need
+not rise at every step unless :math:`\nu = \rho = 0`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from skdiffusion.estimators._mixture_experts import (
     TiedExpert,
     TriangularExpert,
 )
-from skdiffusion.estimators._pull import shape_and_scales
+from skdiffusion.estimators._pull import pulled_covariances, shape_and_scales
 from skdiffusion.models import SpectralCovariance
 
 __all__ = [
@@ -239,14 +241,8 @@ class FullForm:
         return self._pulled(scatter, statistics.count, d) + self.floor * np.eye(d)
 
     def _pulled(self, scatter, count, d):
-        """Covariances from scatters; an empty component takes the pooled one."""
-        shape, scales = shape_and_scales(scatter, count, self.pull, self.enough(d))
-        scales, weight = (
-            np.reshape(a, (-1,) + (1,) * (scatter.ndim - 1)) for a in (scales, count + self.pull)
-        )
-        some = weight > 0
-        total = scatter + self.pull * scales * shape
-        return np.where(some, total / np.where(some, weight, 1), shape)
+        """Covariances from scatters."""
+        return pulled_covariances(scatter, count, self.pull, self.enough(d))
 
     def _n_spread(self, k, d):
         return k * d * (d + 1) // 2
@@ -363,6 +359,13 @@ class SphericalForm(DiagonalForm):
     def expert(self, mixture, dtype):
         variances = np.broadcast_to(mixture.spread[:, None], mixture.means.shape)
         return DiagonalExpert(mixture.means, variances)
+
+    def _pulled(self, scatter, count, d):
+        shape, scales = shape_and_scales(scatter, count, self.pull, self.enough(d))
+        weight = count + self.pull
+        some = weight > 0
+        total = scatter + self.pull * scales * shape
+        return np.where(some, total / np.where(some, weight, 1), shape)
 
     def _reduced(self, diagonals):
         return diagonals.mean(axis=-1)

@@ -1,26 +1,37 @@
-r"""What small components are pulled to: the pooled shape at their own scale.
+r"""What small components are pulled to: a common shape, at scales of their own.
 
 Components of one mixture often share a shape and differ in size, by factors of a thousand in
-natural images. With scatters :math:`S_k` of :math:`N_k` rows in :math:`d` columns, the targets
-:math:`\tau_k P` of the pull are the proportional model of the components (Flury 1986): in turn
+natural images; and a column may hardly vary in one component and widely in the others, as an
+amount that is zero for a third of the rows does. So :math:`C_k = T_k^{1/2} R_k T_k^{1/2}`: scales
+by column, which the rows of a component tell soon, and a shape, for which they may be too few.
+With scatters :math:`S_k` of :math:`N_k` rows in :math:`d` columns,
 
 .. math::
-    P \propto \sum_k S_k / \tau_k, \qquad
-    n_k \Big( \frac{s_k}{\tau_k} - 1 \Big) = \frac{2\nu}{e}\, \frac{\tau_k - 1}{\tau_k + 1}, \qquad
-    n_k s_k = \operatorname*{mean}_j\, (S_k)_{jj}/P_{jj}, \quad n_k = (N_k - 1)_+ .
+    R_k \propto \frac{T_k^{-1/2} S_k T_k^{-1/2} + \nu P}{N_k + \nu}, \qquad
+    P = \sum_k T_k^{-1/2} S_k T_k^{-1/2} \Big/ \sum_k N_k ,
 
-The first maximises the likelihood of the shape. The mean over columns is a robust one, the root
-of :math:`\operatorname{mean}_j (1+c)\, r_j/(r_j + c\, m) = 1`: a column that varies in one
-component alone would otherwise inflate that component's scale, thereby count for little in
-:math:`P`, and inflate it more. The second, a quadratic equation, is the posterior mode of
-:math:`\log\tau_k`: :math:`s_k` is what the component's rows say (one row goes into its mean), the
-prior :math:`(\sqrt\tau + 1/\sqrt\tau)^{-2\nu d/e}` is a ratio of two
-chi-squares about the pooled scale, :math:`\tau = 1`, with the information of :math:`\nu/e` rows.
-As many pseudo-rows as determine what they are for is the unit of both: :math:`e` for the shape,
-by the form of covariance, and one for the scale. Its tails are heavy: a component may be of any
-size, and is then pulled by two rows at most. The prior decides where rows do not: a component of
-one row, or of none, has the pooled scale. With many rows :math:`\tau_k \to s_k`, and as
-:math:`\nu\to\infty` all are 1. What :math:`P` and :math:`\tau` share is fixed by the same mean of
+with the diagonal of :math:`P`. The scales :math:`T_{kj} = \tau_k t_{kj}` are those of the
+component, :math:`\tau_k`, and of its columns about it, :math:`t_{kj}`, both the positive root of a
+quadratic equation,
+
+.. math::
+    n_k \Big( \frac{s}{t} - 1 \Big) = c\, \frac{t - 1}{t + 1}, \qquad n_k = (N_k - 1)_+ :
+
+the posterior mode of :math:`\log t` where :math:`s` is what the rows say (one row goes into the
+mean) and :math:`(\sqrt t + 1/\sqrt t)^{-2c}` the prior, a ratio of two chi-squares about the common
+scale with the information of :math:`c/2` rows. Its tails are heavy: a scale may be of any size,
+and is then pulled by :math:`c` rows at most. With :math:`e` rows that determine a covariance of
+this form as the unit of :math:`\nu`, a component's scale has the prior of one row,
+:math:`c = 2\nu/e`, and a column's that of four, :math:`c = 8\nu/e` (held-out densities of tables
+are flat between two and eight). The prior decides where rows do not: a component of one row, or
+of none, has the common covariance. As :math:`\nu \to \infty` all components have it.
+
+The component's scales come first, by the proportional model (Flury 1986), in turn
+:math:`P \propto \sum_k S_k / \tau_k` and :math:`n_k s_k = \operatorname{mean}_j (S_k)_{jj}/P_{jj}`.
+The mean over columns is a robust one, the root of
+:math:`\operatorname{mean}_j (1+c)\, r_j/(r_j + c\, m) = 1`: a column that varies in one component
+alone would otherwise inflate that component's scale, thereby count for little in :math:`P`, and
+inflate it more. What :math:`P` and :math:`\tau` share is fixed by the same mean of
 :math:`\sum_k S_k / \sum_k N_k`, which is 1.
 """
 
@@ -28,7 +39,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["shape_and_scales"]
+__all__ = ["pulled_covariances", "shape_and_scales"]
 
 ROUNDS = 4
 """Turns of shape and scales; a fixed number, as a target need not be exact but reproducible."""
@@ -36,8 +47,69 @@ BOUND = 10.0
 """A column counts at most as 1 + BOUND ordinary ones."""
 TURNS = 8
 """Of Newton's method for the robust mean."""
+COLUMN = 8.0
+"""Strength of a column's prior where that of a component's scale is 2."""
+COLUMN_ROUNDS = 8
+"""Turns of the columns' scales and their common level; each costs ``k * d``."""
 SMALLEST = 1e-12
 """Least scale: the scatter of equal rows is rounding, whose shape must not count."""
+
+
+def pulled_covariances(scatters, counts, pull: float, enough: int):
+    """Covariances of components from their scatters, pulled to a common shape.
+
+    Parameters
+    ----------
+    scatters : ndarray of shape (k, d, d) or (k, d)
+        Matrices or diagonals about the components' own means.
+    counts : ndarray of shape (k,)
+        Weights of the rows in the components.
+    pull : float
+        Pseudo-rows of the common shape; without any, covariances are those of the rows, and a
+        component without rows has the common one.
+    enough : int
+        Number of rows :math:`e` that determine a covariance of this form.
+
+    Returns
+    -------
+    ndarray like ``scatters``
+    """
+    shape, scales = shape_and_scales(scatters, counts, pull, enough)
+    if not pull or not shape.any():
+        rows = np.reshape(counts, (-1,) + (1,) * shape.ndim)
+        return np.where(rows > 0, scatters / np.where(rows > 0, rows, 1), shape)
+    matrices = scatters.ndim == 3
+    squares = np.diagonal(scatters, axis1=1, axis2=2) if matrices else scatters
+    level, widths = _columns(np.maximum(squares, 0), counts, scales, COLUMN * pull / enough)
+    if not matrices:
+        return level * widths
+    roots = np.sqrt(widths)
+    shapes = scatters / (roots[:, :, None] * roots[:, None, :])
+    shapes += (pull / counts.sum()) * shapes.sum(axis=0)
+    found = np.diagonal(shapes, axis1=1, axis2=2)
+    # a column without variance has none in any component
+    factors = roots * np.sqrt(level / np.where(found > 0, found, np.inf))
+    shapes *= factors[:, :, None]
+    shapes *= factors[:, None, :]
+    return shapes
+
+
+def _columns(squares, counts, scales, prior):
+    """Common level of each column, shape (d,), and scales by component and column, (k, d)."""
+    rows = np.maximum(counts - 1, 0)
+    widths = np.repeat(scales[:, None], squares.shape[1], axis=1)
+    # one row of each component goes into its mean: the level is that of the rows left
+    lost = max(rows.sum(), 1.0) / counts.sum()
+    pooled = squares.sum(axis=0) / counts.sum()
+    for _ in range(COLUMN_ROUNDS):
+        level = (squares / widths).sum(axis=0) / counts.sum()
+        level_or_none = np.where(level > 0, level, np.inf)
+        parts = squares / level_or_none * (lost / scales[:, None])
+        relative = _scales(parts, rows[:, None], prior)
+        # a smaller share of the pooled variance is rounding, whose shape must not count
+        widths = np.maximum(scales[:, None] * relative, SMALLEST * pooled / level_or_none)
+        widths = np.where(level > 0, widths, 1.0)
+    return (squares / widths).sum(axis=0) / counts.sum(), widths
 
 
 def shape_and_scales(scatters, counts, pull: float, enough: int):
@@ -82,8 +154,7 @@ def _scales(squares, rows, prior):
     """Posterior modes: positive roots of ``(n + c) t^2 - (ns - n + c) t - ns``, stably."""
     half = 0.5 * (squares - rows + prior)
     root = np.sqrt(half**2 + (rows + prior) * squares)
-    # a branch that is not taken may divide by zero
-    other = np.maximum(root - half, np.finfo(np.float64).tiny)
+    other = np.where(half >= 0, 1.0, root - half)  # of the branch that is taken
     return np.where(half >= 0, (half + root) / (rows + prior), squares / other)
 
 

@@ -4,11 +4,12 @@ The model is :math:`\sum_k w_k N(\mu_k, C_k)`; noise only widens its components
 (:mod:`skdiffusion.models.mixture`). Fitting is EM (Dempster, Laird & Rubin 1977) on columns
 made free of units, with two regularisations of each covariance in the M-step,
 
-.. math:: C_k \leftarrow \frac{S_k + \nu \tau_k P}{N_k + \nu} + \rho \operatorname{diag}(v),
+.. math:: C_k \leftarrow T_k^{1/2} R_k T_k^{1/2} + \rho \operatorname{diag}(v), \qquad
+          R_k \propto \frac{T_k^{-1/2} S_k T_k^{-1/2} + \nu P}{N_k + \nu},
 
 :math:`S_k, N_k` scatter and mass of the component, :math:`P` the shape that the components have
-in common, :math:`\tau_k` the component's own scale (:mod:`skdiffusion.estimators._pull`),
-:math:`v` the variances of the columns. The additive share :math:`\rho` (``reg_covar``) keeps
+in common, :math:`T_k` the scales of the component's columns, :math:`v` the variances of the
+columns (:mod:`skdiffusion.estimators._pull`). The additive share :math:`\rho` (``reg_covar``) keeps
 covariances regular. The :math:`\nu` pseudo-rows (``shrinkage``) keep small components honest:
 they matter where a component has few rows for its :math:`d^2/2` parameters and vanish where it
 has many, and they are what makes mixtures of many components safe on small tables. A ``background``
@@ -84,10 +85,11 @@ class GMMScore(MixtureAnswers):
         Share of each column's variance added to the covariances: free of units. ``"auto"`` is
         1e-6, or chosen with ``n_components="held_out"``.
     shrinkage : "auto" or float
-        Pseudo-rows that pull the covariance of every component to the shape pooled over
-        components, at the component's own scale; 0 is maximum likelihood. ``"auto"`` is as many as
-        rows determine a component: one more than columns for ``"full"``, two more than the
-        rank for ``"low_rank"``, else 2; or chosen with ``n_components="held_out"``.
+        Pseudo-rows that pull the covariance of every component to the shape that the components
+        have in common. Its size, and the width of each column in it, are its own as soon as a
+        handful of rows tell them. 0 is maximum likelihood. ``"auto"`` is as many as rows determine
+        a component: one more than columns for ``"full"``, two more than the rank for
+        ``"low_rank"``, else 2; or chosen with ``n_components="held_out"``.
     background : "auto" or bool
         Whether a last component, three times as wide as the data, stands for rows that no other
         component expects: of one row in ``n`` where none was seen. It costs ``1/n`` nats a row and

@@ -5,7 +5,7 @@ import pytest
 
 from skdiffusion import GMMScore
 from skdiffusion.estimators._low_rank_form import LowRankForm
-from skdiffusion.estimators._pull import shape_and_scales
+from skdiffusion.estimators._pull import _columns, pulled_covariances, shape_and_scales
 
 SHAPE = np.array([[2.0, 0.5, 0.0], [0.5, 1.0, -0.3], [0.0, -0.3, 0.7]])
 COUNTS = np.array([5.0, 40.0, 300.0])
@@ -108,6 +108,103 @@ def test_rows_that_are_all_centres(rounding):
     assert np.abs(shape).max() <= 1e-32 and np.isfinite(scales).all()
 
 
+# --------------------------------------------------------------------- covariances
+
+MATRICES = {form: FORMS[form] for form in ("matrices", "diagonals")}
+
+
+def some_scatters(counts, widths, seed=0):
+    """Scatters of normal rows with these widths, shape ``(k, d)``, about their means."""
+    rng = np.random.default_rng(seed)
+    factor = np.linalg.cholesky(SHAPE)
+    rows = [
+        rng.standard_normal((int(n), 3)) @ factor.T * w for n, w in zip(counts, widths, strict=True)
+    ]
+    rows = [r - r.mean(axis=0) for r in rows]
+    return np.stack([r.T @ r for r in rows])
+
+
+@pytest.mark.parametrize("form", MATRICES)
+@pytest.mark.parametrize("pull", [0.0, 1e-3, 4.0, 1e6])
+def test_one_component_has_the_covariance_of_its_rows(form, pull):
+    scatters = MATRICES[form](some_scatters([20], np.ones((1, 3))))
+    found = pulled_covariances(scatters, np.array([20.0]), pull, 4)
+    np.testing.assert_allclose(found, scatters / 20, rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", MATRICES)
+def test_all_components_are_alike_under_a_strong_pull(form):
+    scatters = MATRICES[form](some_scatters(COUNTS, np.array([[1, 1, 9], [1, 2, 1], [3, 1, 1]])))
+    found = pulled_covariances(scatters, COUNTS, 1e9, 4)
+    pooled = np.broadcast_to(scatters.sum(axis=0) / COUNTS.sum(), scatters.shape)
+    np.testing.assert_allclose(found, pooled, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", MATRICES)
+def test_a_weak_pull_leaves_what_the_rows_say(form):
+    scatters = MATRICES[form](some_scatters(COUNTS, np.array([[1, 1, 9], [1, 2, 1], [3, 1, 1]])))
+    found = pulled_covariances(scatters, COUNTS, 1e-9, 4)
+    rows = (COUNTS - 1) * COUNTS.sum() / (COUNTS - 1).sum()  # one goes into each mean
+    expected = scatters / rows.reshape((-1,) + (1,) * (scatters.ndim - 1))
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("form", MATRICES)
+def test_a_column_that_hardly_varies_in_one_component_stays_so(form):
+    # c = 8 with pull = e: n (s/t - 1) >= -c, so that t <= s / (1 - c/n)
+    counts, widths = np.array([60.0, 500.0]), np.array([[1.0, 1e-4, 1.0], [1.0, 1.0, 1.0]])
+    scatters = MATRICES[form](some_scatters(counts, widths))
+    found = pulled_covariances(scatters, counts, 4.0, 4)
+    seen = scatters[0] / 59
+    variances = [np.diag(a) if a.ndim == 2 else a for a in (found[0], seen)]
+    ratio = variances[0][1] / variances[1][1]
+    assert 1 < ratio / (558 / 560) < 1 / (1 - 8 / 59) * (1 + 1e-6)
+    # a common variance would be ten million times too wide
+    assert variances[1][1] < 1e-7 * scatters[1].flat[-1]
+
+
+@pytest.mark.parametrize("form", MATRICES)
+def test_covariances_follow_the_units_of_each_column(form):
+    scatters, units = some_scatters(COUNTS, np.ones((3, 3))), np.array([1e-4, 1.0, 1e3])
+    found = pulled_covariances(MATRICES[form](scatters), COUNTS, 4.0, 4)
+    other = pulled_covariances(MATRICES[form](scatters * np.outer(units, units)), COUNTS, 4.0, 4)
+    expected = found * (np.outer(units, units) if found.ndim == 3 else units**2)
+    np.testing.assert_allclose(other, expected, rtol=1e-10)
+
+
+def test_scales_of_columns_solve_their_equation():
+    scatters = some_scatters(COUNTS, np.array([[1, 1, 9], [1, 2, 1], [3, 1, 0.1]]))
+    squares, scales = FORMS["diagonals"](scatters), np.array([0.5, 1.0, 2.0])
+    level, widths = _columns(squares, COUNTS, scales, 8.0)
+    np.testing.assert_allclose(level, (squares / widths).sum(axis=0) / COUNTS.sum(), rtol=1e-12)
+    rows, t = (COUNTS - 1)[:, None], widths / scales[:, None]
+    seen = squares / level * ((COUNTS - 1).sum() / COUNTS.sum()) / scales[:, None]
+    # of eight turns of scales and level
+    np.testing.assert_allclose(seen / t - rows, 8 * (t - 1) / (t + 1), atol=2e-2 * rows.max())
+
+
+def test_the_shape_is_pulled_by_pseudo_rows():
+    # equal scales: correlations of 6 rows, and of as many pseudo-rows of the common ones
+    counts = np.array([6.0, 594.0])
+    common = SHAPE / np.sqrt(np.outer(np.diag(SHAPE), np.diag(SHAPE)))
+    mine = np.eye(3) + 0.4 * (1 - np.eye(3))
+    scatters = np.stack([5 * mine, 595 * common])
+    found = pulled_covariances(scatters, counts, 6.0, 4)[0]
+    found /= np.sqrt(np.outer(np.diag(found), np.diag(found)))
+    both = (5 * mine + 595 * common) / 600
+    expected = (5 * mine + 6 * both) / 11
+    np.testing.assert_allclose(found, expected, atol=0.02)  # scales are 1 to a percent or two
+
+
+def test_rows_that_say_nothing_leave_the_common_covariance():
+    scatters = np.stack([np.zeros((3, 3)), np.zeros((3, 3)), 49 * SHAPE])
+    found = pulled_covariances(scatters, np.array([0.0, 1.0, 50.0]), 4.0, 4)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
+    # two rows in 51 are lost to means, and a prior of four rows or less shares them out
+    np.testing.assert_allclose(found[0], 49 * SHAPE / 51, rtol=2 / 51)
+    np.testing.assert_allclose(found[2], 49 * SHAPE / 51, rtol=2 / 51)
+
+
 # --------------------------------------------------------------------- in the estimator
 
 
@@ -149,7 +246,7 @@ def test_a_component_of_one_row_is_regular():
     est = GMMScore(3, init=[[0.0] * 3, [50.0] * 3, [-90.0] * 3], reg_covar=0.0).fit(X)
     groups = np.concatenate([X[:200] - X[:200].mean(0), X[200:400] - X[200:400].mean(0)])
     pooled = groups.T @ groups / 401
-    # four pseudo-rows of the pooled covariance and one row that is its own mean; the groups
-    # are of one size to a few percent, which the shape sees squared
+    # one row that is its own mean tells nothing; the groups are of one size to a few percent,
+    # which the shape sees squared
     alone = est.covariances_[np.argmin(est.weights_)]
-    np.testing.assert_allclose(alone, 0.8 * pooled, rtol=0.02, atol=0.005)
+    np.testing.assert_allclose(alone, pooled, rtol=0.02, atol=0.005)
