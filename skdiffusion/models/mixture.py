@@ -39,7 +39,14 @@ from skdiffusion.models.conditional import (
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.log_weights import log_sum_exp, softmax
-from skdiffusion.utils.arrays import Parameters, is_torch, namespace, to_numpy
+from skdiffusion.utils.arrays import (
+    Parameters,
+    host_views,
+    is_torch,
+    like,
+    namespace,
+    to_numpy,
+)
 from skdiffusion.utils.blocks import map_blocks
 from skdiffusion.utils.memory import rows_in_cache, rows_in_memory
 from skdiffusion.utils.validation import check_number
@@ -369,7 +376,13 @@ class MixtureModel(BaseScoreModel):
     # ------------------------------------------------------------------ inner workings
 
     def _by_blocks(self, function, x, sigma, *rows, matrices=0):
-        """``function`` of blocks of rows that fit the working memory (and a cache)."""
+        """``function`` of blocks of rows that fit the working memory (and a cache).
+
+        Tensors that are mere numbers on the host are worked on by NumPy, for the same reason.
+        """
+        views = host_views(x, sigma, *rows) if is_torch(x) else None
+        if views is not None:
+            return like(self._by_blocks(function, *views, matrices=matrices), x)
         width = 3 * self._stack.width + 4 * matrices * self.n_features * self._stack.span
         size = rows_in_memory(width) if is_torch(x) else rows_in_cache(width, BLOCK)
         n = x.shape[0]

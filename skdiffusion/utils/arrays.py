@@ -30,6 +30,7 @@ __all__ = [
     "as_levels",
     "as_points",
     "functions",
+    "host_views",
     "is_torch",
     "like",
     "linear_combination",
@@ -65,6 +66,36 @@ def to_numpy(x: Any) -> np.ndarray:
     if is_torch(x):
         return x.detach().cpu().numpy()
     return np.asarray(x)
+
+
+def host_views(*values: Any) -> list | None:
+    """NumPy views of tensors that are mere numbers on the host; ``None`` if one is not.
+
+    Mere numbers are those that nothing follows: no graph, no tangent, no transform of
+    ``torch.func``. What is not a tensor stays as it is.
+
+    Examples
+    --------
+    >>> import torch
+    >>> host_views(torch.ones(2, requires_grad=True), 1.0) is None
+    True
+    """
+    import torch
+    from torch.autograd.forward_ad import unpack_dual
+
+    views = []
+    for x in values:
+        if is_torch(x):
+            if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+                return None
+            if x.requires_grad or unpack_dual(x).tangent is not None:
+                return None
+            try:
+                x = x.numpy()
+            except RuntimeError:  # wrapped by a transform
+                return None
+        views.append(x)
+    return views
 
 
 def like(values: Any, x: Any):
