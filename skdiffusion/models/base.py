@@ -291,6 +291,8 @@ class BaseScoreModel:
 
     def _check_range(self, sigma):
         low, high = self.sigma_range
+        if isinstance(sigma, float) and low <= sigma <= high:
+            return
         slack = 1e-9  # relative: a level computed as sqrt(s**2) must not fail by rounding
         if np.min(sigma, initial=np.inf) < low * (1 - slack) or np.max(sigma, initial=0) > high * (
             1 + slack

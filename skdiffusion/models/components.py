@@ -11,6 +11,9 @@ and every function of :math:`C_k` acts on them by multiplication:
 components at once: :class:`SpectralStack` by one product with all the axes side by side,
 :class:`DiagonalStack` by at most one common rotation (diagonal and tied covariances).
 
+A weighted sum for many rows at one level takes half the arithmetic by matrices, where rounding
+allows (:class:`~skdiffusion.models.component_matrices.ComponentMatrices`).
+
 The residual :math:`e_k` is formed, not inferred from :math:`\|x-m_k\|^2 - \|c_k\|^2`: the
 difference of squares is lost to rounding where :math:`s_k + \sigma^2` is small. Squares are
 expanded only for diagonals whose centres are not far apart in units of their widths, where
@@ -23,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from skdiffusion.models.component_matrices import ComponentMatrices, Precision, Vectors
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.utils.arrays import Parameters, is_torch, like, namespace
 
@@ -101,7 +105,7 @@ class DiagonalStack:
         self.width = offsets.size  # numbers per row in the coordinates of all components
         self.span = self.n_features  # and in the axes that make up a matrix
 
-    def locate(self, x, level):
+    def locate(self, x, level, pulls=False):
         """Where rows lie, for ``pull`` and ``vectors``; and ``(x-m)' (C + level)^-1 (x-m)``."""
         xp, seen = namespace(x), self._seen.like(x)
         turned = self._turned(x)
@@ -209,16 +213,26 @@ class SpectralStack:
         )
         self.n_components, self.n_features, self.rank = k, d, r
         self._shared: dict = {}
+        # the rest off few axes costs passes over as many vectors as there are components
+        self._few_columns = d <= (3 * r if residuals is None else 3 * r + 64)
         self.has_rest = residuals is not None
+        every = variances if residuals is None else np.append(variances, residuals)
+        self._matrices = ComponentMatrices(centres, every)
         self.width = k * (r + 2 * d * self.has_rest)
         self.span = k * r
 
-    def locate(self, x, level):
-        """Where rows lie, for ``pull`` and ``vectors``; and ``(x-m)' (C + level)^-1 (x-m)``."""
+    def locate(self, x, level, pulls=False):
+        """Where rows lie, for ``pull`` and ``vectors``; and ``(x-m)' (C + level)^-1 (x-m)``.
+
+        With ``pulls`` all that follows is a pull, by precision or shrinkage of this level and with
+        weights that sum to one.
+        """
+        if pulls and self._few_columns and self._matrices.serve(x, level):
+            return self._matrices.locate(x, self._once("all", level, x, self._side_by_side))
         xp, seen = namespace(x), self._seen.like(x)
         if isinstance(level, float) and not self.has_rest:
             # one level: white coordinates straight from the product, centres included
-            basis, width = self._once("white", level, x, lambda: self._white(level, x))
+            basis, width = self._once("white", level, x, self._white)
             ones = xp.ones_like(x[:, :1])
             c = self._along(xp.concat([x, ones], axis=1), basis)
             return (c, None, width), squared_norms(c)
@@ -234,10 +248,13 @@ class SpectralStack:
 
     def pull(self, where, weights, function):
         """Weighted sum over components of ``f(C) (x - m)``, shape ``(n, d)``."""
+        if isinstance(where, Vectors):
+            return self._matrices.pull(where, weights, function)
         xp, (c, e, width) = namespace(weights), where
         gain, rest = self._gains(function, weights)
         if gain.ndim == 2:
-            back = self._once("back", (function, width is None), c, lambda: self._back(gain, width))
+            made = (function, width is None)
+            back = self._once("back", made, c, lambda *_: self._back(gain, width))
             along = self._drawn_back(c, weights, back)
         else:
             gain = gain if width is None else gain * width
@@ -287,6 +304,10 @@ class SpectralStack:
         isotropic = xp.sum(weights * rest[..., 0], axis=-1)[:, None, None]
         return result + isotropic * like(np.eye(d), weights)
 
+    def _side_by_side(self, level, x):
+        each = self.matrices(like(np.eye(self.n_components), x), Precision(level))
+        return self._matrices.side_by_side(each)
+
     def _white(self, level, x):
         """Axes and centres divided by the widths at a level, stacked; and the widths."""
         xp, seen = namespace(x), self._seen.like(x)
@@ -316,10 +337,10 @@ class SpectralStack:
     def _once(self, name, key, x, make):
         """What depends on the level alone, made once for all blocks of rows (NumPy only)."""
         if is_torch(x):
-            return make()
-        key, found = (key, x.dtype), self._shared.get(name)
-        if found is None or found[0] != key:
-            found = self._shared[name] = key, make()
+            return make(key, x)
+        seen, found = (key, x.dtype), self._shared.get(name)
+        if found is None or found[0] != seen:
+            found = self._shared[name] = seen, make(key, x)
         return found[1]
 
     def __getstate__(self):

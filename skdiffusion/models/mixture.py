@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from skdiffusion.models.base import BaseScoreModel
+from skdiffusion.models.component_matrices import Precision, Shrinkage
 from skdiffusion.models.components import squared_norms, stack_components
 from skdiffusion.models.conditional import (
     conditional_gaussian,
@@ -39,7 +39,14 @@ from skdiffusion.models.conditional import (
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.log_weights import log_sum_exp, softmax
-from skdiffusion.utils.arrays import Parameters, is_torch, namespace, to_numpy
+from skdiffusion.utils.arrays import (
+    Parameters,
+    host_views,
+    is_torch,
+    like,
+    namespace,
+    to_numpy,
+)
 from skdiffusion.utils.blocks import map_blocks
 from skdiffusion.utils.memory import rows_in_cache, rows_in_memory
 from skdiffusion.utils.validation import check_number
@@ -289,10 +296,10 @@ class MixtureModel(BaseScoreModel):
 
     # ------------------------------------------------------------------ one block of rows
 
-    def _expert(self, x, sigma):
+    def _expert(self, x, sigma, pulls=False):
         """Where rows lie in the components, and their weighted log-densities ``(n, k)``."""
         level, seen = _variance_of(sigma), self._seen.like(x)
-        where, quadratic = self._stack.locate(x - seen.centre, level)
+        where, quadratic = self._stack.locate(x - seen.centre, level, pulls)
         log_det = self._stack.trace(_log_variance(level), x)
         log_density = -0.5 * (quadratic + log_det + self.n_features * LOG_2PI)
         return where, seen.log_weights + log_density
@@ -301,7 +308,7 @@ class MixtureModel(BaseScoreModel):
         """Responsibilities, and scores of the components about the mixture's."""
         where, logits = self._expert(x, sigma)
         gamma = softmax(logits)
-        scores = -self._stack.vectors(where, _Precision(_variance_of(sigma)))
+        scores = -self._stack.vectors(where, Precision(_variance_of(sigma)))
         mean = namespace(x).sum(gamma[:, :, None] * scores, axis=1)
         return gamma, scores - mean[:, None, :]
 
@@ -312,13 +319,13 @@ class MixtureModel(BaseScoreModel):
         return softmax(self._expert(x, sigma)[1])
 
     def _score_block(self, x, sigma):
-        where, logits = self._expert(x, sigma)
-        return -self._stack.pull(where, softmax(logits), _Precision(_variance_of(sigma)))
+        where, logits = self._expert(x, sigma, pulls=True)
+        return -self._stack.pull(where, softmax(logits), Precision(_variance_of(sigma)))
 
     def _denoise_block(self, x, sigma):
-        where, logits = self._expert(x, sigma)
+        where, logits = self._expert(x, sigma, pulls=True)
         gamma, seen = softmax(logits), self._seen.like(x)
-        spread = self._stack.pull(where, gamma, _Shrinkage(_variance_of(sigma)))
+        spread = self._stack.pull(where, gamma, Shrinkage(_variance_of(sigma)))
         return seen.centre + gamma @ seen.centred_means + spread
 
     def _denoise_and_divergence_block(self, x, sigma):
@@ -328,48 +335,54 @@ class MixtureModel(BaseScoreModel):
         # sum gamma |a - s|^2 as a difference of squares: times sigma^2 these are squared distances
         # in units of the noise, so that no more digits are lost than in the density itself
         variance = sigma[:, 0] ** 2 if np.ndim(sigma) else sigma**2
-        squares = variance * xp.sum(gamma * self._stack.squares(where, _Precision(level)), axis=-1)
-        within = xp.sum(gamma * self._stack.trace(_Shrinkage(level), x), axis=-1)
-        spread = self._stack.pull(where, gamma, _Shrinkage(level))  # last: it may use where up
+        squares = variance * xp.sum(gamma * self._stack.squares(where, Precision(level)), axis=-1)
+        within = xp.sum(gamma * self._stack.trace(Shrinkage(level), x), axis=-1)
+        spread = self._stack.pull(where, gamma, Shrinkage(level))  # last: it may use where up
         denoised = seen.centre + gamma @ seen.centred_means + spread
         residual = xp.sum((x - denoised) ** 2, axis=-1) / (variance + (variance == 0))
         return xp.concat([denoised, (within + squares - residual)[:, None]], axis=1)
 
     def _score_jacobian_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)
-        within = self._stack.matrices(gamma, _Precision(_variance_of(sigma)))
+        within = self._stack.matrices(gamma, Precision(_variance_of(sigma)))
         return _scatter(gamma, deviations) - within
 
     def _denoise_jacobian_block(self, x, sigma):
         level = _variance_of(sigma)
         gamma, deviations = self._deviations(x, sigma)
-        within = self._stack.matrices(gamma, _Shrinkage(level))
+        within = self._stack.matrices(gamma, Shrinkage(level))
         return within + level * _scatter(gamma, deviations)
 
     def _score_jvp_block(self, x, sigma, v):
         gamma, deviations = self._deviations(x, sigma)
-        within = self._stack.apply(gamma, _Precision(_variance_of(sigma)), v)
+        within = self._stack.apply(gamma, Precision(_variance_of(sigma)), v)
         return _scatter_product(gamma, deviations, v) - within
 
     def _denoise_jvp_block(self, x, sigma, v):
         gamma, deviations = self._deviations(x, sigma)
-        within = self._stack.apply(gamma, _Shrinkage(_variance_of(sigma)), v)
+        within = self._stack.apply(gamma, Shrinkage(_variance_of(sigma)), v)
         return within + sigma**2 * _scatter_product(gamma, deviations, v)
 
     def _score_divergence_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)
-        traces = self._stack.trace(_Precision(_variance_of(sigma)), x)
+        traces = self._stack.trace(Precision(_variance_of(sigma)), x)
         return namespace(x).sum(gamma * (squared_norms(deviations) - traces), axis=-1)
 
     def _denoise_divergence_block(self, x, sigma):
         gamma, deviations = self._deviations(x, sigma)
-        traces = self._stack.trace(_Shrinkage(_variance_of(sigma)), x)
+        traces = self._stack.trace(Shrinkage(_variance_of(sigma)), x)
         return namespace(x).sum(gamma * (sigma**2 * squared_norms(deviations) + traces), axis=-1)
 
     # ------------------------------------------------------------------ inner workings
 
     def _by_blocks(self, function, x, sigma, *rows, matrices=0):
-        """``function`` of blocks of rows that fit the working memory (and a cache)."""
+        """``function`` of blocks of rows that fit the working memory (and a cache).
+
+        Tensors that are mere numbers on the host are worked on by NumPy, for the same reason.
+        """
+        views = host_views(x, sigma, *rows) if is_torch(x) else None
+        if views is not None:
+            return like(self._by_blocks(function, *views, matrices=matrices), x)
         width = 3 * self._stack.width + 4 * matrices * self.n_features * self._stack.span
         size = rows_in_memory(width) if is_torch(x) else rows_in_cache(width, BLOCK)
         n = x.shape[0]
@@ -418,24 +431,6 @@ def _as_covariances(covariances, n_components, n_features):
 def _variance_of(sigma):
     """Noise variance, shaped to meet ``(n, k, r)`` arrays."""
     return sigma**2 if np.ndim(sigma) == 0 else sigma[:, :, None] ** 2
-
-
-@dataclass(frozen=True)
-class _Precision:
-    """Equal levels make equal functions: components keep what they need of the last one."""
-
-    level: Any
-
-    def __call__(self, variance):
-        return 1 / (variance + self.level)
-
-
-@dataclass(frozen=True)
-class _Shrinkage:
-    level: Any
-
-    def __call__(self, variance):
-        return variance / (variance + self.level)
 
 
 def _log_variance(level):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -230,7 +231,7 @@ def march(
 def _finite(x):
     """Whether all values are: if their sum is, which is one pass, and else one by one."""
     xp = namespace(x)
-    return bool(xp.isfinite(xp.sum(x))) or bool(xp.all(xp.isfinite(x)))
+    return math.isfinite(x.sum().item()) or bool(xp.all(xp.isfinite(x)))
 
 
 def named(level: Any) -> str:

@@ -27,6 +27,9 @@ which begins at zero, one does.
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +50,8 @@ __all__ = [
 ]
 
 NODES, MASSES = np.polynomial.legendre.leggauss(12)
-"""Gauss-Legendre rule on (-1, 1): integrands are a cubic in a clock, smooth over a step."""
+SHARES, MASSES = 0.5 * (1 + NODES), 0.5 * MASSES
+"""Gauss-Legendre rule on (0, 1): integrands are a cubic in a clock, smooth over a step."""
 
 
 REACH = {2: 2.0, 3: 1.8, 4: 1.6}
@@ -107,7 +111,7 @@ class _ExponentialAdams(BaseSampler):
         denoised, n_nodes = model.denoise(x, level), self._corrector_nodes()
         if state is None:
             past = self._begin(model, x, level, denoised)
-            past = past.seen(level, past.clock(_column(level)), denoised)
+            past = past.seen(level, _time(past.clock, level), denoised)
         else:
             past = state.seen(level, state.reading.end, denoised)
             if n_nodes:
@@ -199,7 +203,7 @@ class AdamsSampler(_ExponentialAdams):
         felt = far_field.denoise(x, of_rows(level)) - like(far_field.mean, x)
         code = _squares(far_field.to_latent(x, of_rows(level)))
         begun = History(clock, [], [], [], code)
-        return begun.seen(infinity, clock(_column(infinity)), denoised - felt)
+        return begun.seen(infinity, _time(clock, infinity), denoised - felt)
 
     def _corrector_nodes(self):
         return self.order
@@ -209,11 +213,10 @@ class AdamsSampler(_ExponentialAdams):
         if past.code is None:
             return corrected, past
         level, denoised = past.levels[-1], past.denoised[-1]
-        xp = namespace(x)
         # a row without a code, at the mean, has no noise either
-        length = xp.clip(past.code * level**2, xp.finfo(x.dtype).tiny, None)
+        length = (past.code * level**2).clip(min=np.finfo(np.float32).tiny)
         there = corrected - x
-        there *= xp.clip(1 - _squares(x - denoised) / length, 0.0, 1.0)
+        there *= (1 - _squares(x - denoised) / length).clip(min=0.0)
         there += denoised
         return corrected, past._replace(denoised=[*past.denoised[:-1], there])
 
@@ -308,7 +311,8 @@ class DPMSolverSampler(BaseSampler):
             log = functions(level).log
             reach = log(level / next_level) / log(before / level)
             near = reach <= REACH[2]  # over a longer step the last point says more alone
-            ahead = denoised + (0.5 * reach * near) * (denoised - last)
+            more = 0.5 * reach * near
+            ahead = linear_combination([1 + more, -more], [denoised, last])
         return self._advance(x, ahead, level, next_level, noise), (level, denoised)
 
     def _advance(self, x, denoised, level, next_level, noise):
@@ -365,38 +369,48 @@ def interpolation_weights(clock: Any, known: list, level: Any, next_level: Any) 
     >>> [round(w, 6) for w in interpolation_weights(np.log, [1.0], 1.0, 0.25)]
     [0.75]
     """
-    weights = _weights(_read(clock, level, next_level), [clock(_column(s)) for s in known])
-    return [float(w[0]) for w in weights] if isinstance(level, float) else weights
+    return _weights(_read(clock, level, next_level), [_time(clock, s) for s in known])
 
 
-def _column(level):
-    """Levels as an array that clocks and rules broadcast over."""
-    return np.asarray([level]) if isinstance(level, float) else level
+def _time(clock, level):
+    """What a clock says at a level: a float at a float."""
+    return float(clock(np.asarray([level]))[0]) if isinstance(level, float) else clock(level)
 
 
 def _read(clock, level, next_level):
-    """The :class:`Reading` of a step."""
-    level = _column(level)
+    """The :class:`Reading` of a step; of one step for all rows a rule and a float."""
+    if isinstance(level, float):
+        first = next_level / level
+        q = first + (1 - first) * SHARES
+        said = clock(np.append(next_level / q, next_level))
+        return Reading((1 - first) * MASSES, said[:-1], float(said[-1]))
     xp = namespace(level)
     if isinstance(next_level, float):
         next_level = xp.full_like(level, next_level)
     first = next_level / level
-    q = first + (1 - first) * like(0.5 * (1 + NODES), level)
+    q = first + (1 - first) * like(SHARES, level)
     said = clock(xp.concat([next_level / q, next_level], axis=-1))
-    return Reading((1 - first) * like(0.5 * MASSES, level), said[..., :-1], said[..., -1:])
+    return Reading((1 - first) * like(MASSES, level), said[..., :-1], said[..., -1:])
 
 
 def _weights(reading, times):
     """Integrals of the Lagrange polynomials of these times over a step."""
-    total, weights = namespace(reading.masses).sum, []
-    apart = [reading.inside - other for other in times]
+    weights, indices = [], range(len(times))
+    apart = [reading.inside - time for time in times]
     for i, time in enumerate(times):
-        basis, scale = reading.masses, 1.0
-        for k, other in enumerate(times):
-            if k != i:
-                basis, scale = basis * apart[k], scale * (time - other)
-        weights.append(total(basis, axis=-1, keepdims=True) / scale)
+        others = [k for k in indices if k != i]
+        basis = functools.reduce(operator.mul, [apart[k] for k in others], reading.masses)
+        weights.append(_total(basis) / math.prod(time - times[k] for k in others))
     return weights
+
+
+def _total(values):
+    """The sum over a rule: a float of one rule for all rows, else a column."""
+    if isinstance(values, float):
+        return values
+    if values.ndim == 1:
+        return float(values.sum())
+    return namespace(values).sum(values, axis=-1, keepdims=True)
 
 
 def _followed(reading, nodes):
@@ -410,20 +424,21 @@ def _followed(reading, nodes):
     weights = _weights(reading, times)
     if len(times) == 1:
         return weights
-    xp = namespace(reading.end)
     near = abs(reading.end - times[-1]) <= REACH[len(times)] * abs(times[-1] - times[-2])
     near = near | functions(nodes.levels[0]).isinf(nodes.levels[0])
-    if bool(xp.all(near)):
+    if near is True or (near is not False and bool(near.all())):
         return weights
     fewer = _followed(reading, nodes.last(len(times) - 1))
+    if near is False:
+        return fewer
+    xp = namespace(reading.end)
     fewer = [xp.zeros_like(near, dtype=reading.end.dtype)] * (len(times) - len(fewer)) + fewer
     return [xp.where(near, w, f) for w, f in zip(weights, fewer, strict=True)]
 
 
 def _advance(x, weights, nodes, ratio):
     """The step of an integral with these weights of the last points."""
-    factors = [w if w.ndim > 1 else float(w[0]) for w in weights]
-    return linear_combination([ratio, *factors], [x, *nodes.denoised[-len(weights) :]])
+    return linear_combination([ratio, *weights], [x, *nodes.denoised[-len(weights) :]])
 
 
 def _squares(vectors):

@@ -17,7 +17,7 @@ The step to level zero is the Euler step :math:`x' = D` for all but the exact fl
 from __future__ import annotations
 
 from skdiffusion.samplers.base import BaseSampler
-from skdiffusion.utils.arrays import functions
+from skdiffusion.utils.arrays import functions, linear_combination
 
 __all__ = ["EulerSampler", "FlowSampler", "HeunSampler", "RK4Sampler", "euler", "is_zero"]
 
@@ -33,7 +33,11 @@ class EulerSampler(BaseSampler):
 
 
 class HeunSampler(BaseSampler):
-    """Second order: the deterministic sampler of EDM (Karras et al. 2022, algorithm 1).
+    r"""Second order: the deterministic sampler of EDM (Karras et al. 2022, algorithm 1).
+
+    The average of the slopes at both ends is Euler's step with a denoised point beyond both,
+
+    .. math:: x' = r x + (1 - r) \Big[D + \frac{D' - D}{2r}\Big], \qquad r = s'/s.
 
     Two evaluations of the model per step, one in the step to zero.
     """
@@ -45,9 +49,11 @@ class HeunSampler(BaseSampler):
         ahead = euler(x, denoised, level, next_level)
         if is_zero(next_level):
             return ahead, None
-        slope = (x - denoised) / level
-        slope_ahead = (ahead - model.denoise(ahead, next_level)) / next_level
-        return x + (next_level - level) * 0.5 * (slope + slope_ahead), None
+        ratio = next_level / level
+        share = (1 - ratio) / (2 * ratio)
+        denoised_ahead = model.denoise(ahead, next_level)
+        factors = [ratio, 1 - ratio - share, share]
+        return linear_combination(factors, [x, denoised, denoised_ahead]), None
 
 
 class RK4Sampler(BaseSampler):
@@ -84,7 +90,7 @@ class FlowSampler(BaseSampler):
 def euler(x, denoised, level, next_level):
     """The step that is exact for a constant denoiser."""
     ratio = next_level / level
-    return ratio * x + (1 - ratio) * denoised
+    return linear_combination([ratio, 1 - ratio], [x, denoised])
 
 
 def is_zero(level) -> bool:

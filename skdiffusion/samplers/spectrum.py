@@ -83,9 +83,8 @@ class SpectralClock:
 
     def __call__(self, level: Any):
         """The clock at an array of levels, elementwise."""
-        xp = namespace(level)
-        angle = xp.atan(level[..., None] / like(self.radii, level))
-        return xp.sum(angle * like(self.weights, level), axis=-1)
+        angle = namespace(level).atan(level[..., None] / like(self.radii, level))
+        return angle @ like(self.weights, level)
 
 
 def spectral_levels(covariance: Any, n_steps: int, sigma_min: float, sigma_max: float):

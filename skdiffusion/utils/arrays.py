@@ -12,15 +12,15 @@ are the only place of the package that asks which array library is at work.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from types import SimpleNamespace
 from typing import Any
 
 import array_api_compat
 import array_api_compat.numpy as numpy_namespace
 import numpy as np
-
-from skdiffusion.utils.memory import rows_in_cache
 
 __all__ = [
     "LARGEST",
@@ -30,6 +30,7 @@ __all__ = [
     "as_levels",
     "as_points",
     "functions",
+    "host_views",
     "is_torch",
     "like",
     "linear_combination",
@@ -37,8 +38,8 @@ __all__ = [
     "to_numpy",
 ]
 
-IN_CACHE = 2**14
-"""Numbers of each of a handful of arrays that a core's own cache holds."""
+IN_CACHE = 2**15
+"""Numbers of each of two arrays that a core's own cache holds while others stream past."""
 SMALLEST, LARGEST = 1e-150, 1e150
 """Numbers that float64 can square, and divide by the square of."""
 
@@ -50,9 +51,9 @@ def is_torch(x: Any) -> bool:
 
 def namespace(x: Any):
     """Array namespace of ``x``; NumPy's for scalars and lists."""
-    if array_api_compat.is_array_api_obj(x):
-        return array_api_compat.array_namespace(x)
-    return numpy_namespace
+    if isinstance(x, (np.ndarray, float)) or not array_api_compat.is_array_api_obj(x):
+        return numpy_namespace
+    return array_api_compat.array_namespace(x)
 
 
 def functions(x: Any):
@@ -65,6 +66,36 @@ def to_numpy(x: Any) -> np.ndarray:
     if is_torch(x):
         return x.detach().cpu().numpy()
     return np.asarray(x)
+
+
+def host_views(*values: Any) -> list | None:
+    """NumPy views of tensors that are mere numbers on the host; ``None`` if one is not.
+
+    Mere numbers are those that nothing follows: no graph, no tangent, no transform of
+    ``torch.func``. What is not a tensor stays as it is.
+
+    Examples
+    --------
+    >>> import torch
+    >>> host_views(torch.ones(2, requires_grad=True), 1.0) is None
+    True
+    """
+    import torch
+    from torch.autograd.forward_ad import unpack_dual
+
+    views = []
+    for x in values:
+        if is_torch(x):
+            if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+                return None
+            if x.requires_grad or unpack_dual(x).tangent is not None:
+                return None
+            try:
+                x = x.numpy()
+            except RuntimeError:  # wrapped by a transform
+                return None
+        views.append(x)
+    return views
 
 
 def like(values: Any, x: Any):
@@ -143,6 +174,8 @@ def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
         sigma = like(sigma, x)
         if sigma.ndim == 0:
             return sigma
+    elif isinstance(sigma, float) and SMALLEST <= sigma <= LARGEST:
+        return float(sigma)
     else:
         values = np.asarray(sigma, dtype=np.float64)
         held = (values >= SMALLEST) & (values <= LARGEST) | (values == 0) & allow_zero
@@ -182,20 +215,22 @@ def linear_combination(factors: list, arrays: list):
     array([[-1.,  1.]])
     """
     if not all(isinstance(factor, float) for factor in factors):
-        return sum(factor * x for factor, x in zip(factors, arrays, strict=True))
+        terms = (factor * x for factor, x in zip(factors, arrays, strict=True))
+        return functools.reduce(operator.add, terms)
     if is_torch(arrays[0]):
         total = factors[0] * arrays[0]
         for factor, x in zip(factors[1:], arrays[1:], strict=True):
             total.add_(x, alpha=factor)
         return total
-    total = np.empty_like(arrays[0])
-    size = rows_in_cache(max(total.shape[1], 1), IN_CACHE)
-    for start in range(0, len(total), size):
-        rows = slice(start, start + size)
-        part = np.multiply(arrays[0][rows], factors[0], out=total[rows])
-        for factor, x in zip(factors[1:], arrays[1:], strict=True):
-            part += factor * x[rows]
-    return total
+    total = np.empty(arrays[0].size, dtype=arrays[0].dtype)
+    flat, *others = (np.ravel(x) for x in arrays)
+    room = np.empty_like(total[:IN_CACHE])
+    for start in range(0, total.size, IN_CACHE):
+        some = slice(start, start + IN_CACHE)
+        part = np.multiply(flat[some], factors[0], out=total[some])
+        for factor, x in zip(factors[1:], others, strict=True):
+            part += np.multiply(x[some], factor, out=room[: part.size])
+    return total.reshape(arrays[0].shape)
 
 
 class Parameters:

@@ -536,3 +536,31 @@ def test_rows_of_one_component_are_told_by_it_alone(level):
         whole = getattr(model, name)(torch.as_tensor(x), level).numpy()
         # what is left out is below the square of the rounding unit
         np.testing.assert_allclose(getattr(model, name)(x, level), whole, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("level", [0.01, 0.3, 4.0, 100.0, 1e4])
+@pytest.mark.parametrize("field", ["denoise", "score"])
+def test_one_level_for_many_rows_is_as_exact_as_a_level_per_row(model, field, level):
+    x = 10 + (3 + level) * np.random.default_rng(3).normal(size=(40, D))
+    ask = getattr(model, field)
+    by_row = ask(x, np.full(len(x), level))
+    scale = np.abs(by_row).max()
+    np.testing.assert_allclose(ask(x, level), by_row, rtol=0, atol=1e-12 * scale + 1e-13)
+    np.testing.assert_allclose(ask(x[:3], level), by_row[:3], rtol=0, atol=1e-12 * scale + 1e-13)
+
+
+def test_tensors_with_something_to_follow_are_not_taken_for_numbers(model, x):
+    from torch.autograd import forward_ad
+
+    plain, v = torch.tensor(x), torch.ones(x.shape, dtype=torch.float64)
+    value = model.denoise(plain, 0.3)
+    followed = model.denoise(torch.tensor(x, requires_grad=True), 0.3)
+    assert followed.requires_grad and not value.requires_grad
+    np.testing.assert_allclose(followed.detach(), value, rtol=1e-12)
+    expected = model.jvp(x, 0.3, np.ones_like(x), of="denoise")
+    _, tangent = torch.func.jvp(lambda z: model.denoise(z, 0.3), (plain,), (v,))
+    np.testing.assert_allclose(tangent, expected, rtol=1e-8, atol=1e-10)
+    with forward_ad.dual_level():
+        dual = model.denoise(forward_ad.make_dual(plain, v), 0.3)
+        tangent = forward_ad.unpack_dual(dual).tangent
+    np.testing.assert_allclose(tangent, expected, rtol=1e-8, atol=1e-10)
