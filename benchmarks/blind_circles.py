@@ -89,6 +89,8 @@ VARIANTS = [
      {"unit": True}),
     ("straight path, noise, Euler from t = .99", 128, "400 steps", {"steps": 400}),
     ("variance preserving, velocity, Euler", 8, "times of the prior from .0001", {"t_min": 1e-4}),
+    ("variance preserving, velocity, Euler", 8, "times from .0001, another start",
+     {"t_min": 1e-4, "seed": 5}),
     ("variance preserving, velocity, Euler", 8, "400 steps", {"steps": 400}),
     ("variance preserving, velocity, Euler", 8, "400 steps, times from .0001",
      {"steps": 400, "t_min": 1e-4}),
@@ -287,7 +289,7 @@ def measured(d, runs=RUNS, variants=()):
     return {name if isinstance(name, str) else ": ".join(name): v for name, v in found.items()}
 
 
-def sampled(run, fields, plane, steps=None, unit=False, last=True, t_min=None):
+def sampled(run, fields, plane, steps=None, unit=False, last=True, t_min=None, seed=1):
     """Samples of a run, or of one that is different in some way."""
     _, path, target, sampler, clock, first, n_steps, _ = run
     schedule, n_steps = check_schedule(path), steps or n_steps
@@ -297,7 +299,7 @@ def sampled(run, fields, plane, steps=None, unit=False, last=True, t_min=None):
         levels = levels[0] * 0.95 ** np.arange(n_steps)
     elif clock == "estimated":  # each step by the same share of what there is
         levels = np.geomspace(levels[0], LAST, n_steps)
-    start = np.random.default_rng(1).standard_normal((N, fields.d))
+    start = np.random.default_rng(seed).standard_normal((N, fields.d))
     start *= 1 / schedule.alpha(first) if unit else levels[0]
     levels = [*levels, 0.0] if last else levels
     x = run_sampler(sampler(clock=clock), model, start, levels, random_state=2)
