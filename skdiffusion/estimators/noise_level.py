@@ -36,7 +36,7 @@ from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
 
-__all__ = ["NoiseLevelEstimator"]
+__all__ = ["NoiseLevelEstimator", "log_nearness"]
 
 TRAINING_ROWS, FEWEST_DRAWS = 20_000, 4
 """Noised rows to learn from, and draws of the noise per row at least."""
@@ -46,6 +46,36 @@ BIN = 500
 """Noised rows from which mean and variance of the answers at a level are taken."""
 TRUST = 1.0
 """Standard deviation of the logarithm of a level that is known to be near another."""
+
+
+def log_nearness(log_levels: np.ndarray, near: np.ndarray) -> np.ndarray:
+    r"""Log-density, up to a constant, of levels that are known to be near others.
+
+    Parameters
+    ----------
+    log_levels : ndarray
+        Logarithms of levels.
+    near : ndarray
+        Levels, of a shape that meets ``log_levels``.
+
+    Returns
+    -------
+    ndarray
+        :math:`-(\ell - \log s)^2 / 2\tau^2`.
+
+    Raises
+    ------
+    ValueError
+        If a level is not positive.
+
+    Examples
+    --------
+    >>> log_nearness(np.zeros(1), np.array([np.e]))
+    array([-0.5])
+    """
+    if not (near > 0).all():
+        raise ValueError(f"near must be positive noise levels; got {near.min()!r}.")
+    return -0.5 * ((log_levels - np.log(near)) / TRUST) ** 2
 
 
 class NoiseLevelEstimator(Configurable):
@@ -171,11 +201,9 @@ class NoiseLevelEstimator(Configurable):
         if near is None:
             return np.exp(found)
         near = np.broadcast_to(np.asarray(near, dtype=np.float64), found.shape)
-        if not (near > 0).all():
-            raise ValueError(f"near must be positive noise levels; got {near.min()!r}.")
         levels, mean, variance = self._spread
         cost = (found[:, None] - mean) ** 2 / variance + np.log(variance)
-        cost += ((levels - np.log(near)[:, None]) / TRUST) ** 2
+        cost -= 2 * log_nearness(levels, near[:, None])
         return np.exp(_lowest(levels, cost))
 
     def _answers(self, features):

@@ -272,7 +272,7 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
         """
         return self._path.posterior(self._standardised(X))
 
-    def predict_noise_level(self, X: Any) -> np.ndarray:
+    def predict_noise_level(self, X: Any, near: Any = None) -> np.ndarray:
         r"""Noise level that each row seems to have, in the units of ``X``.
 
         The posterior mean of its logarithm, exponentiated.
@@ -280,12 +280,24 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+        near : float or array-like of shape (n_samples,), optional
+            Level that the rows have within a factor of e or so, as for
+            :class:`~skdiffusion.NoiseLevelEstimator`: the prior is multiplied by
+            :math:`N(\log s, 1)` in the logarithm of the level.
 
         Returns
         -------
         ndarray of shape (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            If ``near`` is not positive.
         """
-        return self.scale_ * np.exp(self.noise_posterior(X).mean("log_level"))
+        z = self._standardised(X)
+        if near is not None:
+            near = np.broadcast_to(np.asarray(near, dtype=np.float64) / self.scale_, len(z))
+        return self.scale_ * np.exp(self._path.posterior(z, near).mean("log_level"))
 
     def codimension(self, X: Any) -> np.ndarray:
         r"""Codimension of the law around each row, from how well its noise level is known.
@@ -372,6 +384,9 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
     def blind_model(self, target: str = "data") -> BlindModel:
         """The blind field as a score model for samplers, with an estimated clock.
 
+        The clock reads the posterior of the points of the path that the field is asked at, not
+        that of rows of a level: it believes what the field believes, and no schedule.
+
         Parameters
         ----------
         target : str
@@ -390,6 +405,7 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
             self.center_,
             self.scale_,
             self._level_of_scaled,
+            path_level=self._level_on_path,
         )
 
     def _level_of_scaled(self, x):
@@ -404,6 +420,12 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
         )
         found = path.posterior((x - self.center_) / self.scale_)
         return self.scale_ * np.exp(found.mean("log_level"))
+
+    def _level_on_path(self, z):
+        """The level at which the path has the mean coefficients of standardised points of it."""
+        found = self._path.posterior(z)
+        # the noise is a scale, and may reach zero or infinity; the signal enters as it is
+        return np.exp((found.weights * np.log(found.sigma)).sum(axis=1)) / found.mean("alpha")
 
     def _field(self, z, target):
         found = self._path.posterior(z)

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.utils import gen_batches
 
+from skdiffusion.estimators.noise_level import log_nearness
 from skdiffusion.geometry._level_density import LevelDensity
 from skdiffusion.geometry.noise_prior import NoisePrior, path_coefficients
 from skdiffusion.noising import FAR
@@ -64,7 +65,8 @@ class NoisePosterior:
     log_evidence : ndarray of shape (n,)
         Log-density of each point, whatever its noise.
     error : ndarray of shape (n,)
-        Bound on the error of ``log_evidence``: what half of the nodes give otherwise.
+        Bound on the error of ``log_evidence``: what half of the nodes give otherwise, and the
+        rounding of the densities.
     """
 
     log_levels: np.ndarray
@@ -181,12 +183,24 @@ class NoisePath:
 
     # ------------------------------------------------------------------ posterior
 
-    def posterior(self, u: np.ndarray) -> NoisePosterior:
-        """Posterior over the noise levels of points ``(n, d)``."""
+    def posterior(self, u: np.ndarray, near: np.ndarray | None = None) -> NoisePosterior:
+        """Posterior over the noise levels of points.
+
+        Parameters
+        ----------
+        u : ndarray of shape (n, d)
+        near : ndarray of shape (n,), optional
+            Levels that the points have within a factor of e or so: the prior of each is
+            multiplied by how near a level is, and the evidence is not normalised.
+
+        Returns
+        -------
+        NoisePosterior
+        """
         n, m = len(u), self.n_nodes
         low, high = np.full(n, self.support.low), np.full(n, self.support.high)
         nodes, mass, density = (np.empty((n, m - 1)) for _ in range(3))
-        error, evidence = np.empty(n), np.empty(n)
+        error, peak, evidence = np.empty(n), np.empty(n), np.empty(n)
         active, given_level = np.arange(n), self._given_level(u)
         while True:
             start, width = low[active], high[active] - low[active]
@@ -195,12 +209,18 @@ class NoisePath:
             rows = slice(1) if not (np.ptp(start) or np.ptp(width)) else slice(None)
             grid = (start[:, None] + width[:, None] * shape)[rows]
             joint = given_level(active, grid) + self.prior.log_density(grid, self.schedule)
+            if near is not None:
+                joint = joint + log_nearness(grid, near[active, None])
+            # far away densities are as small as e^-1e18: what nodes weigh counts from the highest
+            peak[active] = joint.max(axis=1)
+            joint = joint - peak[active, None]
             terms = joint + log_step + np.log(width)[:, None]
             nodes[active], density[active], mass[active] = grid, joint, terms
             evidence[active] = logsumexp(terms, axis=1)
             half = logsumexp(terms[:, 1::2], axis=1) + np.log(2)
             error[active] = np.abs(half - evidence[active])
-            rough = error[active] > GOAL
+            # no more nodes help where the densities themselves are rounded by more
+            rough = error[active] > np.maximum(GOAL, 4 * np.spacing(np.abs(peak[active])))
             active = active[rough]
             if not len(active) or m >= MOST_NODES * self.n_nodes:
                 break
@@ -220,10 +240,10 @@ class NoisePath:
             np.asarray(self.schedule.time_of(np.exp(nodes))),
             np.exp(mass - evidence[:, None]),
             density - evidence[:, None],
-            evidence,
-            error,
+            peak + evidence,
+            np.maximum(error, np.spacing(np.abs(peak))),
         )
-        self._refuse_the_data(found)
+        self._refuse_the_data(u, found)
         return found
 
     def _given_level(self, u):
@@ -255,14 +275,26 @@ class NoisePath:
                 found[rows] = value.reshape(-1, nodes.shape[1])
         return found - u.shape[1] * np.log(alpha)
 
-    def _refuse_the_data(self, found):
+    def _refuse_the_data(self, u, found):
         rows = np.flatnonzero(found.mean("log_level") < self.support.low + AT_THE_END)
+        if self.support.open_below and len(rows) and self.model.has_log_prob:
+            rows = rows[self._grows_without_bound(u[rows])]
         if self.support.open_below and len(rows):
             raise ValueError(
                 f"row {rows[0]} lies on the data, where the marginal energy is minus infinity "
                 "under a prior that reaches noise level zero; give the prior a lowest level, "
                 "such as UniformPrior(t_min=0.001)."
             )
+
+    def _grows_without_bound(self, u):
+        """Whether the density of rows goes on growing as the level falls.
+
+        By one nat an e-fold at least on data without density; of a law with density, rows that
+        are far away may have a level at the end of the axis too.
+        """
+        levels = np.exp(self.support.low + AT_THE_END + np.array([2.0, 4.0]))
+        quiet, louder = (self.model.log_prob(u, level) for level in levels)
+        return quiet - louder > 1 + 64 * np.spacing(np.abs(louder))
 
     def dominated_by_ends(self, found: NoisePosterior, factor: np.ndarray) -> np.ndarray:
         """Whether the mean of a factor does not converge where an unbounded support is cut.

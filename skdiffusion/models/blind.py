@@ -11,6 +11,12 @@ with the coefficients of the time at which the level is :math:`\bar\sigma`. Whet
 noise that the point really has is another question: the field answers for the noise that it
 believes to see. A sampler with ``clock="estimated"`` therefore asks for the level first
 (``skdiffusion.samplers.clock``).
+
+A model that knows what its field believes says so of points of the path. A sampler that holds its
+points for those of a level :math:`s` has the point :math:`u = \alpha(s)\,x` of it; if that seems
+to be of level :math:`\hat s`, then it is the same point of the path at
+
+.. math:: \hat x = u / \alpha(\hat s) .
 """
 
 from __future__ import annotations
@@ -46,6 +52,8 @@ class BlindModel(BaseScoreModel):
         Noise levels ``(n,)`` that points ``(n, d)`` seem to have, both in the units of ``x``.
     sigma_range : tuple of float
         Noise levels between which the model may be asked.
+    path_level : callable, optional
+        Noise levels ``(n,)`` that standardised points ``(n, d)`` of the path seem to have.
 
     Examples
     --------
@@ -67,6 +75,7 @@ class BlindModel(BaseScoreModel):
         scale: float = 1.0,
         noise_level: Callable[[np.ndarray], np.ndarray] | None = None,
         sigma_range: tuple[float, float] = (0.0, float("inf")),
+        path_level: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         self.field = field
         self.n_features = n_features
@@ -75,6 +84,7 @@ class BlindModel(BaseScoreModel):
         self.shift, self.scale = shift, scale
         self.noise_level = noise_level
         self.sigma_range = sigma_range
+        self.path_level = path_level
 
     @property
     def blind_target(self) -> str:
@@ -87,6 +97,28 @@ class BlindModel(BaseScoreModel):
         return self.schedule.alpha(self.schedule.time_of(sigma / self.scale)) * (
             (x - self.shift) / self.scale
         )
+
+    def at_own_level(self, x: np.ndarray, believed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points of the path by the level that they seem to have, instead of another.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, d)
+            Points that are held for those of levels ``believed``.
+        believed : ndarray of shape (n,)
+
+        Returns
+        -------
+        x : ndarray of shape (n, d)
+            The same points of the path, divided by the signal of their own levels.
+        level : ndarray of shape (n,)
+            Their own levels, within ``sigma_range``.
+        """
+        u = self.path_point(x, believed)
+        low = max(self.sigma_range[0], np.finfo(float).tiny ** 0.5)
+        level = np.clip(self.scale * self.path_level(u), low, self.sigma_range[1])
+        alpha = self.schedule.alpha(self.schedule.time_of(level / self.scale))
+        return self.shift + self.scale * u / alpha[:, None], level
 
     def _denoise(self, x, sigma):
         points = to_numpy(x).astype(np.float64, copy=False)

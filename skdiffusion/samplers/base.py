@@ -31,6 +31,7 @@ __all__ = [
     "BaseSampler",
     "BoundModel",
     "hyperparameters",
+    "is_zero",
     "march",
     "named",
     "of_rows",
@@ -200,8 +201,10 @@ def march(
     noise : RowNoise
     seen : callable, optional
         Called as ``seen(step, level, x)`` after every step.
-    clock : Clock, optional
-        Reads the levels of each step off the points; by default they are those given.
+    clock : callable, optional
+        What makes of points, the levels that they were left at and those of the schedule's step
+        the points and levels of a step (:class:`~skdiffusion.samplers.clock.Clock`); by default
+        they are those given.
 
     Returns
     -------
@@ -213,10 +216,13 @@ def march(
         If a step produced a value that is not finite; it names the step and the level.
     """
     state, n_steps = None, len(levels) - 1
+    believed = levels[0]
+    end = next((level for level in reversed(levels) if not is_zero(level)), believed)
     with without_graph(x):
         for k, (level, next_level) in enumerate(itertools.pairwise(levels)):
             if clock is not None:  # levels that are read anew do not go on from remembered ones
-                state, (level, next_level) = None, clock(x, level, next_level)
+                state, (x, level, next_level) = None, clock(x, believed, level, next_level, end)
+                believed = next_level
             x, state = sampler.step(model, x, level, next_level, state, noise)
             if not _finite(x):
                 raise FloatingPointError(
@@ -232,6 +238,11 @@ def _finite(x):
     """Whether all values are: if their sum is, which is one pass, and else one by one."""
     xp = namespace(x)
     return math.isfinite(x.sum().item()) or bool(xp.all(xp.isfinite(x)))
+
+
+def is_zero(level: Any) -> bool:
+    """Whether this is the last level of a generation."""
+    return isinstance(level, float) and level == 0
 
 
 def named(level: Any) -> str:

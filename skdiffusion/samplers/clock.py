@@ -8,7 +8,18 @@ from there by the same ratio,
 
 .. math:: \hat s \;\to\; \hat s\, s'/s ,
 
-so that no error of the past is carried on. **Without** a clock the model is never told a level. The
+so that no error of the past is carried on. A row whose level stays above that of the schedule,
+between two modes for instance, would not be down at the last level :math:`s_0`: it takes the share
+of its own way that the step is of the schedule's, if that is further,
+
+.. math:: \hat s \;\to\; \hat s\, (s_0/\hat s)^{\log(s'/s) / \log(s_0/s)} .
+
+Estimators that are told the level of the schedule, and answer near it, arrive with it anyway.
+Models that know what their field believes read the level off the point of the path at which the
+field is asked (:meth:`~skdiffusion.models.BlindModel.at_own_level`): near the data any posterior
+will do, but where the signal is small those of :math:`u` and of :math:`x` differ by its power.
+
+**Without** a clock the model is never told a level. The
 points stay on the path of the field, :math:`u = \alpha x_0 + \sigma\varepsilon`, and move towards
 the data that it predicts,
 
@@ -28,6 +39,7 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models import BaseScoreModel, BlindModel
+from skdiffusion.samplers.base import is_zero
 from skdiffusion.utils.arrays import like, to_numpy
 
 __all__ = ["Clock", "ClockFreeModel", "set_clock"]
@@ -42,27 +54,57 @@ class Clock:
     ----------
     read : callable
         Levels ``(n,)`` of NumPy points ``(n, d)``. If it has a parameter ``near``, that is the
-        level of the schedule, ``(n,)``: what the sampler would believe without a clock.
+        level of the schedule, ``(n,)``: what the sampler would believe without a clock. If it has
+        one ``believed``, that is the level at which the last step left the points, ``(n,)``, and
+        the answer is a pair: the points as those of their own levels, and these.
     sigma_range : tuple of float
         Levels at which the model may be asked.
+    arrives : bool
+        Whether rows that are behind the schedule catch up until its last level.
     """
 
-    def __init__(self, read: Any, sigma_range: tuple[float, float]):
+    def __init__(self, read: Any, sigma_range: tuple[float, float], arrives: bool = True):
         self.read = read
-        self.knows_near = "near" in inspect.signature(read).parameters
+        asks = inspect.signature(read).parameters
+        self.knows_near, self.knows_believed = "near" in asks, "believed" in asks
         self.low = max(sigma_range[0], np.finfo(float).tiny ** 0.5)
         self.high = sigma_range[1]
+        self.arrives = arrives and not self.knows_near  # near the schedule they arrive with it
 
-    def __call__(self, x: Any, level: Any, next_level: Any) -> tuple[Any, Any]:
-        """Levels of a step from what the points say, as far apart as those of the schedule."""
+    def __call__(
+        self, x: Any, believed: Any, level: Any, next_level: Any, end: Any
+    ) -> tuple[Any, Any, Any]:
+        """Points and levels of a step; ``end`` is the last level of the schedule above zero."""
         points = to_numpy(x)
-        expected = np.broadcast_to(np.ravel(to_numpy(level)), len(points))
-        seen = self.read(points, near=expected) if self.knows_near else self.read(points)
-        seen = np.clip(seen, self.low, self.high)
-        seen = like(seen, x)[:, None]
-        if isinstance(next_level, float) and next_level == 0:
-            return seen, 0.0
-        return seen, seen * (next_level / level)
+        if self.knows_believed:
+            points, seen = self.read(points, believed=_of_each(believed, points))
+            x = like(points, x)
+        elif self.knows_near:
+            seen = self.read(points, near=_of_each(level, points))
+        else:
+            seen = self.read(points)
+        seen = np.clip(seen, self.low, self.high)[:, None]
+        if is_zero(next_level):
+            return x, like(seen, x), 0.0
+        ratio = to_numpy(next_level) / to_numpy(level)
+        if self.arrives:
+            ratio = _ratio_to_arrive(seen, ratio, to_numpy(end) / to_numpy(level), to_numpy(end))
+        return x, like(seen, x), like(seen * ratio, x)
+
+
+def _of_each(level, points):
+    """A level per row."""
+    return np.broadcast_to(np.ravel(to_numpy(level)), len(points))
+
+
+def _ratio_to_arrive(seen, ratio, whole, end):
+    """The ratio of the schedule's step, or the same share of a row's own way, if that is further.
+
+    ``whole`` is the ratio of all that is left of the schedule.
+    """
+    share = np.log(ratio) / np.where(whole == 1, np.inf, np.log(whole))
+    own = (end / seen) ** share
+    return np.where(ratio < 1, np.minimum(ratio, own), np.maximum(ratio, own))
 
 
 class ClockFreeModel(BaseScoreModel):
@@ -128,6 +170,8 @@ def set_clock(sampler: Any, model: Any, x: Any, level: Any):
     """
     clock = sampler.clock
     own = getattr(model, "noise_level", None)
+    if getattr(model, "path_level", None) is not None:
+        own = model.at_own_level
     if clock is None:
         if getattr(model, "target", None) not in CLOCK_FREE_TARGETS:
             raise ValueError(
@@ -135,7 +179,9 @@ def set_clock(sampler: Any, model: Any, x: Any, level: Any):
                 f"BlindScore(target='data'); got {type(model).__name__}."
             )
         model = ClockFreeModel(model)
-        reads = Clock(model.noise_level, model.sigma_range) if sampler.needs_level else None
+        reads = None
+        if sampler.needs_level:  # the residual says what to draw; how far to go, the schedule
+            reads = Clock(model.noise_level, model.sigma_range, arrives=False)
         return model, model.enter(x, level), reads
     if hasattr(clock, "predict_noise_level"):
         return model, x, Clock(clock.predict_noise_level, model.sigma_range)

@@ -16,7 +16,7 @@ The step to level zero is the Euler step :math:`x' = D` for all but the exact fl
 
 from __future__ import annotations
 
-from skdiffusion.samplers.base import BaseSampler
+from skdiffusion.samplers.base import BaseSampler, is_zero
 from skdiffusion.utils.arrays import functions, linear_combination
 
 __all__ = ["EulerSampler", "FlowSampler", "HeunSampler", "RK4Sampler", "euler", "is_zero"]
@@ -91,8 +91,3 @@ def euler(x, denoised, level, next_level):
     """The step that is exact for a constant denoiser."""
     ratio = next_level / level
     return linear_combination([ratio, 1 - ratio], [x, denoised])
-
-
-def is_zero(level) -> bool:
-    """Whether this is the last level of a generation."""
-    return isinstance(level, float) and level == 0

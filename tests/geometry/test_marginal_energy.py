@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import gamma, gammaincc
+from scipy.special import digamma, gamma, gammaincc, i0e, i1e
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -28,7 +28,8 @@ from skdiffusion.models import (
     GaussianModel,
     MixtureModel,
 )
-from skdiffusion.schedules import EDMSchedule, VPSchedule
+from skdiffusion.samplers import EulerSampler, run_sampler
+from skdiffusion.schedules import EDMSchedule, VPSchedule, check_schedule
 from skdiffusion.targets import TARGETS
 
 TWO_POINTS = EmpiricalModel(np.array([[1.0, 0.0], [-1.0, 0.0]]))
@@ -309,6 +310,27 @@ def test_points_far_away_are_finite():
         assert np.isfinite(value).all()
 
 
+@pytest.mark.parametrize("distance", [1e6, 1e8, 1e9, 3e9, 1e12, 1e14])
+def test_gradients_far_away_are_those_of_the_widest_level(distance):
+    # at u the posterior is at the level of largest variance V, and the gradient is (u - a m) / V;
+    # energies of 1e16 and more keep no digit of what one level weighs against another
+    u = distance * np.array([[1.0, 0.5]])
+    widest = GaussianModel([0.0, 0.0], 1.0)
+    cases = [
+        (energy_of(widest, "flow_matching"), 1.0),  # at both ends alike
+        (energy_of(widest, "cosine"), 1.0),  # at all times alike
+        (energy_of(GaussianModel([0.0, 0.0], 4.0), "flow_matching"), 4.0),  # without noise
+        (energy_of(widest, "edm", PowerPrior(-1.0, 0.01, 80.0)), 80.0**2 + 1),
+        (energy_of(TWO_POINTS, "edm", PowerPrior(-1.0, 0.01, 80.0)), 80.0**2),
+    ]
+    for est, variance in cases:
+        np.testing.assert_allclose(est.gradient(u), u / variance, rtol=1e-4)
+        found = est.noise_posterior(u)
+        np.testing.assert_allclose(found.weights.sum(axis=1), 1, rtol=1e-12)
+        assert abs(est.energy(u)[0] / (0.5 * (u**2).sum() / variance) - 1) < 1e-4
+        assert found.error[0] >= np.spacing(est.energy(u)[0])
+
+
 def test_gains_that_are_infinite_are_refused():
     with pytest.raises(ValueError, match="mean gain of the target 'velocity' is infinite"):
         energy_of(TWO_POINTS).decompose([[0.5, 0.2]], "velocity")
@@ -332,6 +354,54 @@ def test_standardised_energies_follow_their_rows():
     np.testing.assert_allclose(
         other.predict_noise_level(to(u)), 20 * plain.predict_noise_level(u), rtol=1e-7
     )
+
+
+def test_a_level_that_is_known_to_be_near_another():
+    # on the trigonometric path a unit Gaussian is the same at all levels: a prior that is flat in
+    # the logarithm leaves the level where it is said to be, and in the middle if nothing is said
+    est = energy_of(GaussianModel(np.zeros(3), 1.0), "cosine", PowerPrior(-1.0, 1e-5, 1e5))
+    u, near = rng.normal(size=(4, 3)), np.array([0.02, 0.5, 1.0, 30.0])
+    np.testing.assert_allclose(est.predict_noise_level(u), 1, rtol=1e-6)
+    np.testing.assert_allclose(est.predict_noise_level(u, near=near), near, rtol=1e-6)
+    # rows that show their level go by both, in proportion to what each is worth: the prior of one
+    # e-fold as well as a row of variance 1 / 2K, up to the skewness of its logarithm
+    est = energy_of(EmpiricalModel(np.zeros((1, 300))), "edm", PowerPrior(-1.0, 1e-4, 1e4))
+    x = 0.3 * rng.normal(size=(4, 300))
+    own, told = est.predict_noise_level(x), est.predict_noise_level(x, near=0.3 * np.e)
+    share = np.log(told / own) / np.log(0.3 * np.e / own)
+    np.testing.assert_allclose(share, 1 / (1 + 2 * 300), rtol=0.02)
+    with pytest.raises(ValueError, match="near must be positive"):
+        est.predict_noise_level(x, near=0.0)
+
+
+@pytest.mark.parametrize("schedule", ["flow_matching", "vp"])
+@pytest.mark.parametrize("d", [8, 128])
+def test_blind_fields_of_two_circles(schedule, d):
+    # sums over 20000 levels, with nothing of the package but the schedule; Rice's law by Bessel
+    # functions. In 128 columns the posterior is a sixteenth of an e-fold wide
+    X, law, plane = make_embedded_circles(8, d, random_state=0, return_plane=True)
+    est, path = energy_of(law, schedule, UniformPrior(1e-6, 0.9999)), check_schedule(schedule)
+    times = rng.uniform(0.02, 0.99, (8, 1))
+    u = path.alpha(times) * X + path.sigma(times) * rng.normal(size=X.shape)
+    t = np.geomspace(1e-6, 0.9999, 20000)
+    a, b, steps = path.alpha(t), path.sigma(t), np.gradient(t)
+    steps[[0, -1]] /= 2
+    for point, noise, data in zip(u, est.blind_field(u), est.blind_field(u, "data"), strict=True):
+        inside = point @ plane
+        rho, radii = np.linalg.norm(inside), np.array([[1.0], [0.5]])
+        away = np.linalg.norm(point - plane @ inside)
+        spread = (0.02 * a) ** 2 + b**2
+        kappa = a * rho * radii / spread
+        log = np.log(i0e(kappa)) - (rho - a * radii) ** 2 / (2 * spread)
+        mass = np.logaddexp(*log) - np.log(spread) - away**2 / (2 * b**2) - (d - 2) * np.log(b)
+        weights = np.exp(mass - mass.max()) * steps
+        mean = (np.exp(log - np.logaddexp(*log)) * radii * i1e(kappa) / i0e(kappa)).sum(axis=0)
+        pulls = [mean + a * 0.02**2 * (rho - a * mean) / spread, b * (rho - a * mean) / spread]
+        along = [(weights * pull).sum() / weights.sum() for pull in pulls]
+        np.testing.assert_allclose(plane.T @ data @ inside / rho, along[0], atol=1e-5)
+        np.testing.assert_allclose(plane.T @ noise @ inside / rho, along[1], atol=1e-5)
+        across = np.linalg.norm(noise - plane @ (plane.T @ noise))
+        np.testing.assert_allclose(across, (weights * away / b).sum() / weights.sum(), rtol=1e-5)
 
 
 def test_the_posterior_knows_the_level_of_typical_points():
@@ -382,6 +452,34 @@ def test_blind_models_answer_for_the_level_they_believe_in():
     assert np.abs(model.denoise(x, level)).max() < 0.02
     # asked at half of it, it removes half of the noise
     np.testing.assert_allclose(model.denoise(x, level / 2), x / 2, atol=0.03)
+
+
+def test_points_of_the_path_have_the_level_that_their_field_believes_in():
+    # a point at zero: r/b is chi of K = d - 1, on the straight path uniform in b from zero on
+    d = 12
+    est = energy_of(EmpiricalModel(np.zeros((1, d))))
+    model, x = est.blind_model("noise"), 0.002 * rng.normal(size=(20, d))
+    believed = np.full(20, 0.05)
+    moved, level = model.at_own_level(x, believed)
+    u = x / 1.05
+    log_noise = np.log(np.linalg.norm(u, axis=1)) - (digamma((d - 1) / 2) + np.log(2)) / 2
+    np.testing.assert_allclose(np.log(level), log_noise, atol=0.01)  # 1 / E[a] is left out
+    # the point of the path is the same as before
+    np.testing.assert_allclose(moved / (1 + level[:, None]), u, rtol=1e-12)
+
+
+def test_all_rows_arrive_on_the_clock_of_the_field():
+    # two points in eight columns: rows that settle between them believe in a high level, and were
+    # left there by a clock that only knew the schedule's steps
+    far = np.zeros((2, 8))
+    far[:, 0] = 1, -1
+    levels = [*np.geomspace(99.0, 1e-3, 30), 0.0]
+    x = levels[0] * np.random.default_rng(0).standard_normal((60, 8))
+    model = energy_of(EmpiricalModel(far), prior=UniformPrior(1e-6, 0.999999), n_nodes=32)
+    for target in ("velocity", "noise"):
+        found = run_sampler(EulerSampler(), model.blind_model(target), x, levels)
+        assert np.abs(np.abs(found[:, 0]) - 1).max() < 1e-3
+        np.testing.assert_allclose(found[:, 1:], 0, atol=1e-3)
 
 
 @pytest.mark.parametrize(

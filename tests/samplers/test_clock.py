@@ -1,6 +1,7 @@
 """Clocks: what a blind model leaves behind on the schedule's, and not on an estimated one."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from skdiffusion.samplers import (
     check_sampler,
     run_sampler,
 )
+from skdiffusion.samplers.clock import Clock
 from skdiffusion.schedules import FlowMatchingSchedule
 
 D = 16
@@ -189,6 +191,24 @@ def test_a_learned_clock():
         samples = est.sample(50, sampler=EulerSampler(clock=clock), n_steps=40, random_state=0)
         away[str(clock)] = np.linalg.norm(samples[:, 2:], axis=1).mean()
     assert len(set(away.values())) == 1  # its own clock is the default
+
+
+@pytest.mark.parametrize("levels", [np.geomspace(50.0, 0.01, 30), np.geomspace(0.01, 50.0, 30)])
+def test_rows_that_are_behind_arrive_with_the_schedule(levels):
+    # up and down: rows ahead keep the schedule's ratios, the others take the same share of their
+    # way at every step, here a twenty-ninth of the logarithm
+    down = levels[0] > levels[-1]
+    seen = levels[0] * np.array([1.0, 30.0, 1 / 30.0])
+    clock, path = Clock(lambda x: x[:, 0], (0.0, np.inf)), [seen]
+    for level, next_level in pairwise(levels.tolist()):
+        _, read, after = clock(path[-1][:, None], None, level, next_level, levels[-1])
+        np.testing.assert_allclose(read[:, 0], path[-1])
+        path.append(after[:, 0])
+    same, above, below = np.transpose(path)
+    behind, ahead = (above, below) if down else (below, above)
+    np.testing.assert_allclose(same, levels, rtol=1e-12)
+    np.testing.assert_allclose(behind, np.geomspace(behind[0], levels[-1], 30), rtol=1e-12)
+    np.testing.assert_allclose(ahead, ahead[0] / levels[0] * levels, rtol=1e-12)
 
 
 def test_a_clock_that_asks_is_told_the_level_of_the_schedule():
