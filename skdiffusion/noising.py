@@ -17,7 +17,7 @@ import numpy as np
 from skdiffusion.utils.arrays import LARGEST, SMALLEST, as_levels, as_points
 from skdiffusion.utils.random import normal_like
 
-__all__ = ["FAR", "NoiseRange", "noise_range", "perturb"]
+__all__ = ["FAR", "NoiseRange", "check_spread", "noise_range", "perturb"]
 
 FAR = 20.0
 """Widths of the data, in standard deviations, from which a noised law is its Gaussian far field."""
@@ -67,12 +67,22 @@ def noise_range(
             f"sigma_min and sigma_max must satisfy 0 < sigma_min < sigma_max; "
             f"got {low!r} and {high!r}."
         )
+    _check_squares(low, high)
+    return NoiseRange(float(np.sqrt(variances.mean())), float(low), float(high))
+
+
+def check_spread(spread: float) -> None:
+    """Raise ``ValueError`` for a spread of rows whose noise levels float64 cannot square."""
+    if spread:
+        _check_squares(0.002 * spread, FAR * spread)
+
+
+def _check_squares(low, high):
     if not SMALLEST < low < high < LARGEST:
         raise ValueError(
             f"noise levels run from {low:.3g} to {high:.3g}, but float64 holds the squares of "
             f"those between {SMALLEST:g} and {LARGEST:g}: bring X to other units."
         )
-    return NoiseRange(float(np.sqrt(variances.mean())), float(low), float(high))
 
 
 def perturb(x0: Any, sigma: Any, random_state: Any = None):

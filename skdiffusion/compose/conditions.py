@@ -6,12 +6,14 @@ measurement, and a measurement another,
 
 .. math:: A x + s e = y \quad\Longleftrightarrow\quad (A L)\, z + s e = y - A b .
 
-Anything else is refused: what is known would not be known there.
+The value of a category is known of all columns that encode it, as ones and zeros. Anything else is
+refused: what is known would not be known there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,28 +27,65 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
+from skdiffusion.compose.encoder import TableEncoder
 from skdiffusion.compose.table import TableFormat
 from skdiffusion.estimators._condition import column_index
 from skdiffusion.models import LinearMeasurement
 
-__all__ = ["translated"]
+__all__ = ["by_position", "pinned", "translated"]
 
 LINEAR_BY_COLUMN = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
 BY_COLUMN = (*LINEAR_BY_COLUMN, PowerTransformer, QuantileTransformer)
 
 
-def translated(condition: Any, steps: list, table: TableFormat, n_features: int) -> Any:
-    """A condition on rows as one on what the steps make of them.
+def by_position(condition: Any, table: TableFormat) -> Any:
+    """A condition with the positions of columns for their names.
 
     Parameters
     ----------
     condition : mapping or LinearMeasurement
         As in ``sample`` of a score estimator.
-    steps : list of fitted transformers
     table : TableFormat
         What the rows looked like.
-    n_features : int
-        Number of their columns.
+
+    Returns
+    -------
+    mapping from int, or LinearMeasurement
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, one is given twice, or none is given.
+    """
+    if not isinstance(condition, Mapping):
+        return condition
+    if not condition:
+        raise ValueError("condition must hold at least one column.")
+    names = _Names(table)
+    found = {column_index(names, column): known for column, known in condition.items()}
+    if len(found) < len(condition):
+        raise ValueError("condition was given the same column by name and by index.")
+    return found
+
+
+def pinned(rows: Any, condition: Any) -> Any:
+    """Rows of a table with the numbers that were known of them, free of rounding."""
+    if not isinstance(condition, Mapping):
+        return rows
+    rows = np.array(rows)
+    for j, known in condition.items():
+        if isinstance(known, Real) and known == known and rows.dtype.kind in "fO":
+            rows[:, j] = known
+    return rows
+
+
+def translated(condition: Any, steps: list) -> Any:
+    """A condition on rows as one on what the steps make of them.
+
+    Parameters
+    ----------
+    condition : mapping from int, or LinearMeasurement
+    steps : list of fitted transformers
 
     Returns
     -------
@@ -57,11 +96,12 @@ def translated(condition: Any, steps: list, table: TableFormat, n_features: int)
     ValueError
         If a step mixes columns of which ranges are known, or is not known to keep what is known.
     """
-    if isinstance(condition, Mapping):
-        names = _Names(table, n_features)
-        condition = {column_index(names, c): known for c, known in condition.items()}
     for step in steps:
-        if isinstance(condition, Mapping) and isinstance(step, BY_COLUMN):
+        if isinstance(step, TableEncoder) and isinstance(condition, Mapping):
+            condition = step.encoded_condition(condition)
+        elif isinstance(step, TableEncoder):
+            condition = step.encoded_measurement(condition)
+        elif isinstance(condition, Mapping) and isinstance(step, BY_COLUMN):
             condition = _mapped(condition, step)
         elif isinstance(step, LINEAR_BY_COLUMN) or _is_square(step):
             condition = _measured(condition, step)
@@ -76,8 +116,8 @@ def translated(condition: Any, steps: list, table: TableFormat, n_features: int)
 class _Names:
     """What a column may be called by."""
 
-    def __init__(self, table, n_features):
-        self.n_features_in_ = n_features
+    def __init__(self, table):
+        self.n_features_in_ = len(table.bounds)
         if table.empty is not None:
             self.feature_names_in_ = np.asarray(table.empty.columns, dtype=object)
 

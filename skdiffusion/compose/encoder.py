@@ -13,6 +13,7 @@ has samples and no ``score_samples``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skdiffusion.compose.table import TableFormat, is_numeric, is_temporal
+from skdiffusion.models import LinearMeasurement
 
 __all__ = ["TableEncoder"]
 
@@ -154,14 +156,12 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         n_columns = len(self.get_feature_names_out())
         if Z.shape[1] != n_columns:
             raise ValueError(f"Z has {Z.shape[1]} columns; TableEncoder makes {n_columns}.")
-        start, columns = 0, []
-        for j in range(self.n_features_in_):
-            width = len(self.categories_[j]) if j in self.categories_ else 1
-            block = Z[:, start : start + width]
+        columns = []
+        for j, place in enumerate(self._places()):
+            block = Z[:, place]
             columns.append(
                 self.categories_[j][block.argmax(axis=1)] if j in self.categories_ else block[:, 0]
             )
-            start += width
         mixed = len({np.asarray(c).dtype.kind in "OUS" for c in columns}) > 1
         rows = np.empty((len(Z), len(columns)), dtype=object if mixed else columns[0].dtype)
         for j, column in enumerate(columns):
@@ -179,6 +179,76 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             values = self.categories_.get(j)
             found += [name] if values is None else [f"{name}_{value}" for value in values]
         return np.asarray(found, dtype=object)
+
+    def _places(self):
+        """Where each column of the table lies among the encoded ones."""
+        widths = [len(self.categories_.get(j, [0])) for j in range(self.n_features_in_)]
+        ends = np.cumsum(widths)
+        return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
+
+    def encoded_condition(self, condition: Mapping[int, Any]) -> dict[int, Any]:
+        """What is known of columns of the table, as what is known of encoded ones.
+
+        Numbers and ranges pass through. The value of a category is known of all its columns.
+
+        Parameters
+        ----------
+        condition : mapping from int
+            From the positions of columns to a value, or a range ``(low, high)`` of numbers.
+
+        Returns
+        -------
+        dict from int
+
+        Raises
+        ------
+        ValueError
+            If a category has no such value.
+        """
+        check_is_fitted(self)
+        places, found = self._places(), {}
+        for j, known in condition.items():
+            if j not in self.categories_:
+                found[places[j].start] = known
+                continue
+            is_value = [_is_value(known, value) for value in self.categories_[j].tolist()]
+            if not any(is_value):
+                name = j if self.table_.empty is None else self.table_.empty.columns[j]
+                raise ValueError(
+                    f"column {name!r} holds one of the values {self.categories_[j].tolist()}; "
+                    f"got {known!r}."
+                )
+            columns = range(places[j].start, places[j].stop)
+            found.update(zip(columns, map(float, is_value), strict=True))
+        return found
+
+    def encoded_measurement(self, measurement: LinearMeasurement) -> LinearMeasurement:
+        """A measurement of the table's numbers as one of encoded columns.
+
+        Parameters
+        ----------
+        measurement : LinearMeasurement
+            Of all columns of the table, those of categories with zeros.
+
+        Returns
+        -------
+        LinearMeasurement
+
+        Raises
+        ------
+        ValueError
+            If it has other than one column for each of the table's, or measures a category.
+        """
+        check_is_fitted(self)
+        given, places = measurement.matrix, self._places()
+        if given.shape[1] != len(places) or given[:, list(self.categories_)].any():
+            raise ValueError(
+                f"a measurement of this table must have {len(places)} columns, and zeros in those "
+                f"of categories, {list(self.categories_)}."
+            )
+        matrix = np.zeros((len(given), places[-1].stop))
+        matrix[:, [place.start for place in places]] = given  # zeros for a category's first
+        return LinearMeasurement(matrix, measurement.values, measurement.noise)
 
     def _columns(self, X, *, reset):
         """Columns of a table, and their names or positions."""
@@ -221,6 +291,15 @@ def _labels(column):
     values = values.astype(object)
     values[gaps] = None
     return values
+
+
+def _is_value(known, value):
+    """Whether what is known is this value of a category; a gap is ``None`` or NaN."""
+    if np.ndim(known):
+        return False
+    if value is None or known is None or known != known:
+        return value is None and (known is None or known != known)
+    return (str(known) if isinstance(value, str) else known) == value
 
 
 def _values(column):

@@ -28,7 +28,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.compose.columns import inverted
-from skdiffusion.compose.conditions import translated
+from skdiffusion.compose.conditions import by_position, pinned, translated
 from skdiffusion.compose.jacobians import (
     log_abs_det_jacobian,
     numerical_log_det,
@@ -251,7 +251,9 @@ class DensityPipeline(Pipeline):
         n_samples : int
         condition : mapping or LinearMeasurement, optional
             What is known of the rows, in their own units, as in ``sample`` of a score estimator.
-            Scalers and powers pass values and ranges, a square PCA values and measurements.
+            Scalers and powers pass values and ranges, a square PCA values and measurements, a
+            ``TableEncoder`` all of these and values of categories. Known numbers are exact in the
+            rows, up to ``round_integers`` and ``clip``.
         random_state : None, int, Generator or RandomState
         **options
             Further arguments of the final estimator's ``sample``, such as ``sampler``.
@@ -269,9 +271,8 @@ class DensityPipeline(Pipeline):
         """
         check_is_fitted(self)
         if condition is not None:
-            steps = [step for _, step in self._transformers()]
-            d = len(self.table_.bounds)
-            options["condition"] = translated(condition, steps, self.table_, d)
+            condition = by_position(condition, self.table_)
+            options["condition"] = translated(condition, [step for _, step in self._transformers()])
         rng = as_generator(random_state)
         n_samples = check_count(n_samples, "n_samples")
         Z = draw_rows(self.steps[-1][1], n_samples, rng, **options)
@@ -279,6 +280,7 @@ class DensityPipeline(Pipeline):
             Z = inverted(step, Z)
             if self._is_completed(step):
                 Z = _with_residual(step, np.asarray(Z), rng)
+        Z = pinned(Z, condition)
         return self.table_.restored(Z, rounded=self.round_integers, clipped=self.clip)
 
     # ------------------------------------------------------------------ inner workings

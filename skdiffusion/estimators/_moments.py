@@ -106,14 +106,16 @@ class FullMoments(_Moments):
         rows = centred * np.sqrt(weights)[:, None]
         self.scatter = (rows.T @ rows).astype(np.float64)
         squared = np.einsum("ij,ij->i", centred, centred)
-        self.cubic = ((weights * squared) @ centred).astype(np.float64)
-        self.quartic = float(weights @ squared**2)
+        with np.errstate(over="ignore", under="ignore"):  # who needs them looks at them
+            self.cubic = ((weights * squared) @ centred).astype(np.float64)
+            self.quartic = float(weights @ squared**2)
 
     def _merge(self, other, jump, factor):
         share = other.weight / (self.weight + other.weight)
-        cubic, quartic = self._shifted(self, -share * jump)
-        its_cubic, its_quartic = self._shifted(other, (1 - share) * jump)
-        self.cubic, self.quartic = cubic + its_cubic, float(quartic + its_quartic)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            cubic, quartic = self._shifted(self, -share * jump)
+            its_cubic, its_quartic = self._shifted(other, (1 - share) * jump)
+            self.cubic, self.quartic = cubic + its_cubic, float(quartic + its_quartic)
         self.scatter = self.scatter + other.scatter + factor * np.outer(jump, jump)
 
     @staticmethod
@@ -142,10 +144,17 @@ class FullMoments(_Moments):
     def ledoit_wolf(self) -> np.ndarray:
         """Covariance shrunk towards a multiple of the identity (Ledoit & Wolf 2004)."""
         covariance = self.covariance()
+        seen, exponent = _in_units(covariance)
         d = len(covariance)
-        norm = float(np.sum(covariance**2))
-        distance = (norm - np.trace(covariance) ** 2 / d) / d
-        noise = (self.quartic / self.weight - norm) / (d * self.weight)
+        quartic = float(np.ldexp(self.quartic, -2 * exponent))
+        if seen.any() and not 0 < quartic < np.inf:
+            raise ValueError(
+                "Ledoit and Wolf's shrinkage takes fourth powers of the rows, and float64 holds "
+                "none of these: bring X to other units, or use covariance='oas'."
+            )
+        norm = float(np.sum(seen**2))
+        distance = (norm - np.trace(seen) ** 2 / d) / d
+        noise = (quartic / self.weight - norm) / (d * self.weight)
         return shrunk(covariance, min(noise, distance) / distance if distance > 0 else 0.0)
 
     def oas(self) -> np.ndarray:
@@ -161,10 +170,16 @@ def gathered(X: np.ndarray, weights: np.ndarray, empty: _Moments) -> _Moments:
 
 def oas_share(covariance: np.ndarray, weight: float) -> float:
     """Share of a multiple of the identity that is best for normal rows (Chen et al. 2010)."""
-    d = len(covariance)
+    covariance, d = _in_units(covariance)[0], len(covariance)
     alpha, mu = float(np.mean(covariance**2)), np.trace(covariance) / d
     distance = (weight + 1) * (alpha - mu**2 / d)
     return min((alpha + mu**2) / distance, 1.0) if distance > 0 else 1.0
+
+
+def _in_units(covariance):
+    """A covariance whose squares are numbers, and the power of two that it was divided by."""
+    exponent = int(np.frexp(np.trace(covariance))[1])
+    return np.ldexp(covariance, -exponent), exponent
 
 
 def shrunk(covariance: np.ndarray, shrinkage: float) -> np.ndarray:

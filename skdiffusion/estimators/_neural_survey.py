@@ -22,7 +22,7 @@ from skdiffusion.estimators._moments import (
 )
 from skdiffusion.estimators._training_rows import Coordinates, read_rows
 from skdiffusion.models import AffineModel, GaussianModel, SpectralCovariance
-from skdiffusion.noising import noise_range
+from skdiffusion.noising import check_spread, noise_range
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["Survey", "survey"]
@@ -112,12 +112,14 @@ def survey(
     Raises
     ------
     ValueError
-        If all rows are the same, or the range of noise levels is empty.
+        If all rows are the same, or the range of noise levels is empty or holds levels whose
+        squares are no numbers.
     """
     moments, low, high = _moments(X, order, weights, seed)
     variances = moments.column_variances()
     if not variances.any():
         raise ValueError("X has no variance: all of its rows are the same.")
+    check_spread(float(np.sqrt(variances.sum())))
     constant = variances == 0
     if scaling == "auto":
         ranges = (high - low)[~constant]

@@ -23,7 +23,7 @@ from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.arrays import like
 from skdiffusion.utils.output import in_container
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.validation import check_callback, check_count
 
 __all__ = ["Sampling"]
 
@@ -131,6 +131,7 @@ class Sampling:
         n_samples = check_count(n_samples, "n_samples")
         rng = as_generator(random_state)
         self._refuse_labels(y)
+        check_callback(callback)
         verbose = bool(getattr(self, "verbose", False) if verbose is None else verbose)
         if condition is not None:
             if y is not None or return_trajectory:

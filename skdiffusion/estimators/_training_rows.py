@@ -40,8 +40,10 @@ class Coordinates:
 
     def __init__(self, shift: Any, scale: Any, rotation: Any = None):
         # rounded once: sums of the same rows in another order then give the same coordinates
-        self.shift = np.asarray(shift).astype(np.float32).astype(np.float64)
-        self.scale = np.asarray(scale).astype(np.float32).astype(np.float64)
+        self.scale = _rounded(scale)
+        self.shift = _rounded(shift)
+        # where the offset is large, its digits are few: the rest in 4096ths of the scale
+        self.shift += np.round((shift - self.shift) / self.scale * 2**12) / 2**12 * self.scale
         self.rotation = rotation
 
     def inward(self, rows: np.ndarray) -> torch.Tensor:
@@ -50,6 +52,12 @@ class Coordinates:
         if self.rotation is not None:
             z = z @ self.rotation
         return torch.from_numpy(np.ascontiguousarray(z, dtype=np.float32))
+
+
+def _rounded(values: Any) -> np.ndarray:
+    """Numbers to the digits of float32, in the range of float64: units may be any."""
+    digits, exponent = np.frexp(np.asarray(values, dtype=np.float64))
+    return np.ldexp(digits.astype(np.float32).astype(np.float64), exponent)
 
 
 def is_dataset(X: Any) -> bool:

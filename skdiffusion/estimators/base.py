@@ -337,6 +337,7 @@ class BaseScoreEstimator(
         """Rows and the noise levels at which they are looked at."""
         X = self._rows(X, dtype)
         levels = as_levels(sigma, X.astype(np.float64, copy=False), allow_zero=False)
+        self.model_._check_range(levels, type(self).__name__)
         return _holding_squares(X, np.min(levels), np.max(levels)), sigma
 
     def __sklearn_tags__(self):

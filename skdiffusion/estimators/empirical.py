@@ -103,6 +103,12 @@ class EmpiricalScore(BaseScoreEstimator):
     The likelihood looks at all rows up to 4096 of them, and beyond that at as many evenly
     spaced ones (in sorted order) as make 16 million pairs with all rows.
 
+    Under ``scaling="columns"`` and ``"whiten"`` the density follows the units of each column, and
+    their order, exactly, for any ``bandwidth`` with a name; under ``"none"`` it follows a change of
+    all units together. Under ``"auto"`` the shape may then be another: the isotropic one is among
+    the candidates, and rows are dealt out to folds in sorted order, which the columns'
+    order decides.
+
     scikit-learn's ``KernelDensity`` computes the same log-density only with
     ``leaf_size=len(X)``: with its trees and default tolerances values can be wrong by tens
     of nats in 8 dimensions and by more than a thousand in 64.

@@ -373,7 +373,8 @@ class GaussianScore(BaseScoreEstimator):
         scales = np.where(constant, variances[~constant].mean(), variances)
         share = self.reg_covar
         if share == "auto":
-            correlation = matrix / np.sqrt(np.outer(scales, scales))
+            deviations = np.sqrt(scales)
+            correlation = matrix / np.outer(deviations, deviations)
             floor = 10 * len(matrix) * np.finfo(np.float64).eps
             if not _is_singular(correlation, floor):
                 spectrum = SpectralCovariance.from_matrix(matrix)

@@ -21,6 +21,7 @@ import scipy.optimize
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.model_selection import check_cv
+from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import has_fit_parameter
 
 from skdiffusion.estimators._moments import FullMoments
@@ -38,17 +39,19 @@ from skdiffusion.utils.validation import check_count
 __all__ = ["StackedScore"]
 
 
-class StackedScore(BaseScoreEstimator):
+class StackedScore(_BaseComposition, BaseScoreEstimator):
     r"""Convex combination of score models, chosen per noise level on held-out rows.
 
     Parameters
     ----------
     estimators : list of (str, estimator), optional
-        The candidates. By default a Gaussian, a small and a large mixture, and the rows
+        The candidates, parameters by their names: ``gmm=GMMScore(5)``, ``gmm__n_components=5``;
+        ``"drop"`` leaves one out. By default a Gaussian, a small and a large mixture, and the rows
         themselves (the empirical law), which denoise well at high noise only.
     cv : int or cross-validation splitter
         How rows are held out. An int deals out distinct rows at random, copies of a row
-        together.
+        together: by the seed and the numbers in a row, so that their order does not matter. The
+        same rows in other units, or with the columns in another order, are dealt out anew.
     n_levels : int
         Noise levels at which weights are found, uniform in the logarithm.
     n_noise : int
@@ -60,14 +63,14 @@ class StackedScore(BaseScoreEstimator):
     n_jobs : int, optional
         Folds fitted in parallel.
     random_state : None, int, Generator or RandomState
-        Folds and noise.
+        Folds and noise; noise too is keyed by the numbers in a row.
 
     Attributes
     ----------
     model_ : StackedModel
         The fitted score model. It has no exact density: ``score_samples`` follows the flow.
     estimators_ : list of estimators
-        The candidates, fitted to all rows.
+        The candidates that are not dropped, fitted to all rows.
     levels_ : ndarray of shape (n_levels,)
     weights_ : ndarray of shape (n_levels, n_estimators)
         A convex combination per level.
@@ -115,6 +118,34 @@ class StackedScore(BaseScoreEstimator):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    def get_params(self, deep=True):
+        """Parameters, the candidates and theirs included.
+
+        Parameters
+        ----------
+        deep : bool
+
+        Returns
+        -------
+        dict
+        """
+        return self._get_params("estimators", deep=deep)
+
+    def set_params(self, **params):
+        """Set parameters, candidates by ``name`` and theirs by ``name__parameter``.
+
+        Returns
+        -------
+        StackedScore
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter.
+        """
+        self._set_params("estimators", **params)
+        return self
+
     def fit(self, X, y=None, sample_weight=None):
         """Fit the candidates and find their weights per noise level.
 
@@ -132,8 +163,8 @@ class StackedScore(BaseScoreEstimator):
         Raises
         ------
         ValueError
-            If ``X`` has no variance or too few rows to hold some out, a candidate takes no weights,
-            or a parameter is out of its range.
+            If ``X`` has no variance or too few rows to hold some out, no candidate is left, two
+            have the same name, one takes no weights, or a parameter is out of its range.
         """
         self._check_parameters()
         check_count(self.n_levels, "n_levels", 2)
@@ -188,9 +219,13 @@ class StackedScore(BaseScoreEstimator):
 
     def _candidates(self, n, scale, rng):
         if self.estimators is not None:
-            if not self.estimators:
-                raise ValueError("estimators must hold at least one (name, estimator) pair.")
-            candidates = [(name, clone(est)) for name, est in self.estimators]
+            kept = [pair for pair in self.estimators if not _is_dropped(pair[1])]
+            if not kept:
+                raise ValueError(
+                    "estimators must hold at least one (name, estimator) pair that is not dropped."
+                )
+            self._validate_names([name for name, _ in self.estimators])
+            candidates = [(name, clone(est)) for name, est in kept]
         else:
             few, many = int(np.clip(n // 60, 1, 10)), int(np.clip(n // 25, 1, 50))
             candidates = [
@@ -204,6 +239,10 @@ class StackedScore(BaseScoreEstimator):
             if candidate.get_params().get("random_state", 0) is None:
                 candidate.set_params(random_state=int(rng.integers(2**31)))
         return candidates
+
+
+def _is_dropped(candidate):
+    return isinstance(candidate, str) and candidate == "drop"
 
 
 def _folds(cv: Any, X: np.ndarray, weights: np.ndarray, seed: int):

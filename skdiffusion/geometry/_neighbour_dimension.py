@@ -4,6 +4,9 @@ Statistics of neighbours (:mod:`~skdiffusion.geometry._neighbourhood_statistics`
 landmarks, some of the rows or all. Their mean over all landmarks gives the dimension of the whole,
 that over the landmarks nearest to a point the dimension there; both by the same
 calibration (:mod:`~skdiffusion.geometry._dimension_calibration`), which was taught both.
+
+All of it is computed in units of the power of two at the largest entry: fourth powers of
+distances then stay numbers whatever the units, and no digit changes.
 """
 
 from __future__ import annotations
@@ -53,7 +56,8 @@ class NeighbourDimension:
     def __init__(self, rows: np.ndarray, rank: int, rng: np.random.Generator, n_jobs: Any = None):
         if len(rows) > MAX_ROWS:
             rows = rows[np.sort(rng.choice(len(rows), MAX_ROWS, replace=False))]
-        landmarks = rows
+        self._exponent = -int(np.frexp(np.abs(rows).max())[1])
+        landmarks = rows = self._in_units(rows)
         if len(rows) > MAX_LANDMARKS:
             landmarks = rows[np.sort(rng.choice(len(rows), MAX_LANDMARKS, replace=False))]
         self.rank = rank
@@ -66,6 +70,9 @@ class NeighbourDimension:
         draws = rng.integers(len(landmarks), size=(N_BOOTSTRAP, len(landmarks)))
         spread = float(np.std(self._answer(draws)[0], ddof=1))
         self.std_error = float(np.hypot(error[0] * dimension[0], spread))
+
+    def _in_units(self, points):
+        return np.ldexp(points, self._exponent)
 
     def _measured(self, landmarks, n_jobs):
         slices = gen_even_slices(len(landmarks), max(1, min(16, len(landmarks) // 64)))
@@ -82,7 +89,7 @@ class NeighbourDimension:
 
     def local(self, points: np.ndarray) -> np.ndarray:
         """Dimension at each of some points, shape ``(n,)``."""
-        index = self.nearest.kneighbors(points, return_distance=False)
+        index = self.nearest.kneighbors(self._in_units(points), return_distance=False)
         return np.concatenate([self._answer(part)[0] for part in self._parts(index)])
 
     def _parts(self, index):
@@ -92,7 +99,7 @@ class NeighbourDimension:
     def tangents(self, points: np.ndarray, n_components: int) -> np.ndarray:
         """Principal axes of the neighbours of each point, ``(n, d, n_components)``."""
         k = min(max(TANGENT_NEIGHBOURS, 3 * n_components), self.measure.reach)
-        vectors = self.measure.rows[self.measure.neighbours(points, k)[1]]
+        vectors = self.measure.rows[self.measure.neighbours(self._in_units(points), k)[1]]
         vectors = vectors - vectors.mean(axis=1, keepdims=True)
         axes = np.linalg.svd(vectors, full_matrices=True)[2]
         return axes[:, :n_components].swapaxes(1, 2)

@@ -18,7 +18,7 @@ import warnings
 
 import numpy as np
 from sklearn.base import TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.geometry._given import check_columns, fitted_model
 from skdiffusion.geometry._neighbour_dimension import NeighbourDimension
@@ -26,9 +26,10 @@ from skdiffusion.geometry._neighbourhood_statistics import Neighbours, typical_v
 from skdiffusion.geometry._plateaus import DimensionCurve, find_plateaus
 from skdiffusion.geometry._score_dimension import METHODS, ScoreDimension, level_grid
 from skdiffusion.models import EmpiricalModel, GaussianModel
-from skdiffusion.noising import FAR
+from skdiffusion.noising import FAR, check_spread
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
 __all__ = ["IntrinsicDimensionEstimator"]
@@ -183,7 +184,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         Raises
         ------
         ValueError
-            If ``X`` is not finite or has fewer than two rows, or a parameter is out of its range.
+            If ``X`` is not finite, has fewer than two rows, or is in units in which squares are no
+            numbers, or a parameter is out of its range.
         """
         method, levels = self._check_parameters()
         X = self._check_rows(X, reset=True)
@@ -191,6 +193,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         _, first, counts = np.unique(X, axis=0, return_index=True, return_counts=True)
         order = np.argsort(first)  # as they came: sorted rows would be others in other axes
         rows, counts = X[first[order]], counts[order]
+        check_spread(float(np.ptp(rows, axis=0).max()))
         variances = typical_variances(rows)
         self.span_ = _span(_some(rows, max(MOST_ROWS, 2 * X.shape[1]), rng))
         if len(rows) < FEW_ROWS:
@@ -254,7 +257,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         return method, levels
 
     def _check_rows(self, X, reset):
-        return validate_data(
+        return check_rows(
             self, X, reset=reset, dtype=np.float64, ensure_min_samples=2 if reset else 1
         )
 

@@ -198,9 +198,7 @@ def compare_scores(
     model, named = as_score_model(model), _named(references)
     models = {MODEL: model, **named}
     check_same_space(list(models.values()))
-    X = check_points(X, ensure_min_samples=2)
-    if X.shape[1] != model.n_features:
-        raise ValueError(f"X has {X.shape[1]} columns, the models have {model.n_features}.")
+    X = check_points(X, model.n_features, ensure_min_samples=2)
     lookup(target, dict.fromkeys(TARGETS), "target")
     lookup(average, dict.fromkeys(AVERAGES), "average")
     n_noise = check_count(n_noise, "n_noise")

@@ -289,20 +289,17 @@ class BaseScoreModel:
             raise ValueError(f"{type(self).__name__} is unconditional: y must be None.")
         return x, sigma, {"y": y}
 
-    def _check_range(self, sigma):
+    def _check_range(self, sigma, name=None):
+        """Raise ``ValueError`` for levels out of range; ``name`` is what the user knows it as."""
         low, high = self.sigma_range
         if isinstance(sigma, float) and low <= sigma <= high:
             return
         slack = 1e-9  # relative: a level computed as sqrt(s**2) must not fail by rounding
-        if np.min(sigma, initial=np.inf) < low * (1 - slack) or np.max(sigma, initial=0) > high * (
-            1 + slack
-        ):
+        lowest, highest = np.min(sigma, initial=np.inf), np.max(sigma, initial=0)
+        if lowest < low * (1 - slack) or highest > high * (1 + slack):
             raise ValueError(
-                f"{type(self).__name__} is defined for noise levels from {low:g} to {high:g}; "
-                f"got {np.min(sigma):g}."
-                if np.min(sigma) < low
-                else f"{type(self).__name__} is defined for noise levels from {low:g} to "
-                f"{high:g}; got {np.max(sigma):g}."
+                f"{name or type(self).__name__} is defined for noise levels from {low:g} to "
+                f"{high:g}; got {lowest if lowest < low * (1 - slack) else highest:g}."
             )
 
     def _require(self, flag: str, what: str) -> None:

@@ -81,7 +81,9 @@ class MixtureModel(BaseScoreModel):
     Raises
     ------
     ValueError
-        If shapes disagree, a weight is negative, or a covariance is not one.
+        If shapes disagree, a weight is negative, or a covariance is not one. When asked: for rows
+        whose squares, in units of the narrowest width, float64 cannot hold. NumPy rows for which
+        float32 cannot are served by float64; the values of torch tensors are trusted.
 
     References
     ----------
@@ -120,7 +122,8 @@ class MixtureModel(BaseScoreModel):
             raise ValueError("weights must be finite, non-negative and not all zero.")
         weights = weights / weights.sum()
         self.covariances = _as_covariances(covariances, k, self.n_features)
-        self.has_density = min(c.smallest for c in self.covariances) > 0
+        self._narrowest = min(c.smallest for c in self.covariances)
+        self.has_density = self._narrowest > 0
 
         centre = weights @ means
         with np.errstate(divide="ignore"):
@@ -383,6 +386,11 @@ class MixtureModel(BaseScoreModel):
         views = host_views(x, sigma, *rows) if is_torch(x) else None
         if views is not None:
             return like(self._by_blocks(function, *views, matrices=matrices), x)
+        if not is_torch(x) and self._is_beyond(x, sigma):
+            more = [np.asarray(v, dtype=np.float64) for v in (x, sigma, *rows)]
+            more[1] = float(sigma) if np.ndim(sigma) == 0 else more[1]
+            with np.errstate(over="ignore"):  # a log-density that float32 cannot hold is -inf
+                return self._by_blocks(function, *more, matrices=matrices).astype(x.dtype)
         width = 3 * self._stack.width + 4 * matrices * self.n_features * self._stack.span
         size = rows_in_memory(width) if is_torch(x) else rows_in_cache(width, BLOCK)
         n = x.shape[0]
@@ -398,6 +406,27 @@ class MixtureModel(BaseScoreModel):
         else:
             parts = map_blocks(part, n, size)
         return namespace(x).concat(parts, axis=0)
+
+    def _is_beyond(self, x, sigma):
+        """Whether float32 cannot hold squares of the rows in units of the widths.
+
+        Raises
+        ------
+        ValueError
+            If float64 cannot.
+        """
+        reach = max(float(np.max(x, initial=0)), -float(np.min(x, initial=0)))
+        width = math.sqrt(self._narrowest + float(np.min(sigma)) ** 2)
+        # four terms of d squares where they are expanded
+        held = math.sqrt(float(np.finfo(x.dtype).max) / (4 * self.n_features)) * width
+        if reach <= held or not reach < math.inf:
+            return False
+        if x.dtype == np.float64:
+            raise ValueError(
+                f"x holds {reach:.3g}, and float64 no squares of that in units of the narrowest "
+                f"width {width:.3g} of a component."
+            )
+        return True
 
     def _columns(self, columns):
         indices = np.asarray(columns)

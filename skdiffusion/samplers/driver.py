@@ -30,7 +30,7 @@ from skdiffusion.utils.arrays import as_points, like, namespace, to_numpy
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.row_noise import RowNoise
-from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.validation import check_callback, check_count
 
 __all__ = ["run_sampler"]
 
@@ -94,7 +94,7 @@ def run_sampler(
     Raises
     ------
     ValueError
-        If the levels are not valid for the sampler.
+        If the levels are not valid for the sampler, or the callback is not a function.
     FloatingPointError
         If a step produced a value that is not finite; it names the step and the level.
 
@@ -117,6 +117,7 @@ def run_sampler(
     """
     x = as_points(x, model.n_features)
     sampler.check()
+    check_callback(callback)
     levels = _checked_levels(levels, len(x), sampler)
     jump = plan_jump(sampler.teleport, model, levels, far_field, y=y)
     if jump is not None:

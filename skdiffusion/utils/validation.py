@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_count", "check_number", "lookup"]
+__all__ = ["check_callback", "check_count", "check_number", "lookup"]
 
 
 def lookup(
@@ -46,6 +46,15 @@ def lookup(
     raise ValueError(
         f"Unknown {what} {name!r}{hint}; accepted are {names}{or_else and ' or ' + or_else}."
     )
+
+
+def check_callback(callback: Any) -> None:
+    """Raise ``ValueError`` for what is neither ``None`` nor called after every step."""
+    if callback is not None and not callable(callback):
+        raise ValueError(
+            "callback must be a function callback(step, level, x), called after every step; "
+            f"got {callback!r}."
+        )
 
 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:

@@ -29,9 +29,15 @@ from sklearn.preprocessing import (
 )
 
 from skdiffusion import GaussianScore, GMMScore
-from skdiffusion.compose import DensityPipeline, log_abs_det_jacobian, make_density_pipeline
+from skdiffusion.compose import (
+    DensityPipeline,
+    TableEncoder,
+    log_abs_det_jacobian,
+    make_density_pipeline,
+)
 from skdiffusion.compose.jacobians import numerical_log_det
 from skdiffusion.models import LinearMeasurement
+from skdiffusion.utils.drawing import draw_rows
 
 IRIS = load_iris().data[np.random.default_rng(0).permutation(150)]
 WINE = load_wine().data
@@ -487,6 +493,86 @@ def test_conditions_that_cannot_pass(step, condition, words):
     pipeline = make_density_pipeline(step, GaussianScore("oas")).fit(IRIS)
     with pytest.raises(ValueError, match=words):
         pipeline.sample(2, condition=condition)
+
+
+def people(n=600):
+    """Ages that depend on the team, incomes on the age."""
+    rng = np.random.default_rng(0)
+    team = rng.choice(["red", "blue", "green"], n, p=[0.5, 0.3, 0.2])
+    age = rng.normal(40, 5, n) + 20.0 * (team == "red")
+    return pd.DataFrame({"team": team, "age": age, "income": 100 * age + rng.normal(0, 50, n)})
+
+
+@pytest.mark.parametrize("density", [GMMScore(3, random_state=0), GaussianScore()], ids=str)
+def test_a_number_is_known_of_a_table_as_of_the_encoded_rows(density):
+    table = people()
+    pipeline = make_density_pipeline(TableEncoder(), StandardScaler(), density).fit(table)
+    rows = pipeline.sample(50, condition={"age": 41.3}, random_state=0)
+    assert list(rows.columns) == list(table.columns) and (rows.dtypes == table.dtypes).all()
+    assert (rows["age"] == 41.3).all()
+    encoder, scaler, fitted = (step for _, step in pipeline.steps)
+    known = (41.3 - scaler.mean_[3]) / scaler.scale_[3]  # behind three teams
+    inner = draw_rows(fitted, 50, np.random.default_rng(0), condition={3: known})
+    expected = encoder.inverse_transform(scaler.inverse_transform(inner))
+    assert (rows["team"] == expected["team"]).all()
+    np.testing.assert_allclose(rows["income"], expected["income"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("team, age", [("red", 60.0), ("blue", 40.0)])
+def test_a_category_that_is_known_decides_what_depends_on_it(team, age):
+    pipeline = make_density_pipeline(TableEncoder(), StandardScaler(), GMMScore(3, random_state=0))
+    rows = pipeline.fit(people()).sample(1000, condition={"team": team}, random_state=0)
+    assert (rows["team"] == team).all()
+    # mean of the training rows of a team, at least 120, and of the draws
+    assert rows["age"].mean() == pytest.approx(age, abs=4 * 5 * (1 / 120 + 1 / 1000) ** 0.5)
+    both = {"team": team, "income": (100 * age, None)}
+    rows = pipeline.sample(100, condition=both, random_state=0)
+    assert (rows["team"] == team).all() and rows["income"].min() > 100 * age - 1e-6
+
+
+def test_a_sampler_is_guided_to_what_is_known_of_a_table():
+    pipeline = make_density_pipeline(TableEncoder(), StandardScaler(), GaussianScore())
+    condition = {"team": "green", "age": 44.0}
+    rows = pipeline.fit(people()).sample(20, condition=condition, n_steps=8, random_state=0)
+    assert (rows["team"] == "green").all() and (rows["age"] == 44.0).all()
+
+
+def test_a_measurement_is_one_of_the_numbers_of_a_table():
+    pipeline = make_density_pipeline(TableEncoder(), StandardScaler(), GaussianScore())
+    pipeline.fit(people())
+    known = LinearMeasurement([[0.0, 1.0, 0.01]], [85.0])
+    rows = pipeline.sample(20, condition=known, random_state=0)
+    np.testing.assert_allclose(rows["age"] + 0.01 * rows["income"], 85.0, atol=1e-6)
+    with pytest.raises(ValueError, match="zeros in those of categories"):
+        pipeline.sample(2, condition=LinearMeasurement([[1.0, 0.0, 0.0]], [1.0]))
+
+
+def test_gaps_of_a_category_are_known_too_and_whole_numbers_stay_whole():
+    table = people().assign(age=lambda t: t.age.round().astype(int))
+    table.loc[::4, "team"] = None
+    pipeline = make_density_pipeline(
+        TableEncoder(), StandardScaler(), GMMScore(3, random_state=0), round_integers=True
+    ).fit(table)
+    rows = pipeline.sample(20, condition={"team": None, "age": 50}, random_state=0)
+    assert rows["team"].isna().all() and (rows["age"] == 50).all()
+    assert rows["age"].dtype == table["age"].dtype
+
+
+@pytest.mark.parametrize(
+    "condition, words",
+    [
+        ({"team": "pink"}, r"column 'team' holds one of the values \['blue', 'green', 'red'\]"),
+        ({"team": ("blue", "red")}, "column 'team' holds one of the values"),
+        ({"height": 1.0}, "there is no column 'height'"),
+        ({"age": 40.0, 1: 41.0}, "the same column by name and by index"),
+        ({}, "at least one column"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_known_of_a_table(condition, words):
+    pipeline = make_density_pipeline(TableEncoder(), StandardScaler(), GaussianScore())
+    with pytest.raises(ValueError, match=words):
+        pipeline.fit(people(60)).sample(2, condition=condition)
 
 
 # --------------------------------------------------------------------- manners

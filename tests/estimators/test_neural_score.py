@@ -34,6 +34,37 @@ def test_the_contract():
     check_score_estimator(NeuralScore(**QUICK))
 
 
+# ---------------------------------------------------------------------- units
+
+
+@pytest.mark.parametrize("scaling", ["global", "columns"])
+@pytest.mark.parametrize("unit, offset", [(1e100, 0), (1e-100, 0), (1e-140, 0), (1, 1e9)])
+def test_rows_in_any_units_and_at_any_offset_are_learned_as_well(scaling, unit, offset):
+    rows = np.random.default_rng(0).normal(size=(300, 2)) @ [[1, 0.5], [0, 0.3]] + 1
+    there = rows * unit + offset
+    est = NeuralScore(**QUICK, scaling=scaling).fit(there)
+    plain = NeuralScore(**QUICK, scaling=scaling).fit(rows)
+    # rows come in another order: two runs of five epochs, whose bounds are within 0.02 nats
+    assert est.score(there) + 2 * np.log(unit) == pytest.approx(plain.score(rows), abs=0.1)
+    denoised = (est.denoise(there[:5], 0.01 * est.scale_) - offset) / unit
+    np.testing.assert_allclose(denoised, rows[:5], atol=0.05)  # five times the noise
+    spread = (est.sample(500, sampler="heun", random_state=0) - offset).std(axis=0) / unit
+    np.testing.assert_allclose(spread, rows.std(axis=0), rtol=0.2)
+
+
+def test_rows_whose_noise_levels_no_number_can_hold_are_refused():
+    with pytest.raises(ValueError, match=r"noise levels run from .* bring X to other units"):
+        NeuralScore(**QUICK).fit(2e149 * np.random.default_rng(0).normal(size=(50, 2)))
+
+
+def test_a_level_out_of_range_is_refused_in_the_name_of_the_estimator():
+    rows = np.random.default_rng(0).normal(size=(50, 2))
+    est = NeuralScore(**QUICK).fit(rows)
+    for ask in (est.denoise, est.stein_score, est.predict_noise, est.log_density, est.jacobian):
+        with pytest.raises(ValueError, match=r"^NeuralScore is defined for noise levels from"):
+            ask(rows, 2 * est.sigma_max_)
+
+
 # ---------------------------------------------------------------------- what it learns
 
 

@@ -46,6 +46,12 @@ def test_a_trajectory_starts_in_the_noise_and_ends_in_the_sample(est):
     assert path[0].std() == pytest.approx(spread, rel=5 * (0.5 / 100) ** 0.5)
 
 
+@pytest.mark.parametrize("how", [{}, {"sampler": "heun"}, {"condition": {0: 0.0}}], ids=str)
+def test_a_callback_that_is_none_is_refused_however_rows_are_drawn(est, how):
+    with pytest.raises(ValueError, match=r"callback must be a function callback\(step, level, x\)"):
+        est.sample(4, callback=3, **how)
+
+
 def test_a_callback_sees_every_level_and_a_bar_is_shown_on_request(est, capsys):
     seen = []
     est.sample(

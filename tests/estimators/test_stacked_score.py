@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, StackedScore
@@ -101,6 +102,37 @@ def test_weights_of_rows_count(rng):
     ones = StackedScore(CANDIDATES, cv=2, random_state=0).fit(X, sample_weight=np.ones(60))
     none = StackedScore(CANDIDATES, cv=2, random_state=0).fit(X)
     np.testing.assert_allclose(ones.weights_, none.weights_, atol=1e-6)
+
+
+def test_a_search_reaches_into_the_candidates():
+    X, _ = make_ring(300, noise=0.05, random_state=0)
+    est = StackedScore(
+        [("gaussian", GaussianScore()), ("gmm", GMMScore(1))], n_levels=6, random_state=0
+    )
+    grid = [{"gmm__n_components": [1, 20]}, {"gaussian": ["drop", GaussianScore("diag")]}]
+    search = GridSearchCV(est, grid, cv=2).fit(X)
+    # two equal normal laws say nothing of a ring
+    assert search.best_params_ == {"gmm__n_components": 20}
+    named = dict(search.best_estimator_.estimators)
+    by_hand = clone(est).set_params(estimators=list(named.items())).fit(X)
+    np.testing.assert_array_equal(search.best_estimator_.weights_, by_hand.weights_)
+    assert est.get_params()["gmm__n_components"] == 1  # what was searched is left alone
+
+
+def test_candidates_are_replaced_dropped_and_named_once(rng):
+    X = rng.standard_normal((40, 2))
+    est = StackedScore(GAUSSIANS, n_levels=3, random_state=0)
+    est.set_params(diagonal="drop", full__covariance="oas").fit(X)
+    assert len(est.estimators_) == 1 and est.estimators_[0].covariance == "oas"
+    np.testing.assert_array_equal(est.weights_, np.ones((3, 1)))
+    with pytest.raises(ValueError, match=r"at least one .* that is not dropped"):
+        clone(est).set_params(full="drop").fit(X)
+    with pytest.raises(ValueError, match="Names provided are not unique"):
+        StackedScore([GAUSSIANS[0], GAUSSIANS[0]]).fit(X)
+    with pytest.raises(ValueError, match="Invalid parameter 'other'"):
+        est.set_params(other__covariance="oas")
+    with pytest.raises(ValueError, match="give schedule as an instance first"):
+        est.set_params(schedule__beta_max=3)
 
 
 def test_bad_requests(rng):

@@ -36,6 +36,20 @@ def test_float32_rows_whose_squares_float32_cannot_hold(est, scale):
     assert np.isfinite(est.transform(rows[:5])).all()
 
 
+@pytest.mark.parametrize("covariance", ["empirical", "oas", "ledoit_wolf"])
+@pytest.mark.parametrize("exponent", [-300, -220, 220, 300, 450])
+def test_fourth_powers_are_not_needed_for_a_covariance(covariance, exponent):
+    rows, unit = X[:7], 2.0**exponent
+    est, there = GaussianScore(covariance), GaussianScore(covariance)
+    if covariance == "ledoit_wolf" and abs(exponent) > 250:  # which is made of them
+        with pytest.raises(ValueError, match="fourth powers of the rows"):
+            there.fit(unit * rows)
+        return
+    plain = est.fit(rows).model_.covariance.to_matrix()
+    scaled = there.fit(unit * rows).model_.covariance.to_matrix()
+    np.testing.assert_allclose(scaled / unit**2, plain, rtol=1e-12)
+
+
 @pytest.mark.parametrize("est", ESTIMATORS[:4], ids=repr)
 @pytest.mark.parametrize("sigma", [1e-25, 1e25])
 def test_levels_whose_squares_float32_cannot_hold(est, sigma):

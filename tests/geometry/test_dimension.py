@@ -278,6 +278,22 @@ def test_dimension_is_the_same_in_any_units_and_axes(rng):
     assert turned.dimension_ == pytest.approx(est.dimension_, rel=1e-5)
 
 
+@pytest.mark.parametrize("exponent", [-450, -270, 240, 270, 480])
+def test_dimension_is_the_same_in_units_whose_powers_are_no_numbers(exponent):
+    unit = 2.0**exponent  # exact, so that no digit may change
+    est, there = fitted(SPHERE), fitted(SPHERE * unit)
+    assert there.dimension_ == est.dimension_
+    np.testing.assert_array_equal(there.predict(SPHERE[:9] * unit), est.predict(SPHERE[:9]))
+    tangents = there.tangent_basis(SPHERE[:9] * unit), est.tangent_basis(SPHERE[:9])
+    np.testing.assert_allclose(*tangents, atol=1e-10)
+
+
+@pytest.mark.parametrize("unit", [1e-160, 1e149, 1e160])
+def test_units_whose_squares_are_no_numbers_are_refused(unit):
+    with pytest.raises(ValueError, match="bring X to other units"):
+        fitted(SPHERE * unit)
+
+
 def test_local_dimension_of_mixed_data(rng):
     parts = [
         np.pad(rng.random((500, 1)), ((0, 0), (0, 4))),

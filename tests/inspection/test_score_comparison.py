@@ -210,7 +210,7 @@ def test_usual_references(digits):
         ({"references": {}}, "non-empty mapping"),
         ({"references": {"model": NORMAL}}, "none of them named 'model'"),
         ({"references": GaussianModel([0.0, 0.0], 1.0)}, "same number of features"),
-        ({"X": np.zeros((3, 2))}, "X has 2 columns, the models have 1"),
+        ({"X": np.zeros((3, 2))}, "X must have 1 columns; got 2"),
         ({"X": np.zeros((3, 1))}, "X has no variance"),
         ({"target": "scores"}, "did you mean 'score'"),
         ({"average": "mean"}, "accepted are 'pooled', 'per_sample'"),

@@ -347,6 +347,22 @@ def test_far_queries_are_finite(model, dtype):
             assert np.isfinite(getattr(model, name)(x, sigma)).all()
 
 
+@pytest.mark.parametrize("sigma", [0.5, np.array([0.5, 1.0, 2.0])], ids=["one", "by row"])
+def test_rows_whose_squares_float32_cannot_hold_are_served_by_float64(model, sigma):
+    x = (1e30 * np.random.default_rng(0).normal(size=(3, D))).astype(np.float32)
+    wide = x.astype(np.float64)
+    for name in ("score", "denoise", "jacobian", "responsibilities"):
+        found, expected = getattr(model, name)(x, sigma), getattr(model, name)(wide, sigma)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
+    assert (model.log_prob(x, sigma) == -np.inf).all()  # some -1e60 nats
+
+
+def test_rows_whose_squares_float64_cannot_hold_are_refused(model):
+    with pytest.raises(ValueError, match=r"x holds 1e\+200, and float64 no squares of that"):
+        model.denoise(np.full((2, D), 1e200), 1.0)
+
+
 @pytest.mark.parametrize("sigma", [1e-4, 1e-2, 1e2, 1e4])
 def test_all_levels(model, x, sigma):
     draws = model.sample(50, sigma, random_state=0)

@@ -57,6 +57,11 @@ def test_batches_are_bounded_by_the_working_memory():
     assert sum(seen) == 5000 and max(seen) * 2 * 8 * 24 <= 2**20
 
 
+def test_a_callback_is_checked_before_the_first_step():
+    with pytest.raises(ValueError, match="callback must be a function"):
+        run_sampler(EulerSampler(), GAUSSIAN, np.ones((1, 2)), [2.0, 1.0], callback=3)
+
+
 def test_noise_is_standard_normal_and_independent_over_rows_draws_and_seeds():
     noise = RowNoise([3, 4])
     x = np.empty((2000, 3))
