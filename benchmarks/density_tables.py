@@ -34,7 +34,7 @@ from skdiffusion.datasets import load_image_patches
 
 FEW_ROWS = 500
 TIE = 0.005
-FIRST_SPLIT = 2000
+FIRST_SPLIT = 3000
 """Splits from here on had not been looked at when the methods were settled."""
 K = [1, 2, 3, 5, 8, 12, 20, 30]
 DROPPED = {  # identifiers, coded dates, gross entry errors

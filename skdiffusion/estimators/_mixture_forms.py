@@ -11,18 +11,16 @@ about the *old* means, so that no digits cancel, and maximises from them: with
 :math:`\delta_k = F_k / N_k` and :math:`\bar S_k = S_k - N_k \delta_k \delta_k^\top`,
 
 .. math:: \mu_k \leftarrow \mu_k + \delta_k, \qquad
-          C_k \leftarrow T_k^{1/2} R_k T_k^{1/2} + \rho I, \qquad
-          R_k \propto \frac{T_k^{-1/2} \bar S_k T_k^{-1/2} + \nu P}{N_k + \nu},
+          C_k \leftarrow \frac{\bar S_k + \nu\, T_k^{1/2} P T_k^{1/2}}{N_k + \nu} + \rho I,
 
 restricted to its form: :math:`\nu` pseudo-rows pull a component towards the common shape
-:math:`P`, with scales of columns :math:`T_k` of its own (:mod:`skdiffusion.estimators._pull`);
-:math:`\rho` is a share of the data's variance. Data come standardised, so that both are free of
-units. Where there is one scale, in the spherical form and off the axes of the low-rank one,
-:math:`C_k \leftarrow (\bar S_k + \nu \tau_k P)/(N_k + \nu) + \rho I`.
+:math:`P` at its own scales :math:`T_k` (:mod:`skdiffusion.estimators._pull`); :math:`\rho` is a
+share of the data's variance. Data come standardised, so that both are free of units.
 
-Without pseudo-rows this maximises the expected log-likelihood. With them scales, shape and pull
-maximise functions of their own: EM ends in a point where none moves, and its log-likelihood need
-not rise at every step unless :math:`\nu = \rho = 0`.
+Given the targets :math:`Q_k = T_k^{1/2} P T_k^{1/2}`, this maximises the expected log-likelihood
+less :math:`\nu \sum_k \mathrm{KL}(N(0, Q_k) \,\|\, N(0, C_k))`, a conjugate prior, when
+:math:`\rho = 0`. The targets maximise a likelihood of their own: EM ends in a point where neither
+moves, and its log-likelihood need not rise at every step unless :math:`\nu = \rho = 0`.
 """
 
 from __future__ import annotations

@@ -2,36 +2,42 @@ r"""What small components are pulled to: a common shape, at scales of their own.
 
 Components of one mixture often share a shape and differ in size, by factors of a thousand in
 natural images; and a column may hardly vary in one component and widely in the others, as an
-amount that is zero for a third of the rows does. So :math:`C_k = T_k^{1/2} R_k T_k^{1/2}`: scales
-by column, which the rows of a component tell soon, and a shape, for which they may be too few.
-With scatters :math:`S_k` of :math:`N_k` rows in :math:`d` columns,
+amount that is zero for a third of the rows does. With scatters :math:`S_k` of :math:`N_k` rows in
+:math:`d` columns, :math:`\nu` pseudo-rows pull to a common shape :math:`P` between scales of a
+component's columns,
 
 .. math::
-    R_k \propto \frac{T_k^{-1/2} S_k T_k^{-1/2} + \nu P}{N_k + \nu}, \qquad
-    P = \sum_k T_k^{-1/2} S_k T_k^{-1/2} \Big/ \sum_k N_k ,
+    C_k = \frac{S_k + \nu\, T_k^{1/2} P T_k^{1/2}}{N_k + \nu}, \qquad
+    P = \sum_k T_k^{-1/2} S_k T_k^{-1/2} \Big/ \sum_k N_k .
 
-with the diagonal of :math:`P`. The scales :math:`T_{kj} = \tau_k t_{kj}` are those of the
-component, :math:`\tau_k`, and of its columns about it, :math:`t_{kj}`, both the positive root of a
+The scales come from what the rows say of them, :math:`s`, by the positive root :math:`t` of a
 quadratic equation,
 
 .. math::
-    n_k \Big( \frac{s}{t} - 1 \Big) = c\, \frac{t - 1}{t + 1}, \qquad n_k = (N_k - 1)_+ :
+    n_k \Big( \frac{s}{t} - 1 \Big) = c\, \frac{t - 1}{t + 1}, \qquad n_k = (N_k - 1)_+ .
 
-the posterior mode of :math:`\log t` where :math:`s` is what the rows say (one row goes into the
-mean) and :math:`(\sqrt t + 1/\sqrt t)^{-2c}` the prior, a ratio of two chi-squares about the common
-scale with the information of :math:`c/2` rows. Its tails are heavy: a scale may be of any size,
-and is then pulled by :math:`c` rows at most. With :math:`e` rows that determine a covariance of
-this form as the unit of :math:`\nu`, a component's scale has the prior of one row,
-:math:`c = 2\nu/e`, and a column's that of four, :math:`c = 8\nu/e` (held-out densities of tables
-are flat between two and eight). The prior decides where rows do not: a component of one row, or
-of none, has the common covariance. As :math:`\nu \to \infty` all components have it.
+That is the posterior mode of :math:`\log t` (one row goes into the mean) with the prior
+:math:`(\sqrt t + 1/\sqrt t)^{-2c}`, a ratio of two chi-squares about the common scale with the
+information of :math:`c/2` rows. Its tails are heavy: a scale may be of any size, and is then
+pulled by :math:`c` rows at most. The unit of :math:`\nu` is the number of rows :math:`e` that
+determine a covariance of this form. A component's scale :math:`\tau_k` has the prior of one row,
+:math:`c = 2\nu/e`. A column's scale about it, :math:`t_{kj}`, has that of four, and counts only
+where it is beyond a factor of three,
 
-The component's scales come first, by the proportional model (Flury 1986), in turn
+.. math:: T_{kj} = \tau_k\, t_{kj} / \min(\max(t_{kj}, 1/3), 3),
+
+as variances of some ten rows differ by chance: what they have in common, such as a column that
+is the sum of others, must not be lost to it. (Held-out densities of tables change little with
+either number, by a factor of two or three.) The prior decides where rows do not: a component of
+one row, or of none, has the common scales. As :math:`\nu \to \infty` all components have one
+covariance.
+
+A component's scale is found first, by the proportional model (Flury 1986), in turn
 :math:`P \propto \sum_k S_k / \tau_k` and :math:`n_k s_k = \operatorname{mean}_j (S_k)_{jj}/P_{jj}`.
 The mean over columns is a robust one, the root of
-:math:`\operatorname{mean}_j (1+c)\, r_j/(r_j + c\, m) = 1`: a column that varies in one component
-alone would otherwise inflate that component's scale, thereby count for little in :math:`P`, and
-inflate it more. What :math:`P` and :math:`\tau` share is fixed by the same mean of
+:math:`\operatorname{mean}_j (1+b)\, r_j/(r_j + b\, m) = 1`, :math:`b = 10`: a column that varies in
+one component alone would otherwise inflate that component's scale, thereby count for little in
+:math:`P`, and inflate it more. What :math:`P` and :math:`\tau` share is fixed by the same mean of
 :math:`\sum_k S_k / \sum_k N_k`, which is 1.
 """
 
@@ -49,6 +55,8 @@ TURNS = 8
 """Of Newton's method for the robust mean."""
 COLUMN = 8.0
 """Strength of a column's prior where that of a component's scale is 2."""
+ALIKE = 3.0
+"""Factor within which a column's variance in a component is like the others'."""
 COLUMN_ROUNDS = 8
 """Turns of the columns' scales and their common level; each costs ``k * d``."""
 SMALLEST = 1e-12
@@ -78,38 +86,33 @@ def pulled_covariances(scatters, counts, pull: float, enough: int):
     if not pull or not shape.any():
         rows = np.reshape(counts, (-1,) + (1,) * shape.ndim)
         return np.where(rows > 0, scatters / np.where(rows > 0, rows, 1), shape)
-    matrices = scatters.ndim == 3
-    squares = np.diagonal(scatters, axis1=1, axis2=2) if matrices else scatters
-    level, widths = _columns(np.maximum(squares, 0), counts, scales, COLUMN * pull / enough)
-    if not matrices:
-        return level * widths
-    roots = np.sqrt(widths)
-    shapes = scatters / (roots[:, :, None] * roots[:, None, :])
-    shapes += (pull / counts.sum()) * shapes.sum(axis=0)
-    found = np.diagonal(shapes, axis1=1, axis2=2)
-    # a column without variance has none in any component
-    factors = roots * np.sqrt(level / np.where(found > 0, found, np.inf))
-    shapes *= factors[:, :, None]
-    shapes *= factors[:, None, :]
-    return shapes
+    squares = np.diagonal(scatters, axis1=1, axis2=2) if scatters.ndim == 3 else scatters
+    widths = _columns(np.maximum(squares, 0), counts, scales, COLUMN * pull / enough)
+    if scatters.ndim == 3:
+        roots = np.sqrt(widths)
+        widths = roots[:, :, None] * roots[:, None, :]
+    shape = (scatters / widths).sum(axis=0) / counts.sum()
+    rows = np.reshape(counts, (-1,) + (1,) * shape.ndim)
+    return (scatters + pull * widths * shape) / (rows + pull)
 
 
 def _columns(squares, counts, scales, prior):
-    """Common level of each column, shape (d,), and scales by component and column, (k, d)."""
+    """Scales by component and column, shape (k, d)."""
     rows = np.maximum(counts - 1, 0)
     widths = np.repeat(scales[:, None], squares.shape[1], axis=1)
     # one row of each component goes into its mean: the level is that of the rows left
-    lost = max(rows.sum(), 1.0) / counts.sum()
+    left = max(rows.sum(), 1.0) / counts.sum()
     pooled = squares.sum(axis=0) / counts.sum()
     for _ in range(COLUMN_ROUNDS):
         level = (squares / widths).sum(axis=0) / counts.sum()
         level_or_none = np.where(level > 0, level, np.inf)
-        parts = squares / level_or_none * (lost / scales[:, None])
+        parts = squares / level_or_none * (left / scales[:, None])
         relative = _scales(parts, rows[:, None], prior)
+        relative = relative / np.clip(relative, 1 / ALIKE, ALIKE)
         # a smaller share of the pooled variance is rounding, whose shape must not count
         widths = np.maximum(scales[:, None] * relative, SMALLEST * pooled / level_or_none)
         widths = np.where(level > 0, widths, 1.0)
-    return (squares / widths).sum(axis=0) / counts.sum(), widths
+    return widths
 
 
 def shape_and_scales(scatters, counts, pull: float, enough: int):

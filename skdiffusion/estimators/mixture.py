@@ -4,8 +4,8 @@ The model is :math:`\sum_k w_k N(\mu_k, C_k)`; noise only widens its components
 (:mod:`skdiffusion.models.mixture`). Fitting is EM (Dempster, Laird & Rubin 1977) on columns
 made free of units, with two regularisations of each covariance in the M-step,
 
-.. math:: C_k \leftarrow T_k^{1/2} R_k T_k^{1/2} + \rho \operatorname{diag}(v), \qquad
-          R_k \propto \frac{T_k^{-1/2} S_k T_k^{-1/2} + \nu P}{N_k + \nu},
+.. math:: C_k \leftarrow \frac{S_k + \nu\, T_k^{1/2} P T_k^{1/2}}{N_k + \nu}
+          + \rho \operatorname{diag}(v),
 
 :math:`S_k, N_k` scatter and mass of the component, :math:`P` the shape that the components have
 in common, :math:`T_k` the scales of the component's columns, :math:`v` the variances of the

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from skdiffusion import GMMScore
+from skdiffusion.estimators import _pull
 from skdiffusion.estimators._low_rank_form import LowRankForm
 from skdiffusion.estimators._pull import _columns, pulled_covariances, shape_and_scales
 
@@ -144,21 +145,21 @@ def test_all_components_are_alike_under_a_strong_pull(form):
 def test_a_weak_pull_leaves_what_the_rows_say(form):
     scatters = MATRICES[form](some_scatters(COUNTS, np.array([[1, 1, 9], [1, 2, 1], [3, 1, 1]])))
     found = pulled_covariances(scatters, COUNTS, 1e-9, 4)
-    rows = (COUNTS - 1) * COUNTS.sum() / (COUNTS - 1).sum()  # one goes into each mean
-    expected = scatters / rows.reshape((-1,) + (1,) * (scatters.ndim - 1))
+    expected = scatters / COUNTS.reshape((-1,) + (1,) * (scatters.ndim - 1))
     np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("form", MATRICES)
 def test_a_column_that_hardly_varies_in_one_component_stays_so(form):
-    # c = 8 with pull = e: n (s/t - 1) >= -c, so that t <= s / (1 - c/n)
+    # c = 8 with pull = e: n (s/t - 1) >= -c, so that t <= s / (1 - c/n), and three times that
+    # is the target of four pseudo-rows
     counts, widths = np.array([60.0, 500.0]), np.array([[1.0, 1e-4, 1.0], [1.0, 1.0, 1.0]])
     scatters = MATRICES[form](some_scatters(counts, widths))
     found = pulled_covariances(scatters, counts, 4.0, 4)
-    seen = scatters[0] / 59
+    seen = scatters[0] / 60
     variances = [np.diag(a) if a.ndim == 2 else a for a in (found[0], seen)]
     ratio = variances[0][1] / variances[1][1]
-    assert 1 < ratio / (558 / 560) < 1 / (1 - 8 / 59) * (1 + 1e-6)
+    assert 1 < ratio < (60 + 4 * 3 / (1 - 8 / 59)) / 64 * (1 + 1 / 59)
     # a common variance would be ten million times too wide
     assert variances[1][1] < 1e-7 * scatters[1].flat[-1]
 
@@ -172,15 +173,39 @@ def test_covariances_follow_the_units_of_each_column(form):
     np.testing.assert_allclose(other, expected, rtol=1e-10)
 
 
-def test_scales_of_columns_solve_their_equation():
+def test_scales_of_columns_solve_their_equation(monkeypatch):
+    monkeypatch.setattr(_pull, "COLUMN_ROUNDS", 400)  # scales and level in turn, to the end
     scatters = some_scatters(COUNTS, np.array([[1, 1, 9], [1, 2, 1], [3, 1, 0.1]]))
     squares, scales = FORMS["diagonals"](scatters), np.array([0.5, 1.0, 2.0])
-    level, widths = _columns(squares, COUNTS, scales, 8.0)
-    np.testing.assert_allclose(level, (squares / widths).sum(axis=0) / COUNTS.sum(), rtol=1e-12)
-    rows, t = (COUNTS - 1)[:, None], widths / scales[:, None]
+    widths = _columns(squares, COUNTS, scales, 8.0)
+    level = (squares / widths).sum(axis=0) / COUNTS.sum()
+    rows, relative = (COUNTS - 1)[:, None], widths / scales[:, None]
     seen = squares / level * ((COUNTS - 1).sum() / COUNTS.sum()) / scales[:, None]
-    # of eight turns of scales and level
-    np.testing.assert_allclose(seen / t - rows, 8 * (t - 1) / (t + 1), atol=2e-2 * rows.max())
+
+    def excess(t):
+        return seen / t - rows - 8 * (t - 1) / (t + 1)
+
+    tolerance = 1e-6 * rows.max()
+    free = relative != 1
+    assert free.any() and not free.all()
+    t = relative * np.where(relative > 1, 3.0, 1 / 3)
+    np.testing.assert_allclose(excess(t)[free], 0, atol=tolerance)
+    # the others have their root within a factor of three
+    assert (excess(1 / 3)[~free] > -tolerance).all() and (excess(3)[~free] < tolerance).all()
+
+
+def test_what_all_components_have_in_common_is_kept():
+    # the third column is the sum of the others, which vary by up to a factor of two
+    rng = np.random.default_rng(4)
+    scatters = []
+    for n, widths in ((12, (1.0, 1.4)), (20, (1.2, 0.9)), (300, (0.8, 1.0))):
+        rows = rng.standard_normal((n, 2)) * widths
+        rows = np.column_stack([rows, rows.sum(axis=1)])
+        rows -= rows.mean(axis=0)
+        scatters.append(rows.T @ rows)
+    found = pulled_covariances(np.stack(scatters), np.array([12.0, 20.0, 300.0]), 4.0, 4)
+    nothing = np.array([1.0, 1.0, -1.0])
+    np.testing.assert_allclose(np.einsum("i,kij,j->k", nothing, found, nothing), 0, atol=1e-12)
 
 
 def test_the_shape_is_pulled_by_pseudo_rows():
@@ -199,8 +224,9 @@ def test_the_shape_is_pulled_by_pseudo_rows():
 def test_rows_that_say_nothing_leave_the_common_covariance():
     scatters = np.stack([np.zeros((3, 3)), np.zeros((3, 3)), 49 * SHAPE])
     found = pulled_covariances(scatters, np.array([0.0, 1.0, 50.0]), 4.0, 4)
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
-    # two rows in 51 are lost to means, and a prior of four rows or less shares them out
+    np.testing.assert_allclose(0.8 * found[0], found[1], rtol=1e-12)
+    # two rows in 51 are lost to means, and a prior of four rows or less shares them out; the
+    # component of one row counts it, as one without variance among four
     np.testing.assert_allclose(found[0], 49 * SHAPE / 51, rtol=2 / 51)
     np.testing.assert_allclose(found[2], 49 * SHAPE / 51, rtol=2 / 51)
 
@@ -246,7 +272,7 @@ def test_a_component_of_one_row_is_regular():
     est = GMMScore(3, init=[[0.0] * 3, [50.0] * 3, [-90.0] * 3], reg_covar=0.0).fit(X)
     groups = np.concatenate([X[:200] - X[:200].mean(0), X[200:400] - X[200:400].mean(0)])
     pooled = groups.T @ groups / 401
-    # one row that is its own mean tells nothing; the groups are of one size to a few percent,
-    # which the shape sees squared
+    # four pseudo-rows of the pooled covariance and one row that is its own mean; the groups
+    # are of one size to a few percent, which the shape sees squared
     alone = est.covariances_[np.argmin(est.weights_)]
-    np.testing.assert_allclose(alone, pooled, rtol=0.02, atol=0.005)
+    np.testing.assert_allclose(alone, 0.8 * pooled, rtol=0.02, atol=0.005)
