@@ -29,7 +29,7 @@ from sklearn.preprocessing import (
 
 from skdiffusion.compose.encoder import TableEncoder
 from skdiffusion.compose.table import TableFormat
-from skdiffusion.estimators._condition import column_index
+from skdiffusion.estimators._condition import column_index, ends_of
 from skdiffusion.models import LinearMeasurement
 
 __all__ = ["by_position", "pinned", "translated"]
@@ -55,7 +55,7 @@ def by_position(condition: Any, table: TableFormat) -> Any:
     Raises
     ------
     ValueError
-        If there is no such column, one is given twice, or none is given.
+        If there is no such column, one is given twice, none is given, or a range is empty.
     """
     if not isinstance(condition, Mapping):
         return condition
@@ -65,7 +65,14 @@ def by_position(condition: Any, table: TableFormat) -> Any:
     found = {column_index(names, column): known for column, known in condition.items()}
     if len(found) < len(condition):
         raise ValueError("condition was given the same column by name and by index.")
+    for column, known in condition.items():  # before a step changes their units
+        if isinstance(known, (tuple, list)) and all(_is_end(v) for v in known):
+            ends_of(known, column)
     return found
+
+
+def _is_end(value):
+    return value is None or isinstance(value, Real)
 
 
 def pinned(rows: Any, condition: Any) -> Any:

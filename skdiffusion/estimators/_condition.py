@@ -20,7 +20,7 @@ from skdiffusion.models.measurement import LinearMeasurement, has_posterior, pos
 from skdiffusion.samplers import check_sampler
 from skdiffusion.utils.validation import check_number
 
-__all__ = ["column_index", "conditional_rows", "guided_rows"]
+__all__ = ["column_index", "conditional_rows", "ends_of", "guided_rows"]
 
 DEFAULT_SAMPLER = "time_travel"
 """Guidance is approximate at high levels; steps taken again forget what it got wrong there."""
@@ -28,6 +28,18 @@ MOST_DRAWS = 1000
 """Draws per row wanted, after which rejection gives up."""
 MOST_ROUNDS = 20
 """Rounds of a sampler, after which rejection gives up: a round costs more than a draw."""
+
+
+def ends_of(known, column) -> tuple[float, float]:
+    """The ends of a range, of which either may be ``None``; errors speak of ``column``."""
+    pair = tuple(known)
+    low, high = pair if len(pair) == 2 else (np.nan, np.nan)
+    low, high = -np.inf if low is None else float(low), np.inf if high is None else float(high)
+    if not low < high:
+        raise ValueError(
+            f"a range (low, high) must have low below high; got {known!r} for column {column!r}."
+        )
+    return low, high
 
 
 def column_index(estimator: Any, column: Any) -> int:
@@ -77,14 +89,7 @@ class _Known:
             if np.ndim(known) == 0:
                 self.values[j] = check_number(known, f"the value of column {column!r}")
                 continue
-            low, high = (-np.inf if v is None else float(v) for v in known)
-            high = np.inf if known[1] is None else high
-            if not low < high:
-                raise ValueError(
-                    f"a range (low, high) must have low below high; got {known!r} for "
-                    f"column {column!r}."
-                )
-            self.low[j], self.high[j] = low, high
+            self.low[j], self.high[j] = ends_of(known, column)
 
     @property
     def has_ranges(self):

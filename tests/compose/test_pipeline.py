@@ -565,6 +565,8 @@ def test_gaps_of_a_category_are_known_too_and_whole_numbers_stay_whole():
         ({"team": ("blue", "red")}, "column 'team' holds one of the values"),
         ({"height": 1.0}, "there is no column 'height'"),
         ({"age": 40.0, 1: 41.0}, "the same column by name and by index"),
+        ({"age": (50.0, 40.0)}, r"got \(50.0, 40.0\) for column 'age'"),
+        ({"age": (30.0, 40.0, 50.0)}, r"got \(30.0, 40.0, 50.0\) for column 'age'"),
         ({}, "at least one column"),
     ],
     ids=str,
