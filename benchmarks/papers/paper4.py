@@ -16,6 +16,7 @@ from image_latents import images
 from random_features import FLOOR, MODES, WEIGHTS, between, fitted, generated, growth, time_scales
 from reach_align_slide import (
     LEVELS,
+    SEEDS,
     correlation,
     ends_with_parts,
     frame,
@@ -33,8 +34,6 @@ PAPER = "He, Qiu and Tao (2026): reach, align, slide"
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 TIMES = (1.0, 10.0, 100.0, 1000.0)
 COUNTS = (50, 100, 200, 400)
-SEEDS = 6
-"""Of models of latents: correlations of one seed are known to .05 or so."""
 
 
 def stages():
