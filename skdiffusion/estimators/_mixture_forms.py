@@ -35,7 +35,7 @@ from skdiffusion.estimators._mixture_experts import (
     TiedExpert,
     TriangularExpert,
 )
-from skdiffusion.estimators._pull import pulled_covariances, shape_and_scales
+from skdiffusion.estimators._pull import pulled_covariances
 from skdiffusion.models import SpectralCovariance
 
 __all__ = [
@@ -357,13 +357,6 @@ class SphericalForm(DiagonalForm):
     def expert(self, mixture, dtype):
         variances = np.broadcast_to(mixture.spread[:, None], mixture.means.shape)
         return DiagonalExpert(mixture.means, variances)
-
-    def _pulled(self, scatter, count, d):
-        shape, scales = shape_and_scales(scatter, count, self.pull, self.enough(d))
-        weight = count + self.pull
-        some = weight > 0
-        total = scatter + self.pull * scales * shape
-        return np.where(some, total / np.where(some, weight, 1), shape)
 
     def _reduced(self, diagonals):
         return diagonals.mean(axis=-1)

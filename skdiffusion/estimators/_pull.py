@@ -68,8 +68,8 @@ def pulled_covariances(scatters, counts, pull: float, enough: int):
 
     Parameters
     ----------
-    scatters : ndarray of shape (k, d, d) or (k, d)
-        Matrices or diagonals about the components' own means.
+    scatters : ndarray of shape (k, d, d), (k, d) or (k,)
+        Matrices, diagonals, or means of diagonals, about the components' own means.
     counts : ndarray of shape (k,)
         Weights of the rows in the components.
     pull : float
@@ -83,16 +83,16 @@ def pulled_covariances(scatters, counts, pull: float, enough: int):
     ndarray like ``scatters``
     """
     shape, scales = shape_and_scales(scatters, counts, pull, enough)
+    rows, widths = np.reshape(counts, (-1,) + (1,) * shape.ndim), scales
     if not pull or not shape.any():
-        rows = np.reshape(counts, (-1,) + (1,) * shape.ndim)
         return np.where(rows > 0, scatters / np.where(rows > 0, rows, 1), shape)
-    squares = np.diagonal(scatters, axis1=1, axis2=2) if scatters.ndim == 3 else scatters
-    widths = _columns(np.maximum(squares, 0), counts, scales, COLUMN * pull / enough)
-    if scatters.ndim == 3:
-        roots = np.sqrt(widths)
-        widths = roots[:, :, None] * roots[:, None, :]
-    shape = (scatters / widths).sum(axis=0) / counts.sum()
-    rows = np.reshape(counts, (-1,) + (1,) * shape.ndim)
+    if scatters.ndim > 1:  # columns have scales of their own
+        squares = np.diagonal(scatters, axis1=1, axis2=2) if scatters.ndim == 3 else scatters
+        widths = _columns(np.maximum(squares, 0), counts, scales, COLUMN * pull / enough)
+        if scatters.ndim == 3:
+            roots = np.sqrt(widths)
+            widths = roots[:, :, None] * roots[:, None, :]
+        shape = (scatters / widths).sum(axis=0) / counts.sum()
     return (scatters + pull * widths * shape) / (rows + pull)
 
 

@@ -82,8 +82,8 @@ class MixtureModel(BaseScoreModel):
     ------
     ValueError
         If shapes disagree, a weight is negative, or a covariance is not one. When asked: for rows
-        whose squares, in units of the narrowest width, float64 cannot hold. NumPy rows for which
-        float32 cannot are served by float64; the values of torch tensors are trusted.
+        whose squares, in units of the narrowest width, float64 cannot hold. Rows for which
+        float32 cannot are served by float64; tensors that are followed or on a device are trusted.
 
     References
     ----------
