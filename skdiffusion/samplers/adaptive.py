@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from skdiffusion.samplers.base import BaseSampler, hyperparameters, named
-from skdiffusion.samplers.ode import is_zero
+from skdiffusion.samplers.base import BaseSampler, hyperparameters, is_zero, named
 from skdiffusion.utils.arrays import functions, like, namespace
 from skdiffusion.utils.dormand_prince import dormand_prince
 from skdiffusion.utils.validation import check_count, check_number

@@ -21,8 +21,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from skdiffusion.samplers.base import BaseSampler, BoundModel, hyperparameters
-from skdiffusion.samplers.ode import is_zero
+from skdiffusion.samplers.base import BaseSampler, BoundModel, hyperparameters, is_zero
 from skdiffusion.utils.arrays import like, namespace
 from skdiffusion.utils.validation import check_count, check_number
 

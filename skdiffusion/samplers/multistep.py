@@ -34,8 +34,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skdiffusion.samplers.base import BaseSampler, hyperparameters, of_rows
-from skdiffusion.samplers.ode import euler, is_zero
+from skdiffusion.samplers.base import BaseSampler, hyperparameters, is_zero, of_rows
+from skdiffusion.samplers.ode import euler
 from skdiffusion.samplers.spectrum import SpectralClock
 from skdiffusion.utils.arrays import functions, is_torch, like, linear_combination, namespace
 from skdiffusion.utils.validation import check_count

@@ -14,8 +14,8 @@ past where they would have settled, and more of them end in modes that lie insid
 
 from __future__ import annotations
 
-from skdiffusion.samplers.base import BaseSampler, hyperparameters
-from skdiffusion.samplers.ode import euler, is_zero
+from skdiffusion.samplers.base import BaseSampler, hyperparameters, is_zero
+from skdiffusion.samplers.ode import euler
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["NesterovSampler"]

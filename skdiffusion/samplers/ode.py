@@ -19,7 +19,7 @@ from __future__ import annotations
 from skdiffusion.samplers.base import BaseSampler, is_zero
 from skdiffusion.utils.arrays import functions, linear_combination
 
-__all__ = ["EulerSampler", "FlowSampler", "HeunSampler", "RK4Sampler", "euler", "is_zero"]
+__all__ = ["EulerSampler", "FlowSampler", "HeunSampler", "RK4Sampler", "euler"]
 
 
 class EulerSampler(BaseSampler):

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from skdiffusion.samplers.base import BaseSampler, hyperparameters
+from skdiffusion.samplers.base import BaseSampler, hyperparameters, is_zero
 from skdiffusion.samplers.langevin import LangevinSampler
-from skdiffusion.samplers.ode import is_zero
 
 __all__ = ["PredictorCorrectorSampler", "inner_sampler"]
 

@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import math
 
-from skdiffusion.samplers.base import BaseSampler, hyperparameters
-from skdiffusion.samplers.ode import HeunSampler, euler, is_zero
+from skdiffusion.samplers.base import BaseSampler, hyperparameters, is_zero
+from skdiffusion.samplers.ode import HeunSampler, euler
 from skdiffusion.utils.arrays import functions, namespace
 from skdiffusion.utils.validation import check_number
 
