@@ -22,6 +22,7 @@ from skdiffusion.estimators._training_rows import (
 from skdiffusion.models import GaussianModel
 from skdiffusion.models.neural import NeuralModel, Preconditioner
 from skdiffusion.networks import check_network
+from skdiffusion.networks.device import check_device
 from skdiffusion.networks.mlp import ResidualMLP
 from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.schedules import check_schedule
@@ -30,7 +31,8 @@ from skdiffusion.utils.validation import lookup
 
 __all__ = ["fit_network"]
 
-MAX_VALIDATION = 1000
+MAX_VALIDATION = 300
+"""Rows to validate on: at three pairs of noise and thirty levels they are what follows."""
 BOUND_EVALUATIONS = 60_000
 """Rows that the network denoises for one validation bound, roughly."""
 N_ROUNDS = 50
@@ -55,7 +57,7 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     else:
         found = _survey(est, X, order, weights, seed)
         preconditioner = _preconditioner(est, found)
-    device = _device(est.device)
+    device = check_device(est.device)
     rows = RowStream(X, order, found.coordinates, codes, weights, seed, device)
     if goes_on and hasattr(est, "net_"):
         net = est.net_
@@ -120,6 +122,8 @@ def _train(est, net, plan, begins_with_the_last):
         torch.manual_seed(plan.seed)
         if not net.initialized_:
             net.initialize()
+            if device.type == "cuda":  # the layout that its convolutions are fast in
+                net.module_.to(memory_format=torch.channels_last)
             if begins_with_the_last and hasattr(est, "model_"):
                 net.module_.load_state_dict(est.module_.state_dict())
         net.partial_fit(plan)
@@ -323,12 +327,6 @@ def _threads_for(net, plan, device):
     finally:
         if small:
             torch.set_num_threads(before)
-
-
-def _device(device):
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _can_fuse(device):

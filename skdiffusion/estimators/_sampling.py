@@ -20,7 +20,7 @@ from skdiffusion.estimators._condition import conditional_rows
 from skdiffusion.flow import isotropic_view
 from skdiffusion.samplers import check_sampler, run_sampler, spectral_levels
 from skdiffusion.schedules import check_schedule
-from skdiffusion.utils.arrays import like
+from skdiffusion.utils.arrays import to_numpy
 from skdiffusion.utils.output import in_container
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_callback, check_count
@@ -101,7 +101,7 @@ class Sampling:
         """
         check_is_fitted(self)
         return self._sample(
-            self.model_,
+            self._model_to_draw_from(),
             n_samples,
             y=y,
             condition=condition,
@@ -158,28 +158,37 @@ class Sampling:
             return in_container(result, self)
         return in_container(result[0], self), result[1]
 
+    def _model_to_draw_from(self):
+        """The fitted model as samplers are given it."""
+        return self.model_
+
+    def _where_drawn(self, codes):
+        """Codes as an array of the library, and on the device, that samplers are to work on."""
+        return codes
+
     def _generate(self, codes, sampler, n_steps, *, model=None, callback=None, **options):
         """Rows from standard normal codes of the far field, by a sampler."""
-        model = self.model_ if model is None else model
+        model = self._model_to_draw_from() if model is None else model
         sampler = self._sampler(sampler)
         levels = self.noise_levels(n_steps, sampler)
         # samplers work where the noise is isotropic
         model, far_field, scale = isotropic_view(model, self.far_field_)
-        seen = callback
-        if callback is not None and np.ndim(scale):
-            seen = lambda step, level, x: callback(step, level, x * like(scale, x))  # noqa: E731
+
+        def seen(step, level, x):
+            callback(step, level, to_numpy(x) * scale)
+
         result = run_sampler(
             sampler,
             model,
-            far_field.from_latent(codes, levels[0]),
+            far_field.from_latent(self._where_drawn(codes), levels[0]),
             np.append(levels, 0.0),
             far_field=far_field,
-            callback=seen,
+            callback=None if callback is None else seen,
             **options,
         )
-        if not np.ndim(scale):
-            return result
-        return tuple(r * scale for r in result) if isinstance(result, tuple) else result * scale
+        if isinstance(result, tuple):
+            return tuple(to_numpy(part) * scale for part in result)
+        return to_numpy(result) * scale
 
     def _refuse_labels(self, y):
         if y is not None and not self.model_.is_conditional:

@@ -60,7 +60,7 @@ class Checkpoint:
         """
         if not self.exists():
             return
-        state = self._load()
+        state = self._load(net.device)
         if state["fingerprint"] != self.fingerprint:
             raise ValueError(
                 f"the checkpoint {self.path} belongs to a run with other data or parameters; "
@@ -81,5 +81,5 @@ class Checkpoint:
         """Forget the run."""
         self.path.unlink(missing_ok=True)
 
-    def _load(self):
-        return torch.load(self.path, weights_only=True)
+    def _load(self, device="cpu"):
+        return torch.load(self.path, map_location=device, weights_only=True)

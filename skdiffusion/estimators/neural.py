@@ -6,7 +6,7 @@ learns the conditional mean, hence the score of the law at every noise level
 (``parameterization="gaussian"``): untrained, the model is the Gaussian of the data.
 
 Everything has a default from the data: standardisation, noise range, training levels, size of the
-network and number of steps. A tenth of the rows, at most a thousand, are kept to validate on: the
+network and number of steps. A tenth of the rows, at most 300, are kept to validate on: the
 weights that denoise them best stay.
 """
 
@@ -73,7 +73,7 @@ class NeuralScore(BaseScoreEstimator):
         Whether to hold out rows, keep the weights that denoise them best, and stop when
         ``n_iter_no_change`` rounds brought nothing better.
     validation_fraction : float
-        Share of the rows that are held out, at most 1000 of them.
+        Share of the rows that are held out, at most 300 of them.
     n_iter_no_change : int
         Rounds without a better validation bound before training stops.
     label_dropout : float
@@ -91,7 +91,8 @@ class NeuralScore(BaseScoreEstimator):
     callbacks : list of skorch callbacks, optional
         They see a round of training as an epoch: one or more passes over the rows.
     device : str
-        Torch device; ``"auto"`` is the GPU where there is one.
+        Torch device of training and of ``sample``; ``"auto"`` is the GPU where there is one. A
+        model that was trained on a GPU answers without one too.
     amp : bool
         Whether to train in bfloat16 where that is safe.
     compile : bool
@@ -462,8 +463,26 @@ class NeuralScore(BaseScoreEstimator):
         scale = check_number(guidance_scale, "guidance_scale", least=0)
         if y is not None and np.ndim(y) == 0:
             y = np.full(check_count(n_samples, "n_samples"), y)
-        model = self.model_
+        model = self._model_to_draw_from()
         if y is not None and scale != 1.0:
             self._refuse_labels(y)
             model = LabelGuidedModel(model, scale)
         return self._sample(model, n_samples, y=y, **options)
+
+    def _model_to_draw_from(self):
+        """The network in single precision, which samples cannot tell from double.
+
+        The points between its calls stay in double precision, in the units of the rows.
+        """
+        from torch import float32
+
+        return self._survey.in_units_of_rows(self._network_model().in_precision(float32))
+
+    def _where_drawn(self, codes):
+        """On a GPU the points stay there from step to step."""
+        from torch import as_tensor
+
+        from skdiffusion.networks.device import home
+
+        device = home(self.device)
+        return as_tensor(codes, device=device) if device.type == "cuda" else codes

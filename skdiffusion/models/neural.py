@@ -158,6 +158,12 @@ class NeuralModel(BaseScoreModel):
             return None
         return getattr(self.preconditioner.parameterization, "prediction", "data")
 
+    def in_precision(self, dtype: Any) -> NeuralModel:
+        """The same model, whose network computes in ``dtype`` whatever the points come in."""
+        model = copy.copy(self)
+        model.compute_dtype = dtype
+        return model
+
     def __getstate__(self):
         state = {**self.__dict__, "_copies": {}}
         if self.arguments is not None:
