@@ -29,9 +29,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _images import images
 from _report import table, write
 from blind_circles import radial
-from image_latents import images
 from sklearn.decomposition import PCA
 from sklearn.neural_network import MLPClassifier
 

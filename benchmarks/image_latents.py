@@ -9,12 +9,11 @@ rows taken back to pixels.
 """
 
 import argparse
-import gzip
 import os
 import time
-from pathlib import Path
 
 import numpy as np
+from _images import images
 from _report import RESULTS, table, write
 from sklearn.decomposition import PCA
 
@@ -22,16 +21,6 @@ from skdiffusion import GaussianScore, GMMScore, NeuralScore
 from skdiffusion.metrics import c2st, frechet_distance, sliced_wasserstein
 
 N = 5000
-
-
-def images(folder, name, part):
-    """Pixels and labels of a part, ``train`` or ``t10k``."""
-    where = Path(folder) / name
-    with gzip.open(next(where.glob(f"{part}-images*.gz"))) as file:
-        pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
-    with gzip.open(next(where.glob(f"{part}-labels*.gz"))) as file:
-        labels = np.frombuffer(file.read(), np.uint8, offset=8)
-    return pixels.astype(np.float32) / 255, labels.astype(int)
 
 
 def row(name, rows, test, seconds, bound):

@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 from _claims import Claim, above, below, each, falling, listed, near, report, rising
-from image_latents import images
+from _images import images
 from random_features import FLOOR, MODES, WEIGHTS, between, fitted, generated, growth, time_scales
 from reach_align_slide import (
     LEVELS,

@@ -25,13 +25,17 @@ import copy
 from typing import Any
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 from skdiffusion.models.base import BaseScoreModel
 from skdiffusion.models.labels import LabelCode
 from skdiffusion.parameterizations import Parameterization
-from skdiffusion.utils.arrays import is_torch, like, to_numpy
+from skdiffusion.utils.arrays import is_torch, like, namespace, to_numpy
 
 __all__ = ["NeuralModel", "Preconditioner"]
+
+FEATURES = 2**24
+"""Numbers in the widest layer of a network for the rows it is given at once."""
 
 
 class Preconditioner:
@@ -135,6 +139,7 @@ class NeuralModel(BaseScoreModel):
         self.compute_dtype = compute_dtype
         self.arguments = arguments
         self._copies: dict = {}
+        self._size: int | None = None
 
     @property
     def is_conditional(self) -> bool:
@@ -196,8 +201,22 @@ class NeuralModel(BaseScoreModel):
         if self.labels is not None:
             y = to_numpy(y) if is_torch(y) else y
             condition = like(self.labels.encode(y, len(x)), point)
-        denoised = self.preconditioner.denoise(self._module_for(point), point, level, condition)
-        return denoised.to(x.dtype)
+        module, size = self._module_for(point), self._rows_at_once()
+        if len(x) <= size:
+            return self.preconditioner.denoise(module, point, level, condition).to(x.dtype)
+        parts = [
+            self.preconditioner.denoise(
+                module, point[rows], level[rows], None if condition is None else condition[rows]
+            )
+            for rows in gen_batches(len(x), size)
+        ]
+        return namespace(x).concat(parts, axis=0).to(x.dtype)
+
+    def _rows_at_once(self) -> int:
+        """Rows whose features in the widest layer of the network fit the memory."""
+        if self._size is None:
+            self._size = max(1, FEATURES // _widest_layer(self.module, self.n_features, self.labels))
+        return self._size
 
     def _module_for(self, point):
         """The network in the dtype and on the device of the points."""
@@ -208,6 +227,28 @@ class NeuralModel(BaseScoreModel):
         if key not in self._copies:
             self._copies[key] = _converted(self.module, point)
         return self._copies[key]
+
+
+def _widest_layer(module, n_features, labels):
+    """Most numbers that a layer of the network gives for one row."""
+    import torch
+
+    found = [n_features]
+    hooks = [
+        part.register_forward_hook(
+            lambda _, __, out: found.append(out.numel()) if is_torch(out) else None
+        )
+        for part in module.modules()
+    ]
+    weight = next(module.parameters())
+    try:
+        with torch.no_grad():
+            condition = None if labels is None else weight.new_zeros((1, labels.n_conditions))
+            module(weight.new_zeros((1, n_features)), weight.new_zeros(1), condition)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(found)
 
 
 def _converted(module, point):
