@@ -73,7 +73,7 @@ def drawn(est, sampler):
     levels = est.noise_levels(LEVELS, sampler)
     start = est.far_field_.sample(N, levels[0], random_state=1)
     start = torch.as_tensor(start, device=device)
-    model = est._model_to_draw_from()
+    model = est._quick_model()
     return run_sampler(sampler, model, start, [*levels, 0.0], random_state=2).cpu().numpy()
 
 

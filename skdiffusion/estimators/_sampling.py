@@ -101,7 +101,7 @@ class Sampling:
         """
         check_is_fitted(self)
         return self._sample(
-            self._model_to_draw_from(),
+            self._quick_model(),
             n_samples,
             y=y,
             condition=condition,
@@ -158,8 +158,8 @@ class Sampling:
             return in_container(result, self)
         return in_container(result[0], self), result[1]
 
-    def _model_to_draw_from(self):
-        """The fitted model as samplers are given it."""
+    def _quick_model(self):
+        """The fitted model, as precise as samples and averages over noise need it."""
         return self.model_
 
     def _where_drawn(self, codes):
@@ -168,7 +168,7 @@ class Sampling:
 
     def _generate(self, codes, sampler, n_steps, *, model=None, callback=None, **options):
         """Rows from standard normal codes of the far field, by a sampler."""
-        model = self._model_to_draw_from() if model is None else model
+        model = self._quick_model() if model is None else model
         sampler = self._sampler(sampler)
         levels = self.noise_levels(n_steps, sampler)
         # samplers work where the noise is isotropic

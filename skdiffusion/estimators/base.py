@@ -173,7 +173,7 @@ class BaseScoreEstimator(
         if n_noise is None:
             n_noise = int(np.clip(BOUND_DRAWS // len(X), *BOUND_PAIRS))
         return denoising_bound(
-            self.model_, X, self.far_field_, y=y, n_noise=n_noise, random_state=random_state
+            self._quick_model(), X, self.far_field_, y=y, n_noise=n_noise, random_state=random_state
         )
 
     def log_density(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:

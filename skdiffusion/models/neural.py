@@ -34,8 +34,9 @@ from skdiffusion.utils.arrays import is_torch, like, namespace, to_numpy
 
 __all__ = ["NeuralModel", "Preconditioner"]
 
-FEATURES = 2**24
-"""Numbers in the widest layer of a network for the rows it is given at once."""
+FEATURES = 2**22, 2**25
+"""Numbers in the widest layer of a network for the rows it is given at once: so many stay near a
+processor, whose pace halves beyond; a GPU is busy from there on."""
 
 
 class Preconditioner:
@@ -139,7 +140,7 @@ class NeuralModel(BaseScoreModel):
         self.compute_dtype = compute_dtype
         self.arguments = arguments
         self._copies: dict = {}
-        self._size: int | None = None
+        self._widest: int | None = None
 
     @property
     def is_conditional(self) -> bool:
@@ -201,7 +202,7 @@ class NeuralModel(BaseScoreModel):
         if self.labels is not None:
             y = to_numpy(y) if is_torch(y) else y
             condition = like(self.labels.encode(y, len(x)), point)
-        module, size = self._module_for(point), self._rows_at_once()
+        module, size = self._module_for(point), self._rows_at_once(point.device.type != "cpu")
         if len(x) <= size:
             return self.preconditioner.denoise(module, point, level, condition).to(x.dtype)
         parts = [
@@ -212,11 +213,11 @@ class NeuralModel(BaseScoreModel):
         ]
         return namespace(x).concat(parts, axis=0).to(x.dtype)
 
-    def _rows_at_once(self) -> int:
-        """Rows whose features in the widest layer of the network fit the memory."""
-        if self._size is None:
-            self._size = max(1, FEATURES // _widest_layer(self.module, self.n_features, self.labels))
-        return self._size
+    def _rows_at_once(self, on_gpu: bool) -> int:
+        """Rows that the widest layer of the network has room for."""
+        if self._widest is None:
+            self._widest = _widest_layer(self.module, self.n_features, self.labels)
+        return max(1, FEATURES[on_gpu] // self._widest)
 
     def _module_for(self, point):
         """The network in the dtype and on the device of the points."""
