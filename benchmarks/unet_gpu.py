@@ -33,7 +33,7 @@ from skdiffusion import GMMScore, NeuralScore
 from skdiffusion.networks.unet import UNet
 
 BATCH, ROUNDS, TURNS = 512, 3, 2
-WIDTHS = (32, 64, 128)
+WIDTHS = (64, 128)
 VARIANTS = {
     "NeuralScore, float32 (TF32)": {},
     "NeuralScore, bfloat16": {"amp": True},
