@@ -49,7 +49,7 @@ def test_closed_forms_give_the_numbers_of_the_host(estimator):
             np.testing.assert_allclose(found.cpu().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+@pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - {"flow"}))
 def test_samplers_give_the_rows_of_the_host(sampler):
     """Noise is that of the host; a mixture's answers are the same to rounding."""
     est = GMMScore(3, random_state=0).fit(ROWS)

@@ -1,7 +1,9 @@
 """A NeuralScore in a folder: ``config.json`` for the reader, ``weights.safetensors`` for numbers.
 
-Loading builds objects of this package by their names and fills in arrays: nothing in the folder is
-executed, which a pickle cannot promise.
+A network that is not told the noise level has a regressor beside it that reads it: skops keeps that
+in ``level_estimator.skops``, and gives back no type but those named here. Loading builds objects of
+this package by their names and fills in arrays: nothing in the folder is executed, which a pickle
+cannot promise.
 """
 
 from __future__ import annotations
@@ -47,6 +49,15 @@ CLASSES = {
     )
 }
 """What a configuration may name."""
+READS_LEVELS = [
+    "skdiffusion.estimators._noise_features.NoiseFeatures",
+    "skdiffusion.estimators.noise_level.NoiseLevelEstimator",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.neighbors._kd_tree.KDTree",
+]
+"""Types of the default level estimator that skops does not trust of itself."""
+LEVEL_FILE = "level_estimator.skops"
 FITTED = ("scale_", "sigma_min_", "sigma_max_", "n_steps_", "validation_bound_", "n_features_in_")
 
 
@@ -60,7 +71,7 @@ def save(est: Any, path: Any) -> None:
     config = {
         "format": "skdiffusion.NeuralScore",
         "version": __version__,
-        "parameters": {k: _written(k, v) for k, v in est.get_params(deep=False).items()},
+        "parameters": {k: _written(k, v) for k, v in _parameters(est).items()},
         "fitted": {name: getattr(est, name) for name in FITTED},
         "feature_names": getattr(est, "feature_names_in_", np.array([])).tolist(),
         "network": {"name": _name(model.module), "arguments": _plain(model.arguments)},
@@ -88,10 +99,14 @@ def save(est: Any, path: Any) -> None:
     if found.coordinates.rotation is not None:
         arrays["rotation"] = found.coordinates.rotation
     text = json.dumps(config, indent=2)  # whatever cannot be written fails before anything is
+    levels = _level_estimators_written(est)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {k: np.array(v, order="C") for k, v in arrays.items()}, folder / "weights.safetensors"
     )
+    (folder / LEVEL_FILE).unlink(missing_ok=True)
+    if levels is not None:
+        (folder / LEVEL_FILE).write_bytes(levels)
     (folder / "config.json").write_text(text)
 
 
@@ -147,9 +162,44 @@ def load(cls: type, path: Any, module: Any = None):
         None if config["labels"] is None else _labels_read(config["labels"]),
         arguments=arguments,
     )
+    if (folder / LEVEL_FILE).is_file():
+        found_levels = _skops().load(folder / LEVEL_FILE, trusted=READS_LEVELS)
+        est.level_estimator, est.level_estimator_ = found_levels
     est._survey, est.history_ = found, config["history"]
     est.model_, est.far_field_ = found.in_units_of_rows(inner), found.far_field
     return est
+
+
+def _level_estimators_written(est):
+    """The bytes of what reads noise levels, as given and as fitted; ``None`` without it."""
+    if not hasattr(est, "level_estimator_"):
+        return None
+    skops = _skops()
+    written = skops.dumps([est.level_estimator, est.level_estimator_])
+    others = sorted(set(skops.get_untrusted_types(data=written)) - set(READS_LEVELS))
+    if others:
+        raise ValueError(
+            "save writes level estimators of types that skops trusts and of scikit-learn's trees; "
+            f"this one holds {', '.join(others)}: pickle the estimator instead."
+        )
+    return written
+
+
+def _skops():
+    try:
+        import skops.io
+    except ImportError as error:
+        raise ImportError(
+            "a network that is not told the noise level is saved and loaded with its level "
+            "estimator, which needs skops: pip install skops."
+        ) from error
+    return skops.io
+
+
+def _parameters(est):
+    """Parameters that go into the configuration."""
+    given = est.get_params(deep=False)
+    return given if not hasattr(est, "level_estimator_") else {**given, "level_estimator": None}
 
 
 def _written(name, value):

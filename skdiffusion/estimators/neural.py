@@ -16,9 +16,11 @@ import inspect
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators.base import BaseScoreEstimator
+from skdiffusion.estimators.noise_level import NoiseLevelEstimator
 from skdiffusion.models import LabelCode, LabelGuidedModel
 from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.utils.rows import check_rows, check_weights
@@ -50,7 +52,11 @@ class NeuralScore(BaseScoreEstimator):
         are defined; default of samplers and of ``at_time``. ``"auto"`` visits levels where there
         is something to learn, on the path of ``"edm"``.
     noise_conditioning : bool
-        Whether the network is told the noise level.
+        Whether the network is told the noise level. Samplers of one that is not go by the level
+        that their points seem to have (``clock="estimated"``), unless theirs is another clock.
+    level_estimator : NoiseLevelEstimator, optional
+        What reads that level; by default one of boosted trees. Only for networks that are not
+        told it.
     conservative : bool or float
         True: the network is the gradient of an energy. A number: weight of a penalty on the
         asymmetry of the denoiser's Jacobian.
@@ -122,6 +128,8 @@ class NeuralScore(BaseScoreEstimator):
         Steps that were taken.
     validation_bound_ : float
         Denoising bound of the held-out rows, in nats per row; NaN without early stopping.
+    level_estimator_ : NoiseLevelEstimator
+        Only where the network is not told the level; of rows in units of ``model_.noise_scale``.
     classes_ : ndarray
         Labels of a class-conditional model.
     scale_, sigma_min_, sigma_max_ : float
@@ -159,6 +167,7 @@ class NeuralScore(BaseScoreEstimator):
         parameterization="auto",
         schedule="auto",
         noise_conditioning=True,
+        level_estimator=None,
         conservative=False,
         input_shape=None,
         scaling="auto",
@@ -191,6 +200,7 @@ class NeuralScore(BaseScoreEstimator):
         self.parameterization = parameterization
         self.schedule = schedule
         self.noise_conditioning = noise_conditioning
+        self.level_estimator = level_estimator
         self.conservative = conservative
         self.input_shape = input_shape
         self.scaling = scaling
@@ -266,6 +276,10 @@ class NeuralScore(BaseScoreEstimator):
         check_number(self.validation_fraction, "validation_fraction", above=0, most=0.5)
         check_count(self.n_iter_no_change, "n_iter_no_change")
         check_number(self.label_dropout, "label_dropout", least=0, most=1)
+        if not isinstance(self.level_estimator, (NoiseLevelEstimator, type(None))):
+            raise ValueError(
+                f"level_estimator must be a NoiseLevelEstimator; got {self.level_estimator!r}."
+            )
         if self.input_shape is not None:
             if not isinstance(self.input_shape, (tuple, list)) or len(self.input_shape) != 3:
                 raise ValueError(
@@ -478,6 +492,13 @@ class NeuralScore(BaseScoreEstimator):
         from torch import float32
 
         return self._survey.in_units_of_rows(self._network_model().in_precision(float32))
+
+    def _sampler(self, sampler=None):
+        """A blind network's sampler reads the level of its points, if its clock is not given."""
+        sampler = super()._sampler(sampler)
+        if self.noise_conditioning or sampler.clock not in ("auto", "estimated"):
+            return sampler
+        return clone(sampler).set_params(clock=self.level_estimator_)
 
     def _where_drawn(self, codes):
         """On a GPU the points stay there from step to step."""

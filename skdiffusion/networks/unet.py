@@ -114,8 +114,7 @@ class UNet(nn.Module):
         for level, blocks in enumerate(self.up):
             other = passed.pop()
             if level:
-                hidden = functional.interpolate(hidden, scale_factor=2.0, mode="nearest")
-                hidden = hidden[..., : other.shape[-2], : other.shape[-1]]
+                hidden = _doubled(hidden)[..., : other.shape[-2], : other.shape[-1]]
             hidden = torch.cat([hidden, other], dim=1)
             for block in blocks:
                 hidden = block(hidden, embedded)
@@ -158,6 +157,17 @@ class _Attention(nn.Module):
         weights = query.transpose(1, 2) @ key * query.shape[1] ** -0.5
         mixed = value @ weights.softmax(dim=2).transpose(1, 2)
         return (hidden + self.outward(mixed.reshape(hidden.shape))) * 0.5**0.5
+
+
+def _doubled(hidden):
+    """Every pixel as two by two.
+
+    Not by ``functional.interpolate``, whose gradient is zero in bfloat16 when compiled for a
+    processor (torch 2.13): everything below the highest resolution then learns nothing.
+    """
+    n, c, height, width = hidden.shape
+    twice = hidden[:, :, :, None, :, None].expand(n, c, height, 2, width, 2)
+    return twice.reshape(n, c, 2 * height, 2 * width)
 
 
 def _convolution(n_in, n_out, periodic):

@@ -1,6 +1,7 @@
 """NeuralScore: what a trained network must be, whatever it has learned."""
 
 import json
+import pickle
 import subprocess
 import sys
 import tracemalloc
@@ -12,12 +13,16 @@ import skorch
 import torch
 from sklearn.datasets import load_digits, load_iris, make_blobs, make_moons
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdiffusion import GaussianScore, NeuralScore, VPSchedule
+from skdiffusion.datasets import make_embedded_circles
+from skdiffusion.estimators import NoiseLevelEstimator
 from skdiffusion.models import GaussianModel, LabelGuidedModel
 from skdiffusion.models.neural import Preconditioner
 from skdiffusion.parameterizations import check_parameterization
+from skdiffusion.samplers import AdamsSampler, run_sampler
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.estimator_checks import check_score_estimator
 
@@ -510,6 +515,146 @@ def test_a_folder_holds_the_model(tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+# ------------------------------------------------------------------ how it computes
+
+
+def test_a_gpu_that_is_not_there_is_named(moons):
+    with pytest.raises(ValueError, match="device 'cuda:64' is not on this machine, where torch"):
+        NeuralScore(**QUICK, device="cuda:64").fit(moons)
+
+
+def test_rows_are_given_to_the_network_in_parts_that_fit(moons, monkeypatch):
+    """Seven rows at once or all of them: the same answers, and the same derivatives."""
+    est = NeuralScore(**QUICK).fit(moons)
+    x = torch.tensor(moons[:40])
+
+    def answers():
+        point = x.clone().requires_grad_()
+        value = est.model_.denoise(point, 0.3)
+        (gradient,) = torch.autograd.grad((value**2).sum(), point)
+        return value.detach().numpy(), gradient.numpy(), est.denoise(moons[:40], 0.3)
+
+    whole, sizes, ask = answers(), [], Preconditioner.denoise
+
+    def counted(self, module, x, *args):
+        sizes.append(len(x))
+        return ask(self, module, x, *args)
+
+    monkeypatch.setattr(Preconditioner, "denoise", counted)
+    # the widest layer embeds the level, for the first layer and for one block of width 16
+    monkeypatch.setattr("skdiffusion.models.neural.FEATURES", (7 * 32, 7 * 32))
+    for found, expected in zip(answers(), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+    assert sizes == 2 * [7, 7, 7, 7, 7, 5]
+
+
+def test_samples_are_of_the_network_in_double_precision_to_its_own_rounding(moons):
+    est = NeuralScore(**{**QUICK, "max_epochs": 40}).fit(moons)
+    options = {"far_field": est.far_field_}
+    levels = est.noise_levels()
+    codes = np.random.default_rng(0).standard_normal((200, 2))
+    start = est.far_field_.from_latent(codes, levels[0])
+    exact = run_sampler(AdamsSampler(), est.model_, start, [*levels, 0.0], **options)
+    # float32 is exact to 1e-7; a flow moves apart what starts so near by a hundred at most here
+    assert np.abs(est.sample(200, random_state=0) - exact).max() < 1e-5 * est.scale_
+
+
+def test_points_may_be_tensors_on_the_way(moons, monkeypatch):
+    """As on a GPU: codes are tensors, rows and what callbacks see are arrays."""
+    est = NeuralScore(**QUICK, scaling="columns").fit(moons * [1, 100])
+    expected = est.sample(30, random_state=0)
+    monkeypatch.setattr(NeuralScore, "_where_drawn", lambda self, codes: torch.tensor(codes))
+    seen = []
+    rows, path = est.sample(
+        30,
+        random_state=0,
+        return_trajectory=True,
+        callback=lambda step, level, x: seen.append(x),
+    )
+    assert type(rows) is type(path) is np.ndarray and {type(x) for x in seen} == {np.ndarray}
+    np.testing.assert_allclose(rows, expected, rtol=1e-6)
+    np.testing.assert_allclose(seen[-1], rows, rtol=1e-12)
+
+
+# ------------------------------------------------------------------ not told the level
+
+
+@pytest.fixture(scope="module")
+def blind():
+    X, _, plane = make_embedded_circles(2000, 8, random_state=0, return_plane=True)
+    options = {"max_epochs": 120, "module__width": 64, "early_stopping": False, "random_state": 0}
+    return NeuralScore(noise_conditioning=False, **options).fit(X), X, plane
+
+
+def test_a_blind_network_goes_by_the_level_of_its_points(blind):
+    """On the schedule's clock it ends half as far again from the circles: 0.030 for 0.019, four
+    seeds alike; the rows are 0.016 away."""
+    est, X, plane = blind
+
+    def away(x):
+        radius = np.linalg.norm(x @ plane, axis=1)
+        return np.minimum(abs(radius - 1), abs(radius - 0.5)).mean()
+
+    on_schedule = est.sample(1000, sampler=AdamsSampler(clock="schedule"), random_state=0)
+    own = est.sample(1000, random_state=0)
+    assert away(own) < 0.8 * away(on_schedule)
+    assert away(own) < 1.5 * away(X)
+    asked = est.sample(1000, sampler=AdamsSampler(clock="estimated"), random_state=0)
+    np.testing.assert_array_equal(asked, own)
+
+
+def test_its_clock_is_in_the_coordinates_where_noise_is_alike(blind):
+    """Columns of other units: the level that is read is that of noise in proportion to them."""
+    X = blind[1] * np.geomspace(1, 1000, 8)
+    est = NeuralScore(noise_conditioning=False, **QUICK).fit(X)
+    scale, level = est.model_.noise_scale, 0.5 * est.scale_
+    noise = np.random.default_rng(0).standard_normal(X.shape)
+    found = est.level_estimator_.predict_noise_level((X + level * scale * noise) / scale)
+    # noise of 8 columns, 6 of them empty, shows its level to 1 / sqrt(2 * 6)
+    assert abs(np.median(np.log(found / level))) < 0.1
+
+
+def test_what_reads_the_level_is_kept(blind, tmp_path):
+    est = blind[0]
+    expected = est.sample(20, random_state=0)
+    est.save(tmp_path / "blind")
+    for back in (NeuralScore.load(tmp_path / "blind"), pickle.loads(pickle.dumps(est))):
+        np.testing.assert_array_equal(back.sample(20, random_state=0), expected)
+    told = NeuralScore(**QUICK).fit(blind[1])
+    assert not hasattr(told, "level_estimator_")
+    told.save(tmp_path / "blind")  # another model in the same place: nothing is left of the first
+    assert not hasattr(NeuralScore.load(tmp_path / "blind"), "level_estimator_")
+
+
+class OnesOwn(KNeighborsRegressor):
+    """A type that nobody has vouched for."""
+
+
+def test_a_level_estimator_of_ones_own(blind, tmp_path):
+    X = blind[1]
+    levels = NoiseLevelEstimator(KNeighborsRegressor(20))
+    est = NeuralScore(noise_conditioning=False, level_estimator=levels, **QUICK).fit(X)
+    assert isinstance(est.level_estimator_.estimator_, KNeighborsRegressor)
+    assert not hasattr(levels, "estimator_")
+    est.save(tmp_path / "kept")
+    back = NeuralScore.load(tmp_path / "kept")
+    assert repr(back) == repr(est)
+    np.testing.assert_array_equal(back.sample(5, random_state=0), est.sample(5, random_state=0))
+    est.set_params(level_estimator__estimator=OnesOwn(20)).fit(X)
+    with pytest.raises(ValueError, match=r"types that skops trusts .*OnesOwn: pickle"):
+        est.save(tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(ValueError, match="level_estimator must be a NoiseLevelEstimator; got 3"):
+        NeuralScore(level_estimator=3).fit(X)
+
+
+def test_partial_fit_keeps_the_first_clock(blind):
+    est = NeuralScore(noise_conditioning=False, **QUICK).partial_fit(blind[1][:500])
+    first = est.level_estimator_
+    est.partial_fit(blind[1][500:])
+    assert est.level_estimator_ is first
+
+
 @pytest.mark.parametrize("way", ["joblib", "skops"])
 def test_it_travels(way, tmp_path, moons):
     est = NeuralScore(**QUICK).fit(moons)
@@ -549,6 +694,7 @@ BAD = {
     "input_shape": ((8, 8), r"input_shape must be \(channels, height, width\)"),
     "optimizer": ("adamm", "did you mean 'adam'"),
     "likelihood": ("odee", "did you mean 'ode'"),
+    "device": ("gpu", "device must be 'auto', 'cpu', 'cuda' or another torch device"),
 }
 
 
