@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import clone
 
 from skdiffusion.denoising_bound import denoising_bound
 from skdiffusion.estimators._neural_survey import Survey, survey
+from skdiffusion.estimators._own_clock import fitted_level_estimator, some_rows
 from skdiffusion.estimators._score_net import BLOCK_STEPS, Plan, ScoreNet
 from skdiffusion.estimators._training_checkpoint import Checkpoint
 from skdiffusion.estimators._training_levels import level_quantiles
@@ -20,7 +20,6 @@ from skdiffusion.estimators._training_rows import (
     is_streamed,
     read_rows,
 )
-from skdiffusion.estimators.noise_level import NoiseLevelEstimator
 from skdiffusion.models import GaussianModel
 from skdiffusion.models.neural import NeuralModel, Preconditioner
 from skdiffusion.networks import check_network
@@ -37,8 +36,6 @@ MAX_VALIDATION = 300
 """Rows to validate on: at three pairs of noise and thirty levels they are what follows."""
 BOUND_EVALUATIONS = 60_000
 """Rows that the network denoises for one validation bound, roughly."""
-LEVEL_NUMBERS = 4_000_000
-"""Numbers in the rows that a blind network's level estimator learns from, at most."""
 N_ROUNDS = 50
 FEW_ROWS, FEW_PER_COLUMN = 1000, 50
 """Below both so many rows and so many per column, a perceptron soon knows the rows by heart;"""
@@ -96,6 +93,8 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     _set_fitted(est, net, found, preconditioner, labels, goes_on)
     if reads_levels:
         est.level_estimator_ = level_estimator
+    elif not goes_on:
+        est.__dict__.pop("level_estimator_", None)
     if checkpoint is not None and not net.interrupted_:  # done: nothing to go on from
         checkpoint.remove()
 
@@ -125,16 +124,12 @@ def _survey(est, X, order, weights, seed):
 
 def _level_estimator(est, X, order, found, seed):
     """What tells a sampler of a blind network the level of its points, in its coordinates."""
-    n = min(len(order), max(LEVEL_NUMBERS // len(found.variances), 2))
-    rows = read_rows(X, order[np.unique(np.linspace(0, len(order) - 1, n).astype(int))])
-    rows = np.unique(rows / (found.coordinates.scale / found.unit), axis=0)
-    given = est.level_estimator
-    levels = NoiseLevelEstimator() if given is None else clone(given)
-    if levels.random_state is None:
-        levels.set_params(random_state=seed)
-    if levels.sigma_min is None and levels.sigma_max is None:
-        levels.set_params(sigma_min=found.low * found.unit, sigma_max=found.high * found.unit)
-    return levels.fit(rows)
+    scale, unit = found.coordinates.scale, found.unit
+    rows = read_rows(X, some_rows(order, len(found.variances))) / (scale / unit)
+    rows = np.unique(rows, axis=0)  # in an order of their own, and no row its own neighbour
+    return fitted_level_estimator(
+        est.level_estimator, rows, found.low * unit, found.high * unit, seed
+    )
 
 
 def _train(est, net, plan, begins_with_the_last):

@@ -17,8 +17,8 @@ from sklearn.base import clone
 from sklearn.neural_network import MLPRegressor
 
 from skdiffusion.estimators._moments import FullMoments
+from skdiffusion.estimators._own_clock import fitted_level_estimator
 from skdiffusion.estimators.base import BaseScoreEstimator
-from skdiffusion.estimators.noise_level import NoiseLevelEstimator
 from skdiffusion.models import BlindModel, GaussianModel
 from skdiffusion.noising import noise_range
 from skdiffusion.schedules import check_schedule
@@ -155,14 +155,8 @@ class BlindScore(BaseScoreEstimator):
         times = schedule.time_of(low / scale), schedule.time_of(high / scale)
         estimator.fit(*_training_pairs(data, schedule, times, self.target, rng))
 
-        levels = self.level_estimator
-        levels = NoiseLevelEstimator() if levels is None else levels
-        levels = clone(levels)
-        if levels.random_state is None:
-            levels.set_params(random_state=int(rng.integers(2**31)))
-        if levels.sigma_min is None and levels.sigma_max is None:
-            levels.set_params(sigma_min=low, sigma_max=high)
-        levels.fit(X)
+        seed = int(rng.integers(2**31))
+        levels = fitted_level_estimator(self.level_estimator, X, low, high, seed)
 
         model = BlindModel(
             _Prediction(estimator),

@@ -16,11 +16,10 @@ import inspect
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from skdiffusion.estimators._own_clock import OwnClock, check_level_estimator
 from skdiffusion.estimators.base import BaseScoreEstimator
-from skdiffusion.estimators.noise_level import NoiseLevelEstimator
 from skdiffusion.models import LabelCode, LabelGuidedModel
 from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.utils.rows import check_rows, check_weights
@@ -32,7 +31,7 @@ SCALINGS = ("auto", "global", "columns")
 PREFIXES = ("module__", "optimizer__")
 
 
-class NeuralScore(BaseScoreEstimator):
+class NeuralScore(OwnClock, BaseScoreEstimator):
     r"""Score model learned by a neural network.
 
     Parameters
@@ -276,10 +275,7 @@ class NeuralScore(BaseScoreEstimator):
         check_number(self.validation_fraction, "validation_fraction", above=0, most=0.5)
         check_count(self.n_iter_no_change, "n_iter_no_change")
         check_number(self.label_dropout, "label_dropout", least=0, most=1)
-        if not isinstance(self.level_estimator, (NoiseLevelEstimator, type(None))):
-            raise ValueError(
-                f"level_estimator must be a NoiseLevelEstimator; got {self.level_estimator!r}."
-            )
+        check_level_estimator(self.level_estimator)
         if self.input_shape is not None:
             if not isinstance(self.input_shape, (tuple, list)) or len(self.input_shape) != 3:
                 raise ValueError(
@@ -492,13 +488,6 @@ class NeuralScore(BaseScoreEstimator):
         from torch import float32
 
         return self._survey.in_units_of_rows(self._network_model().in_precision(float32))
-
-    def _sampler(self, sampler=None):
-        """A blind network's sampler reads the level of its points, if its clock is not given."""
-        sampler = super()._sampler(sampler)
-        if self.noise_conditioning or sampler.clock not in ("auto", "estimated"):
-            return sampler
-        return clone(sampler).set_params(clock=self.level_estimator_)
 
     def _where_drawn(self, codes):
         """On a GPU the points stay there from step to step."""

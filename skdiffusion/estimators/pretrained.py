@@ -21,6 +21,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._moments import DiagonalMoments
+from skdiffusion.estimators._own_clock import (
+    OwnClock,
+    check_level_estimator,
+    fitted_level_estimator,
+    some_rows,
+)
 from skdiffusion.estimators._sampling import DEFAULT_STEPS
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.estimators.gaussian import FULL_UP_TO, GaussianScore
@@ -38,7 +44,7 @@ N_TRIED = 64
 """Rows on which ``fit`` tries the model."""
 
 
-class PretrainedScore(BaseScoreEstimator):
+class PretrainedScore(OwnClock, BaseScoreEstimator):
     r"""Score estimator around a model that was trained elsewhere.
 
     Parameters
@@ -60,6 +66,12 @@ class PretrainedScore(BaseScoreEstimator):
     sigma_range : tuple of float, optional
         The noise levels the model was trained at; it is asked at no others. By default all, or
         those its scheduler was made for.
+    noise_conditioning : bool
+        Whether the model is told the noise level. If not it is called with ``x_t`` alone, on the
+        path of its schedule, and samplers go by the level that their points seem to have
+        (``clock="estimated"``), unless theirs is another clock.
+    level_estimator : NoiseLevelEstimator, optional
+        What reads that level; by default one of boosted trees, fitted to ``X``.
     batch_size : int, optional
         Largest number of rows in one call of the model, which bounds its memory; by default as
         many as hold a quarter of a million numbers, and 256 at least.
@@ -83,6 +95,8 @@ class PretrainedScore(BaseScoreEstimator):
     far_field_ : GaussianModel
         The Gaussian with the moments of the data, the covariance shrunk (Ledoit & Wolf), of low
         rank above 1024 columns.
+    level_estimator_ : NoiseLevelEstimator
+        Only where the model is not told the level, and there were rows to learn from.
     scale_, sigma_min_, sigma_max_ : float
         Scale of the data and range of noise levels.
 
@@ -120,6 +134,8 @@ class PretrainedScore(BaseScoreEstimator):
         sigma_data=0.5,
         backend=None,
         sigma_range=None,
+        noise_conditioning=True,
+        level_estimator=None,
         batch_size=None,
         conditional=None,
         likelihood="denoising",
@@ -135,6 +151,8 @@ class PretrainedScore(BaseScoreEstimator):
         self.sigma_data = sigma_data
         self.backend = backend
         self.sigma_range = sigma_range
+        self.noise_conditioning = noise_conditioning
+        self.level_estimator = level_estimator
         self.batch_size = batch_size
         self.conditional = conditional
         self.likelihood = likelihood
@@ -185,6 +203,7 @@ class PretrainedScore(BaseScoreEstimator):
         labels = np.asarray(y)[tried] if model.is_conditional and y is not None else None
         _try(model, X[tried], labels, gaussian.scale_)
         self._set_model(model, gaussian.far_field_, moments.column_variances())
+        self._set_clock(X, weights)
         return self
 
     @classmethod
@@ -219,6 +238,20 @@ class PretrainedScore(BaseScoreEstimator):
         self._set_model(score_model, far_field, far_field.covariance.diagonal)
         return self
 
+    def _check_parameters(self):
+        super()._check_parameters()
+        check_level_estimator(self.level_estimator)
+
+    def _set_clock(self, X, weights):
+        """Learn to read the level of rows, where the model is not told it."""
+        if hasattr(self, "level_estimator_"):
+            del self.level_estimator_
+        if not self.noise_conditioning:
+            rows = np.unique(X[some_rows(np.flatnonzero(weights), X.shape[1])], axis=0)
+            self.level_estimator_ = fitted_level_estimator(
+                self.level_estimator, rows, self.sigma_min_, self.sigma_max_, 0
+            )
+
     def _score_model(self, n_features):
         shape = () if self.input_shape is None else self.input_shape
         if shape and math.prod(shape) != n_features:
@@ -238,6 +271,7 @@ class PretrainedScore(BaseScoreEstimator):
             sigma_data=self.sigma_data,
             backend=self.backend,
             sigma_range=self.sigma_range,
+            noise_conditioning=self.noise_conditioning,
             batch_size=batch_size,
             conditional=self.conditional,
         )

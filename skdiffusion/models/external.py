@@ -57,7 +57,9 @@ class CallableModel(BaseScoreModel):
     batch_size : int, optional
         Largest number of points ``fn`` is called with; by default all at once.
     conditional : bool
-        Whether ``fn`` takes labels ``(n,)`` as a third argument where there are some.
+        Whether ``fn`` takes labels ``(n,)`` as its last argument where there are some.
+    noise_conditioning : bool
+        Whether ``fn`` is given the times; if not, it is called as ``fn(x_t)``.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class CallableModel(BaseScoreModel):
         input_shape: tuple[int, ...] | None = None,
         batch_size: int | None = None,
         conditional: bool = False,
+        noise_conditioning: bool = True,
     ):
         if backend not in (None, "numpy", "torch"):
             raise ValueError(f"backend must be 'torch', 'numpy' or None; got {backend!r}.")
@@ -93,11 +96,17 @@ class CallableModel(BaseScoreModel):
             )
         self.batch_size = None if batch_size is None else check_count(batch_size, "batch_size")
         self.is_conditional = bool(conditional)
+        self.noise_conditioning = bool(noise_conditioning)
 
     @property
     def is_differentiable(self) -> bool:
         """Whether torch sees inside: not for NumPy functions."""
         return self.backend != "numpy"
+
+    @property
+    def blind_target(self) -> str | None:
+        """What a function predicts that is not told the noise level."""
+        return None if self.noise_conditioning else self.prediction
 
     @property
     def _keeps_library(self) -> bool:
@@ -133,7 +142,9 @@ class CallableModel(BaseScoreModel):
 
     def _ask(self, x, times, y):
         """What ``fn`` returns at rows, as rows."""
-        arguments = [x, times] if y is None else [x, times, _labels_beside(x, y)]
+        arguments = [x, times] if self.noise_conditioning else [x]
+        if y is not None:
+            arguments.append(_labels_beside(x, y))
         if self.batch_size is None or len(x) <= self.batch_size:
             return self._ask_batch(*arguments)
         batches = gen_batches(len(x), self.batch_size)
@@ -183,6 +194,7 @@ def as_score_model(
     sigma_range: tuple[float, float] | None = None,
     batch_size: int | None = None,
     conditional: bool | None = None,
+    noise_conditioning: bool = True,
 ) -> BaseScoreModel:
     r"""A score model from whatever holds one.
 
@@ -214,8 +226,11 @@ def as_score_model(
     batch_size : int
         For callables: largest number of points in one call.
     conditional : bool
-        For callables: whether they take labels ``(n,)`` as a third argument where there are some;
-        by default where a network of another library says so.
+        For callables: whether they take labels ``(n,)`` as their last argument where there are
+        some; by default where a network of another library says so.
+    noise_conditioning : bool
+        For callables: whether they are told the noise level; if not they are called with ``x_t``
+        alone (labels beside it, where there are some).
 
     Returns
     -------
@@ -255,6 +270,11 @@ def as_score_model(
         )
     known = recognise(obj, schedule, prediction)
     if known is not None:
+        if not noise_conditioning:
+            raise ValueError(
+                f"{type(obj).__name__} is told the noise level by its library: noise_conditioning "
+                "must be True."
+            )
         obj, schedule, prediction = known.fn, known.schedule, known.prediction
         input_shape = known.input_shape if input_shape is None else input_shape
         sigma_range = known.sigma_range if sigma_range is None else sigma_range
@@ -278,6 +298,11 @@ def as_score_model(
         backend = "torch"
     _warn_of_training_mode(obj)
     if prediction == "edm":
+        if not noise_conditioning:
+            raise ValueError(
+                'prediction="edm" scales its input by the noise level, which a model with '
+                "noise_conditioning=False is not told: wrap a callable that predicts 'data'."
+            )
         if schedule is not None:
             raise ValueError('prediction="edm" is at noise levels: schedule must be None.')
         obj, prediction = Preconditioned(obj, sigma_data), "data"
@@ -291,6 +316,7 @@ def as_score_model(
         input_shape=input_shape,
         batch_size=batch_size,
         conditional=bool(conditional),
+        noise_conditioning=noise_conditioning,
     )
 
 

@@ -10,10 +10,12 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skdiffusion import DiscreteSchedule, GaussianScore, PretrainedScore
+from skdiffusion import DiscreteSchedule, GaussianScore, MarginalEnergy, PretrainedScore
+from skdiffusion.datasets import make_embedded_circles
 from skdiffusion.estimators.base import FLOW_ERROR
 from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import AffineModel, GaussianModel, MixtureModel, as_score_model
+from skdiffusion.samplers import AdamsSampler
 from skdiffusion.utils.estimator_checks import check_score_estimator
 
 LAW = MixtureModel([0.4, 0.6], [[-2.0, 0.0], [1.0, 1.0]], [0.3, 0.1])
@@ -225,6 +227,34 @@ def test_wide_rows_have_a_far_field_of_low_rank():
     est = PretrainedScore(shrink, prediction="data").fit(X)
     assert est.far_field_.covariance.axes.shape[1] < 40
     assert est.sample(2, n_steps=4, random_state=0).shape == (2, 1200)
+
+
+def test_a_model_that_is_not_told_the_level_goes_by_that_of_its_points():
+    """A perfect blind velocity of two circles in 16 columns, as a function of the point alone."""
+    X, _, plane = make_embedded_circles(600, 16, random_state=0, return_plane=True)
+    energy = MarginalEnergy(schedule="flow_matching", standardize=False).fit(X)
+
+    def off_plane(x):
+        return np.linalg.norm(x - x @ plane @ plane.T, axis=1).mean()
+
+    options = {"schedule": "flow_matching", "prediction": "velocity", "backend": "numpy"}
+    est = PretrainedScore(
+        lambda u: energy.blind_field(u, "velocity"), noise_conditioning=False, **options
+    ).fit(X)
+    assert est.model_.blind_target == "velocity"
+    own, on_schedule = (
+        est.sample(60, sampler=AdamsSampler(clock=clock), random_state=0)
+        for clock in ("auto", "schedule")
+    )
+    # what is left of the noise on the schedule's clock is more than half the width of a circle's
+    assert off_plane(own) < 0.02 < 0.2 * off_plane(on_schedule)
+    np.testing.assert_array_equal(est.sample(60, random_state=0), own)
+    again = pickle.loads(pickle.dumps(est.level_estimator_))
+    np.testing.assert_array_equal(again.predict(X), est.level_estimator_.predict(X))
+    est.set_params(model=lambda u, t: u, noise_conditioning=True, prediction="data").fit(X)
+    assert not hasattr(est, "level_estimator_")
+    with pytest.raises(ValueError, match="level_estimator must be a NoiseLevelEstimator"):
+        PretrainedScore(np.tanh, prediction="data", level_estimator="trees").fit(X)
 
 
 def test_refusals():

@@ -227,6 +227,24 @@ def test_models_and_estimators():
             as_score_model(unfitted)
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_model_that_is_not_told_the_level_is_one_that_does_not_look(prediction):
+    """On its path: the answers of ``fn(x_t, t, y)`` that uses ``x_t`` and ``y`` alone."""
+    options = {"schedule": "flow_matching", "prediction": prediction, "n_features": D}
+
+    def answer(x_t, y):
+        return np.tanh(x_t) + y[:, None]
+
+    blind = as_score_model(answer, noise_conditioning=False, conditional=True, **options)
+    told = as_score_model(lambda x_t, t, y: answer(x_t, y), conditional=True, **options)
+    y = np.arange(5)
+    found, expected = (m.denoise(POINTS, LEVELS, y=y) for m in (blind, told))
+    np.testing.assert_array_equal(found, expected)
+    assert (blind.blind_target, told.blind_target) == (prediction, None)
+    alone = as_score_model(np.tanh, noise_conditioning=False, **options)
+    assert np.isfinite(alone.denoise(POINTS, LEVELS)).all()
+
+
 def test_refusals():
     fn = oracle("vp", "data")
     with pytest.raises(TypeError, match="got int"):
@@ -249,6 +267,8 @@ def test_refusals():
     flat = as_score_model(lambda x, t: x[:, 0], prediction="data", n_features=2)
     with pytest.raises(ValueError, match=r"must return shape \(5, 2\); got \(5,\)"):
         flat.denoise(POINTS, 1.0)
+    with pytest.raises(ValueError, match="scales its input by the noise level"):
+        as_score_model(fn, prediction="edm", n_features=2, noise_conditioning=False)
     ranged = as_score_model(fn, prediction="data", n_features=2, sigma_range=(0.1, 10.0))
     with pytest.raises(ValueError, match=r"from 0\.1 to 10"):
         ranged.denoise(POINTS, 20.0)
