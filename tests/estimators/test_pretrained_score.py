@@ -246,8 +246,8 @@ def test_a_model_that_is_not_told_the_level_goes_by_that_of_its_points():
         est.sample(60, sampler=AdamsSampler(clock=clock), random_state=0)
         for clock in ("auto", "schedule")
     )
-    # what is left of the noise on the schedule's clock is more than half the width of a circle's
-    assert off_plane(own) < 0.02 < 0.2 * off_plane(on_schedule)
+    # on the schedule's clock noise of a fifth of the circles' radius stays; on its own next to none
+    assert off_plane(own) < 1e-3 and off_plane(on_schedule) > 0.1
     np.testing.assert_array_equal(est.sample(60, random_state=0), own)
     again = pickle.loads(pickle.dumps(est.level_estimator_))
     np.testing.assert_array_equal(again.predict(X), est.level_estimator_.predict(X))
