@@ -214,9 +214,11 @@ class AdamsSampler(_ExponentialAdams):
             return corrected, past
         level, denoised = past.levels[-1], past.denoised[-1]
         # a row without a code, at the mean, has no noise either
-        length = (past.code * level**2).clip(min=np.finfo(np.float32).tiny)
+        length = past.code.clip(min=np.finfo(np.float32).tiny)
+        noise = x - denoised
+        noise /= level
         there = corrected - x
-        there *= (1 - _squares(x - denoised) / length).clip(min=0.0)
+        there *= (1 - _squares(noise) / length).clip(min=0.0)
         there += denoised
         return corrected, past._replace(denoised=[*past.denoised[:-1], there])
 

@@ -10,7 +10,7 @@ the angles of its axes, each weighted by its standard deviation,
           \qquad \Theta'(\sigma) = \operatorname{tr}\frac{C}{C + \sigma^2}:
 
 its rate is the effective number of degrees of freedom at the level. Multistep samplers
-interpolate denoised points in it.
+interpolate denoised points in it, in the unit :math:`\operatorname{tr} C^{1/2}`.
 
 **Levels.** A step of length :math:`\delta` in the angle, with a polynomial through :math:`p`
 points, errs by :math:`r\,\delta^p |D^{(p)}|` for a time
@@ -62,6 +62,8 @@ from 1.25 to 4 and rises below 1: a clock had better be too wide than too narrow
 class SpectralClock:
     r"""The clock :math:`\Theta(\sigma) = \operatorname{tr}[C^{1/2}\arctan(\sigma C^{-1/2})]`.
 
+    It is in the unit :math:`\operatorname{tr} C^{1/2}`, and so runs from zero to :math:`\pi/2`.
+
     Parameters
     ----------
     covariance : SpectralCovariance
@@ -73,13 +75,14 @@ class SpectralClock:
     >>> import numpy as np
     >>> from skdiffusion.models.covariance import SpectralCovariance
     >>> clock = SpectralClock(SpectralCovariance(np.array([1.0, 1.0, 4.0])), stretch=1.0)
-    >>> clock(np.array([0.0, 1.0])).round(6)  # 2 pi/4 + 2 arctan(1/2)
-    array([0.      , 2.498092])
+    >>> clock(np.array([0.0, 1.0])).round(6)  # (2 pi/4 + 2 arctan(1/2)) / 4
+    array([0.      , 0.624523])
     """
 
     def __init__(self, covariance: Any, stretch: float = STRETCH):
         radii, self.weights = _radii(covariance)
         self.radii = stretch * radii
+        self.weights /= self.weights.sum()
 
     def __call__(self, level: Any):
         """The clock at an array of levels, elementwise."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import betainc
 
-from skdiffusion.models import GaussianModel
+from skdiffusion.models import GaussianModel, MixtureModel
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.samplers import (
     AdamsSampler,
@@ -25,12 +25,31 @@ def test_the_rate_of_the_clock_is_the_effective_number_of_degrees_of_freedom():
     clock, level, h = SpectralClock(COVARIANCE, stretch=1.0), np.array([0.05, 0.7, 20.0]), 1e-5
     rate = (clock(level * (1 + h)) - clock(level * (1 - h))) / (2 * h * level)
     freedom = (VARIANCES / (VARIANCES + level[:, None] ** 2)).sum(1)
-    np.testing.assert_allclose(rate, freedom, rtol=1e-8)  # h^2, and rounding over h
+    whole = np.sqrt(VARIANCES).sum()
+    np.testing.assert_allclose(rate * whole, freedom, rtol=1e-8)  # h^2, and rounding over h
 
 
 def test_the_clock_ends_at_infinite_noise():
     end = SpectralClock(COVARIANCE, stretch=2.0)(np.array([np.inf]))
-    np.testing.assert_allclose(end, np.pi / 2 * np.sqrt(VARIANCES).sum(), rtol=1e-14)
+    np.testing.assert_allclose(end, np.pi / 2, rtol=1e-14)
+
+
+@pytest.mark.parametrize("unit", [1e-140, 1e-20, 1e20, 1e140])
+def test_the_clock_and_a_run_by_it_are_the_same_in_any_units(unit):
+    there = SpectralCovariance(VARIANCES * unit**2)
+    level = np.geomspace(0.01, 50, 9)
+    np.testing.assert_allclose(
+        SpectralClock(there)(level * unit), SpectralClock(COVARIANCE)(level), rtol=1e-12
+    )
+    start = 20 * np.random.default_rng(0).standard_normal((20, 2))
+    levels = np.append(np.geomspace(20, 0.01, 12), 0.0)
+
+    def run(unit):
+        law = MixtureModel([0.5, 0.5], np.array([[-1.0, 0], [1, 0]]) * unit, [0.1 * unit**2] * 2)
+        x = run_sampler(AdamsSampler(), law, start * unit, levels * unit, far_field=law.gaussian())
+        return x / unit
+
+    np.testing.assert_allclose(run(unit), run(1.0), rtol=1e-8, atol=1e-8)
 
 
 def test_low_rank_and_full_covariances_have_the_same_clock_and_levels():
