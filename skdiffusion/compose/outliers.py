@@ -2,18 +2,21 @@ r"""ScoreOutlierDetector: rows that a score model finds unlikely, noisy, or hard
 
 Four answers to *how far is this row from the law?*, all from one fitted model:
 
-- ``"log_density"``: :math:`\log p_{\sigma_0}(x)` at a small level, so that atoms and constant
-  columns have a density too;
 - ``"noise_posterior"``: seen as a clean row with noise of unknown level, how noisy is it? With a
   prior uniform in :math:`\log\sigma` (diffusion time estimation, Livernoche et al. 2024),
 
   .. math:: p(\sigma \mid x) \propto p_\sigma(x), \qquad -E[\log\sigma \mid x] ;
 
+- ``"log_density"``: :math:`\log p_{\sigma_0}(x)` at a small level, so that atoms and constant
+  columns have a density too;
 - ``"reconstruction"``: the error of denoising it after noise was added,
   :math:`-E_\varepsilon |D(x + \sigma\varepsilon, \sigma) - x|^2`;
 - ``"dimension"``: the dimension of the law around it as the noise sees it (Kamkari et al. 2024),
   :math:`d + \sigma^2 (\operatorname{tr} \nabla s + |s|^2)` with ``s`` the Stein score: near that of
   the data's manifold on it, and large off it; minus that.
+
+A law that is made of the rows themselves, such as the default one, knows each by heart: there a row
+is judged by the others, as a new one is.
 
 Larger is more normal, as everywhere in scikit-learn. Columns are put on a common scale first,
 otherwise a noise level would mean another thing in each.
@@ -27,10 +30,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skdiffusion.estimators import GMMScore
-from skdiffusion.models import as_score_model, divergence
+from skdiffusion.estimators import EmpiricalScore, GMMScore
+from skdiffusion.models import EmpiricalModel, as_score_model, divergence
 from skdiffusion.utils.params import Configurable
-from skdiffusion.utils.random import normal_by_row
+from skdiffusion.utils.random import normal_by_row, row_keys
 from skdiffusion.utils.validation import check_number, lookup
 
 __all__ = ["ScoreOutlierDetector"]
@@ -42,6 +45,9 @@ LEVEL = 0.3
 LEVELS = np.geomspace(0.01, 30.0, 33)
 """Levels of the posterior; its density is uniform between them in the logarithm."""
 N_DRAWS = 8
+WIDTH, MOST_KERNELS = 0.05, 5000
+"""Of the kernels of the default law of ``"noise_posterior"``, in standard deviations, and their
+number: for levels up to that width a law of so many rows has no more to say."""
 ROWS_PER_COMPONENT, MOST_COMPONENTS = 50, 10
 FULL_UP_TO = 60
 """Columns up to which the default mixture has full covariances."""
@@ -55,9 +61,12 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
     estimator : score estimator, optional
         The law of normal rows; a clone is fitted to the rows with their columns divided by their
         standard deviations. A ``FrozenEstimator`` is used as it is and in its own units. By
-        default a :class:`~skdiffusion.GMMScore` with one component per 50 rows, at most 10.
-    criterion : {"log_density", "noise_posterior", "reconstruction", "dimension"}
-        What makes a row an outlier.
+        default, for ``"noise_posterior"``, an :class:`~skdiffusion.EmpiricalScore` of at most 5000
+        rows, and for the others a :class:`~skdiffusion.GMMScore` with one component per 50 rows, at
+        most 10.
+    criterion : {"noise_posterior", "log_density", "reconstruction", "dimension"}
+        What makes a row an outlier. The posterior asks for densities at 33 levels: of a network,
+        whose density is an integral along the flow, ask one of the others.
     contamination : float
         Share of the training rows that :meth:`predict` calls outliers; above 0, at most 0.5.
     sigma : float, optional
@@ -96,7 +105,7 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         self,
         estimator=None,
         *,
-        criterion="log_density",
+        criterion="noise_posterior",
         contamination=0.1,
         sigma=None,
         random_state=0,
@@ -128,15 +137,18 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         frozen = isinstance(self.estimator, FrozenEstimator)
         scaler = None if frozen else StandardScaler().fit(rows)
         scaled = rows if frozen else scaler.transform(rows)
-        estimator = self._default(scaled) if self.estimator is None else clone(self.estimator)
-        self.scaler_, self.estimator_ = scaler, estimator.fit(scaled, None)
+        estimator, learned = self._default(rows, scaled)
+        if self.estimator is not None:
+            estimator, learned = clone(self.estimator), scaled
+        self.scaler_, self.estimator_ = scaler, estimator.fit(learned, None)
         self.offset_ = float(np.quantile(self._scores(scaled), self.contamination))
         return self
 
     def score_samples(self, X):
         """How normal each row is by the criterion: larger is more normal.
 
-        For ``"log_density"`` nats in the units of ``X``.
+        Minus the expected logarithm of the noise level, in standard deviations of the columns, for
+        ``"noise_posterior"``; nats in the units of ``X`` for ``"log_density"``.
 
         Parameters
         ----------
@@ -183,19 +195,25 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
             return found
         return found - np.log(self.scaler_.scale_).sum()
 
-    def _default(self, rows):
+    def _default(self, rows, scaled):
+        """The law of rows where none is given, and those of them that it learns from."""
+        if self.criterion == "noise_posterior":
+            # a choice that does not depend on their order
+            chosen = np.argsort(row_keys(rows, self.random_state), kind="stable")[:MOST_KERNELS]
+            return EmpiricalScore(WIDTH, scaling="none"), scaled[np.sort(chosen)]
         k = int(np.clip(len(rows) // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
         form = "full" if rows.shape[1] <= FULL_UP_TO else "low_rank"
-        return GMMScore(k, covariance_type=form, random_state=self.random_state)
+        return GMMScore(k, covariance_type=form, random_state=self.random_state), scaled
 
     # ------------------------------------------------------------------ the criteria
 
     def _log_density(self, estimator, rows):
-        return estimator.log_density(rows, self.sigma or SMALL_LEVEL)
+        return _density(estimator, rows)(self.sigma or SMALL_LEVEL)
 
     def _noise_posterior(self, estimator, rows):
         levels = np.clip(LEVELS, estimator.sigma_min_, None)
-        logits = np.stack([estimator.log_density(rows, level) for level in levels], axis=1)
+        density = _density(estimator, rows)
+        logits = np.stack([density(level) for level in levels], axis=1)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return -(weights @ np.log(levels)) / weights.sum(axis=1)
 
@@ -213,9 +231,27 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         return -(divergence(model, rows, level, of="denoise") + pull)
 
 
+def _density(estimator, rows):
+    """Log-density of rows as a function of the level; of kernels without a row's own."""
+    model = estimator.model_
+    if not isinstance(model, EmpiricalModel):
+        return lambda level: estimator.log_density(rows, level)
+    own = _own_kernels(model.points, estimator.row_index_, rows)
+    return lambda level: model.log_prob(rows, level, exclude=own)
+
+
+def _own_kernels(points, row_index, rows):
+    """The point that each row is, or -1: also where it stands for copies of the row."""
+    keys, asked = row_keys(points), row_keys(rows)
+    order = np.argsort(keys, kind="stable")
+    found = order[np.minimum(np.searchsorted(keys[order], asked), len(order) - 1)]
+    alone = np.bincount(row_index[row_index >= 0], minlength=len(points)) == 1
+    return np.where((keys[found] == asked) & alone[found] & (len(points) > 1), found, -1)
+
+
 CRITERIA = {
-    "log_density": ScoreOutlierDetector._log_density,
     "noise_posterior": ScoreOutlierDetector._noise_posterior,
+    "log_density": ScoreOutlierDetector._log_density,
     "reconstruction": ScoreOutlierDetector._reconstruction,
     "dimension": ScoreOutlierDetector._dimension,
 }

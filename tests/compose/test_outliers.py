@@ -37,9 +37,40 @@ def test_every_criterion_finds_rows_far_away(criterion, rng):
     np.testing.assert_array_equal(detector.predict(X) == -1, detector.decision_function(X) < 0)
 
 
+def test_rows_that_are_new_are_called_outliers_as_often_as_those_it_was_fitted_to(rng):
+    """The default law is made of the rows: each is judged by the others."""
+    share = 0.1
+    for n in (300, 6000):  # all rows are in the law, and most of them
+        X, fresh = rng.standard_normal((2, n, 4))
+        detector = ScoreOutlierDetector(contamination=share).fit(X)
+        called = (detector.predict(fresh) == -1).mean()
+        # the border and the count are each known to the spread of n draws
+        assert abs(called - share) < 4 * np.sqrt(2 * share * (1 - share) / n)
+
+
+def test_the_default_is_that_of_the_rows_and_not_of_their_order(rng):
+    X = rng.standard_normal((5500, 2))
+    turned = rng.permutation(len(X))
+    found, expected = (
+        ScoreOutlierDetector().fit(rows).score_samples(X[:50]) for rows in (X[turned], X)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_copies_of_a_row_speak_for_it(rng):
+    """A lone row is an outlier; ten copies of it are a group."""
+    X, lone = rng.standard_normal((200, 2)), np.full((1, 2), 6.0)
+    for copies, sign in ((1, -1), (10, 1)):
+        rows = np.vstack([X, np.repeat(lone, copies, axis=0)])
+        detector = ScoreOutlierDetector(contamination=0.02).fit(rows)
+        assert detector.predict(lone).tolist() == [sign]
+        assert detector.predict(rows)[200:].tolist() == [sign] * copies
+
+
 def test_log_density_is_in_the_units_of_the_rows(rng):
     X = rng.standard_normal((500, 2)) * [3.0, 0.01] + 5
-    detector = ScoreOutlierDetector(GaussianScore(), sigma=1e-6).fit(X)
+    law = GaussianScore()
+    detector = ScoreOutlierDetector(law, criterion="log_density", sigma=1e-6).fit(X)
     np.testing.assert_allclose(
         detector.score_samples(X), GaussianScore().fit(X).score_samples(X), atol=1e-3
     )
