@@ -27,11 +27,14 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.estimators import EmpiricalScore, GMMScore
 from skdiffusion.models import EmpiricalModel, as_score_model, divergence
+from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import normal_by_row, row_keys
 from skdiffusion.utils.validation import check_number, lookup
@@ -45,6 +48,8 @@ LEVEL = 0.3
 LEVELS = np.geomspace(0.01, 30.0, 33)
 """Levels of the posterior; its density is uniform between them in the logarithm."""
 N_DRAWS = 8
+CACHED = 2**17
+"""Distances held at once: they are gone over at every level."""
 WIDTH, MOST_KERNELS = 0.05, 5000
 """Of the kernels of the default law of ``"noise_posterior"``, in standard deviations, and their
 number: for levels up to that width a law of so many rows has no more to say."""
@@ -208,12 +213,21 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
     # ------------------------------------------------------------------ the criteria
 
     def _log_density(self, estimator, rows):
-        return _density(estimator, rows)(self.sigma or SMALL_LEVEL)
+        return self._log_density_at(estimator, rows, self.sigma or SMALL_LEVEL)
+
+    def _log_density_at(self, estimator, rows, level):
+        if not isinstance(estimator.model_, EmpiricalModel):
+            return estimator.log_density(rows, level)
+        return estimator.model_.log_prob(rows, level, exclude=_own_kernels(estimator, rows))
 
     def _noise_posterior(self, estimator, rows):
         levels = np.clip(LEVELS, estimator.sigma_min_, None)
-        density = _density(estimator, rows)
-        logits = np.stack([density(level) for level in levels], axis=1)
+        if _is_of_round_kernels(estimator.model_):
+            own = _own_kernels(estimator, rows)
+            logits = _kernel_logits(estimator.model_, rows, levels, own)
+        else:
+            densities = [self._log_density_at(estimator, rows, level) for level in levels]
+            logits = np.stack(densities, axis=1)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return -(weights @ np.log(levels)) / weights.sum(axis=1)
 
@@ -231,22 +245,36 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         return -(divergence(model, rows, level, of="denoise") + pull)
 
 
-def _density(estimator, rows):
-    """Log-density of rows as a function of the level; of kernels without a row's own."""
-    model = estimator.model_
-    if not isinstance(model, EmpiricalModel):
-        return lambda level: estimator.log_density(rows, level)
-    own = _own_kernels(model.points, estimator.row_index_, rows)
-    return lambda level: model.log_prob(rows, level, exclude=own)
+def _is_of_round_kernels(model):
+    return isinstance(model, EmpiricalModel) and model.kernel.smallest == model.kernel.largest
 
 
-def _own_kernels(points, row_index, rows):
+def _own_kernels(estimator, rows):
     """The point that each row is, or -1: also where it stands for copies of the row."""
+    points, row_index = estimator.model_.points, estimator.row_index_
     keys, asked = row_keys(points), row_keys(rows)
     order = np.argsort(keys, kind="stable")
     found = order[np.minimum(np.searchsorted(keys[order], asked), len(order) - 1)]
     alone = np.bincount(row_index[row_index >= 0], minlength=len(points)) == 1
     return np.where((keys[found] == asked) & alone[found] & (len(points) > 1), found, -1)
+
+
+def _kernel_logits(model, rows, levels, own):
+    """Log-densities at all levels, up to a number per row, from distances found once."""
+    variances = model.kernel.largest + levels**2
+    logits = np.empty((len(rows), len(levels)))
+    for batch in gen_batches(len(rows), rows_in_cache(len(model.points), CACHED, fewest=16)):
+        squares = euclidean_distances(rows[batch], model.points, squared=True)
+        left_out = np.flatnonzero(own[batch] >= 0)
+        squares[left_out, own[batch][left_out]] = np.inf
+        nearest = squares.min(axis=1, keepdims=True)
+        squares -= nearest
+        kernels = np.empty_like(squares)
+        for k, variance in enumerate(variances):
+            np.exp(np.multiply(squares, -0.5 / variance, out=kernels), out=kernels)
+            logits[batch, k] = np.log(kernels @ model.weights)
+        logits[batch] -= 0.5 * nearest / variances
+    return logits - 0.5 * rows.shape[1] * np.log(variances)
 
 
 CRITERIA = {

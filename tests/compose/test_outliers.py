@@ -57,6 +57,22 @@ def test_the_default_is_that_of_the_rows_and_not_of_their_order(rng):
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def test_the_posterior_of_kernels_is_that_of_their_densities(rng):
+    """Distances are found once for all levels; the model finds them for each."""
+    X = rng.standard_normal((300, 5))
+    detector = ScoreOutlierDetector().fit(X)
+    rows = np.vstack([X[:20], rng.standard_normal((20, 5)), np.full((1, 5), 1e3)])
+    scaled = detector.scaler_.transform(rows)
+    own = np.append(np.arange(20), np.full(21, -1))
+    model = detector.estimator_.model_
+    places = [np.flatnonzero((model.points == row).all(axis=1)) for row in scaled[:20]]
+    own[:20] = np.concatenate(places)
+    logits = np.stack([model.log_prob(scaled, level, exclude=own) for level in LEVELS], axis=1)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = -(weights @ np.log(LEVELS)) / weights.sum(axis=1)
+    np.testing.assert_allclose(detector.score_samples(rows), expected, rtol=1e-10)
+
+
 def test_copies_of_a_row_speak_for_it(rng):
     """A lone row is an outlier; ten copies of it are a group."""
     X, lone = rng.standard_normal((200, 2)), np.full((1, 2), 6.0)
