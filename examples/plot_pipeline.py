@@ -11,7 +11,7 @@ picture shows
   smallest units, the second sees that they do not matter,
 - digits from the pipeline, in whole grey levels from 0 to 16, as the data are,
 - digits of which the lower half is missing, completed by their expectation and by draws,
-- how likely each digit of the other half is, and the least likely ones.
+- how likely each digit of the other half is, and which look the oddest.
 """
 
 # %%
@@ -70,7 +70,7 @@ completed = imputer.transform(hidden)
 draws = imputer.impute(hidden, 2, random_state=0)
 
 # %%
-# The least likely of the held-out digits.
+# The oddest of the held-out digits: those that look noisiest.
 detector = ScoreOutlierDetector(contamination=0.02).fit(train)
 normality = detector.score_samples(test)
 odd = test[np.argsort(normality)[:30]]
@@ -100,7 +100,7 @@ shown = {
         sheet([*test[:10], *hidden, *completed, *draws[0], *draws[1]], 10),
         "true, seen, expected, two draws",
     ),
-    (1, 1): (sheet(odd, 10), "the least likely held-out digits"),
+    (1, 1): (sheet(odd, 10), "the held-out digits that look noisiest"),
 }
 for place, (image, title) in shown.items():
     axes[place].imshow(image, cmap="gray_r", vmin=0, vmax=16)
