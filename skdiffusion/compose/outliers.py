@@ -48,6 +48,8 @@ LEVEL = 0.3
 LEVELS = np.geomspace(0.01, 30.0, 33)
 """Levels of the posterior; its density is uniform between them in the logarithm."""
 N_DRAWS = 8
+FARTHEST = 1e100
+"""Beyond the highest level by far, and its square is a number."""
 CACHED = 2**17
 """Distances held at once: they are gone over at every level."""
 WIDTH, MOST_KERNELS = 0.05, 5000
@@ -142,8 +144,9 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         frozen = isinstance(self.estimator, FrozenEstimator)
         scaler = None if frozen else StandardScaler().fit(rows)
         scaled = rows if frozen else scaler.transform(rows)
-        estimator, learned = self._default(rows, scaled)
-        if self.estimator is not None:
+        if self.estimator is None:
+            estimator, learned = self._default(rows, scaled)
+        else:
             estimator, learned = clone(self.estimator), scaled
         self.scaler_, self.estimator_ = scaler, estimator.fit(learned, None)
         self.offset_ = float(np.quantile(self._scores(scaled), self.contamination))
@@ -264,7 +267,8 @@ def _kernel_logits(model, rows, levels, own):
     variances = model.kernel.largest + levels**2
     logits = np.empty((len(rows), len(levels)))
     for batch in gen_batches(len(rows), rows_in_cache(len(model.points), CACHED, fewest=16)):
-        squares = euclidean_distances(rows[batch], model.points, squared=True)
+        near = np.clip(rows[batch], -FARTHEST, FARTHEST)
+        squares = euclidean_distances(near, model.points, squared=True)
         left_out = np.flatnonzero(own[batch] >= 0)
         squares[left_out, own[batch][left_out]] = np.inf
         nearest = squares.min(axis=1, keepdims=True)

@@ -30,7 +30,7 @@ def frozen(law, **options):
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_finds_rows_far_away(criterion, rng):
     X = rng.standard_normal((400, 3)) * [1.0, 1e-3, 1e4]  # units do not matter
-    far = np.array([[8.0, 0.0, 0.0], [0.0, 8e-3, 8e4]])
+    far = np.array([[8.0, 0.0, 0.0], [0.0, 8e-3, 8e4], [0.0, 1.0, 0.0], [1e30, 0.0, 0.0]])
     detector = ScoreOutlierDetector(criterion=criterion, contamination=0.05).fit(X)
     assert (detector.predict(far) == -1).all()
     assert (detector.predict(X) == -1).mean() == pytest.approx(0.05, abs=0.005)
@@ -71,6 +71,13 @@ def test_the_posterior_of_kernels_is_that_of_their_densities(rng):
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     expected = -(weights @ np.log(LEVELS)) / weights.sum(axis=1)
     np.testing.assert_allclose(detector.score_samples(rows), expected, rtol=1e-10)
+
+
+def test_rows_whose_distance_has_no_square_are_outliers_too(rng):
+    detector = ScoreOutlierDetector().fit(rng.standard_normal((100, 2)))
+    scores = detector.score_samples([[1e200, 0.0], [-1e300, 1e300], [0.0, 0.0]])
+    np.testing.assert_allclose(scores[:2], -np.log(LEVELS[-1]), rtol=1e-6)
+    assert detector.predict([[1e200, 0.0], [0.0, 0.0]]).tolist() == [-1, 1]
 
 
 def test_copies_of_a_row_speak_for_it(rng):
