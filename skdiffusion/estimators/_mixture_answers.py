@@ -142,7 +142,7 @@ class MixtureAnswers(BaseScoreEstimator):
         """Covariances of the components, in the shape of ``covariance_type``."""
         check_is_fitted(self)
         covariances = self.model_.covariances
-        if self.covariance_type == "tied":
+        if self.covariance_type == "tied" and self.n_averaged == 1:
             return covariances[0].to_matrix()
         if self.covariance_type == "diag" and all(c.axes is None for c in covariances):
             return np.stack([c.variances for c in covariances])

@@ -38,7 +38,12 @@ def X():
 @pytest.mark.foreign_state
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [GMMScore(), GMMScore(2, covariance_type="tied"), GMMScore(2, covariance_type="low_rank")]
+    [
+        GMMScore(),
+        GMMScore(2, covariance_type="tied"),
+        GMMScore(2, covariance_type="low_rank"),
+        GMMScore(2, n_averaged=2),
+    ]
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
@@ -198,6 +203,83 @@ def test_several_starts_find_the_clusters_that_one_start_misses():
 
     assert sum(reached(seed, 1) for seed in range(6)) <= 3
     assert all(reached(seed, 30) for seed in range(6))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("background", [False, True])
+def test_average_of_mixtures(X, form, background):
+    if form == "tied" and background:
+        pytest.skip("tied components have no background")
+    options = {"covariance_type": form, "background": background, "max_iter": 5, "tol": 0}
+    options["init"] = "random"
+    rng = np.random.default_rng(3)
+    singles = [GMMScore(4, n_init=1, random_state=rng, **options).fit(X) for _ in range(3)]
+    densities = [est.score_samples(X) for est in singles]
+    rng = np.random.default_rng(3)
+    est = GMMScore(4, n_averaged=3, random_state=rng, **options).fit(X)
+    assert np.ptp([d.mean() for d in densities]) > 0.01  # they differ
+    np.testing.assert_allclose(
+        est.score_samples(X), np.logaddexp.reduce(densities) - np.log(3), rtol=1e-10
+    )
+    assert est.n_components_ == len(est.covariances_) == 12 + background
+    assert est.weights_.sum() == pytest.approx(1)
+    assert est.lower_bound_ == pytest.approx(np.mean(densities))
+    assert est.score(X) > est.lower_bound_  # Jensen
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+def test_averages_are_better_densities(load):
+    # by Jensen an average is better than the mean of its members wherever they differ: on rows
+    # that were not seen by tenths of a nat, whatever their number of components
+    X = StandardScaler().fit_transform(load().data)
+    gains = []
+    for train, test in ShuffleSplit(4, test_size=0.3, random_state=0).split(X):
+        one, five = (
+            GMMScore(10, n_averaged=m, random_state=0).fit(X[train]).score(X[test]) for m in (1, 5)
+        )
+        gains.append(five - one)
+    assert np.mean(gains) > 0.05
+
+
+def test_averages_with_a_chosen_number_of_components(X):
+    est = GMMScore("held_out", n_averaged=3, max_components=4, random_state=0).fit(X)
+    chosen = max(est.selection_, key=lambda row: row[-1])[0]
+    found, rest = divmod(est.n_components_ - est.background_, chosen)
+    assert rest == 0 and 1 <= found <= 3
+
+
+def test_starts_that_end_in_the_same_optimum_count_once():
+    rows = np.random.default_rng(0).normal(size=(60, 2)) + np.repeat([[0, 0], [99, 0]], 30, axis=0)
+    one, five = (GMMScore(2, n_averaged=m, random_state=0).fit(rows) for m in (1, 5))
+    assert five.n_components_ == 2
+    np.testing.assert_allclose(five.score_samples(rows), one.score_samples(rows), rtol=1e-9)
+
+
+def test_interruption_averages_what_there_is(X, monkeypatch):
+    calls, one_pass = [], _em.one_pass
+
+    def interrupted(*args):
+        calls.append(0)
+        if len(calls) == 25:
+            raise KeyboardInterrupt
+        return one_pass(*args)
+
+    monkeypatch.setattr(_em, "one_pass", interrupted)
+    with pytest.warns(UserWarning, match="interrupted"):
+        est = GMMScore(3, n_averaged=5, tol=0, max_iter=20, random_state=0).fit(X)
+    assert est.n_components_ == 6
+    assert np.isfinite(est.score(X))
+
+
+def test_an_average_is_not_updated(X):
+    est = GMMScore(2, n_averaged=2, random_state=0)
+    assert not hasattr(est, "partial_fit")
+    with pytest.raises(ValueError, match="n_averaged must be 1"):
+        clone(est).set_params(warm_start=True).fit(X)
+    with pytest.raises(ValueError, match="init must be a name"):
+        clone(est).set_params(init=X[:2]).fit(X)
+    with pytest.raises(ValueError, match="n_averaged"):
+        clone(est).set_params(n_averaged=0).fit(X)
 
 
 def test_means_to_start_from(X):
