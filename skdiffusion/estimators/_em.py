@@ -20,7 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from skdiffusion.estimators._missing import IncompleteRows
-from skdiffusion.estimators._mixture_experts import normalised, weighted_log_densities
+from skdiffusion.estimators._mixture_experts import (
+    SingularCovariance,
+    normalised,
+    weighted_log_densities,
+)
 from skdiffusion.estimators._mixture_forms import Mixture, Statistics
 from skdiffusion.estimators._seeding import nearest, seeds
 
@@ -93,6 +97,10 @@ class Rows:
     def subset(self, index) -> Rows:
         """Some of the rows."""
         return Rows(self.all_X[index], self.all_weights[index])
+
+    def in_double(self) -> Rows:
+        """These rows in double precision."""
+        return Rows(self.all_X.astype(np.float64), self.all_weights)
 
     def imputed(self):
         """All rows with missing values at the mean of the column, which is zero."""
@@ -203,13 +211,12 @@ def _assignment(rows: Rows, form, mixture: Mixture, centres) -> Statistics:
     return statistics
 
 
-def best_of(
-    form, rows: Rows, k: int, init, n_init: int, rng, *, tol: float, max_iter: int, **options
-) -> Run:
+def best_of(form, rows: Rows, k: int, init, n_init: int, rng, **options) -> Run:
     """EM from the best of several seeds: short runs from all of them, the best one to the end.
 
     Where a short run stands tells nearly as much as where it would end (Biernacki, Celeux &
-    Govaert 2003), and costs a tenth of it.
+    Govaert 2003), and costs a tenth of it. Where single precision makes a covariance of narrow
+    and wide columns singular, all is done again in double.
 
     Parameters
     ----------
@@ -222,13 +229,19 @@ def best_of(
     n_init : int
         Number of seeds.
     rng : Generator
-    max_iter : int
-        Largest number of iterations, the short ones included.
-    tol : float
-        When a run ends; and a later seed must be better by more, so that rounding chooses none.
     **options
-        For :func:`expectation_maximisation`.
+        For :func:`expectation_maximisation`: ``tol``, by which a later seed must be better too, so
+        that rounding chooses none, and ``max_iter``, the short iterations included.
     """
+    try:
+        return _best_of(form, rows, k, init, n_init, rng, **options)
+    except SingularCovariance:
+        if rows.few.all_X.dtype == np.float64:
+            raise
+        return _best_of(form, rows.in_double(), k, init, n_init, rng, **options)
+
+
+def _best_of(form, rows, k, init, n_init, rng, *, tol, max_iter, **options):
     options = {"tol": tol, **options}
     if not isinstance(init, str):
         start = init if isinstance(init, Mixture) else partition(form, rows, init)

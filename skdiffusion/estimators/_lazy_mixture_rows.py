@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
@@ -41,11 +42,17 @@ class LazyMixtureRows:
         moments = rows.total(gathered, DiagonalMoments(rows.n_features))
         self.frame = Frame(moments.mean, moments.column_variances(), per_column)
         self.total, self.n_rows = moments.weight, moments.n_rows
-        self._rows, self._rng = rows, rng
+        self._rows, self._rng, self._in_double = rows, rng, False
 
     def sums(self, function, *shared):
         """``function(rows, *shared)`` summed over the blocks."""
-        return self._rows.total(_standardised, self.frame, function, *shared)
+        return self._rows.total(_standardised, self.frame, self._in_double, function, *shared)
+
+    def in_double(self) -> LazyMixtureRows:
+        """These rows in double precision."""
+        rows = copy.copy(self)
+        rows.few, rows._in_double = self.few.in_double(), True
+        return rows
 
     @functools.cached_property
     def few(self) -> Rows:
@@ -58,5 +65,6 @@ class LazyMixtureRows:
         return np.full(self.frame.n_features, self.total)
 
 
-def _standardised(X, weights, frame, function, *shared):
-    return function(Rows(frame.inward(X).astype(X.dtype, copy=False), weights), *shared)
+def _standardised(X, weights, frame, in_double, function, *shared):
+    dtype = np.float64 if in_double else X.dtype
+    return function(Rows(frame.inward(X).astype(dtype, copy=False), weights), *shared)

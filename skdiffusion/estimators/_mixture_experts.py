@@ -168,12 +168,16 @@ def normalised(logits):
     return logits, (highest + np.log(total))[:, 0]
 
 
+class SingularCovariance(ValueError):
+    """A covariance has no Cholesky factor."""
+
+
 def cholesky(matrices):
-    """Lower Cholesky factors, or a ``ValueError`` that says what to do."""
+    """Lower Cholesky factors, or a ``SingularCovariance`` that says what to do."""
     try:
         return np.linalg.cholesky(matrices)
     except np.linalg.LinAlgError:
-        raise ValueError(
+        raise SingularCovariance(
             "a component's covariance is singular: increase reg_covar or shrinkage, or use "
             "fewer components."
         ) from None

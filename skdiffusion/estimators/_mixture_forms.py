@@ -133,8 +133,6 @@ class FullForm:
         (:mod:`skdiffusion.estimators._background`).
     """
 
-    single_precision = True
-    """Whether the products may be computed in single precision."""
     whitens_columns = True
     """Whether fitting commutes with a scaling of each column."""
 
@@ -249,8 +247,6 @@ class FullForm:
 class TiedForm(FullForm):
     """One matrix for all components."""
 
-    single_precision = False
-
     def expert(self, mixture, dtype):
         return TiedExpert(mixture.means, mixture.spread)
 
@@ -294,8 +290,6 @@ class TiedForm(FullForm):
 
 class DiagonalForm(FullForm):
     """One diagonal per component."""
-
-    single_precision = False
 
     def enough(self, d):
         return 2
