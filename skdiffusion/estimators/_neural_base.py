@@ -1,8 +1,9 @@
-r"""The mixture whose denoiser a network adds to: fitted to standardised rows, told along their axes.
+r"""The mixture whose denoiser a network adds to.
 
-In the network's coordinates :math:`z = (x - b)/s\,Q` a component :math:`N(\mu, C)` of the rows
-:math:`(x - b)/s` is :math:`N(Q^\top \mu, Q^\top C\, Q)`. It is not fitted there: columns of a table
-are often rounded, bounded or nearly constant, which axes across them no longer show.
+It is fitted to standardised rows :math:`(x - b)/s` and told in the network's coordinates
+:math:`z = (x - b)/s\,Q`, where a component :math:`N(\mu, U \Lambda U^\top)` is
+:math:`N(Q^\top \mu, (Q^\top U) \Lambda (Q^\top U)^\top)`. It is not fitted there: columns of a
+table are often rounded, bounded or nearly constant, which axes across them no longer show.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skdiffusion.estimators._training_rows import Coordinates, effective_rows, read_rows
 from skdiffusion.estimators.mixture import GMMScore
-from skdiffusion.models import MixtureModel
+from skdiffusion.models import MixtureModel, SpectralCovariance
 from skdiffusion.parameterizations import MixtureParameterization
 
 __all__ = ["fitted_base"]
@@ -23,6 +24,8 @@ __all__ = ["fitted_base"]
 MOST_ROWS = 10_000
 """Rows, evenly spaced, that the mixture is fitted to, at most."""
 ROWS_PER_COMPONENT, MOST_COMPONENTS = 50, 20
+FULL_UP_TO = 128
+"""Columns up to which components have whole covariances; beyond, a few axes each."""
 
 
 def fitted_base(
@@ -56,12 +59,19 @@ def fitted_base(
     if k == "auto":
         n = len(index) if weights is None else effective_rows(weights)
         k = int(np.clip(n // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
-    mixture = GMMScore(k, n_averaged=parameterization.n_averaged, random_state=seed)
+    mixture = GMMScore(
+        k,
+        covariance_type="full" if rows.shape[1] <= FULL_UP_TO else "low_rank",
+        n_averaged=parameterization.n_averaged,
+        random_state=seed,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # one not quite there serves as well
         model = mixture.fit(rows, sample_weight=weights).model_
-    axes = coordinates.rotation
-    if axes is None:
+    turn = coordinates.rotation
+    if turn is None:
         return model
-    turned = [axes.T @ c.to_matrix() @ axes for c in model.covariances]
-    return MixtureModel(model.weights, model.means @ axes, turned)
+    covariances = [
+        SpectralCovariance(c.variances, turn.T @ c.axes, c.residual) for c in model.covariances
+    ]
+    return MixtureModel(model.weights, model.means @ turn, covariances)

@@ -100,6 +100,7 @@ def save(est: Any, path: Any) -> None:
             "base.means": base.means,
             "base.variances": np.stack([c.variances for c in base.covariances]),
             "base.axes": np.stack([c.axes for c in base.covariances]),
+            "base.residuals": np.array([c.residual for c in base.covariances]),
         }
     text = json.dumps(config, indent=2)  # whatever cannot be written fails before anything is
     levels = _level_estimators_written(est)
@@ -148,8 +149,8 @@ def load(cls: type, path: Any, module: Any = None):
     )
     base = None
     if "base.weights" in arrays:
-        parts = zip(arrays["base.variances"], arrays["base.axes"], strict=True)
-        covariances = [SpectralCovariance(*part) for part in parts]
+        parts = (arrays[f"base.{name}"] for name in ("variances", "axes", "residuals"))
+        covariances = [SpectralCovariance(*part) for part in zip(*parts, strict=True)]
         base = MixtureModel(arrays["base.weights"], arrays["base.means"], covariances)
     preconditioner = Preconditioner(
         _read(config["parameterization"]),
