@@ -2,11 +2,11 @@
 
 The same network (width 128), rows, seed, optimizer, rate and number of steps; only what the network
 is asked for and where it is trained differ: parameterization "gaussian", "mixture" or "edm", levels
-from the data (schedule "auto") or EDM's log-normal ones (schedule "edm", Karras et al. 2022). Plain EDM is
-"edm" on EDM's levels, the default of NeuralScore is "gaussian" on levels from the data. Targets are
-given by how far they lie below the best bound of plain EDM, in nats per row; steps to a target are
-interpolated between rounds of training, and a dash is a target that was not reached. Both share the
-data's principal axes and standardisation.
+from the data (schedule "auto") or EDM's log-normal ones (schedule "edm", Karras et al. 2022). Plain
+EDM is "edm" on EDM's levels, the default of NeuralScore is "gaussian" on levels from the data.
+Targets are given by how far they lie below the best bound of plain EDM, in nats per row; steps to a
+target are interpolated between rounds of training, and a dash is a target that was not reached. All
+share the data's principal axes and standardisation.
 
     OMP_NUM_THREADS=1 python benchmarks/neural_skip.py [--steps 800]
 """
@@ -109,7 +109,12 @@ def main():
     text += "The first round ends at 64 steps, so that shares of early targets are upper bounds; "
     text += "a share above one, or a dash, is a loss. One seed. "
     text += " ".join(__doc__.split("\n\n")[1].split())
-    write("neural_skip", "Steps that the Gaussian and the mixture skip save", text, ("numpy", "torch", "skorch"))
+    write(
+        "neural_skip",
+        "Steps that the Gaussian and the mixture skip save",
+        text,
+        ("numpy", "torch", "skorch"),
+    )
 
 
 if __name__ == "__main__":
