@@ -1,12 +1,12 @@
-"""How many steps does the Gaussian skip save? Steps to given validation bounds, beside EDM's.
+"""How many steps does a skip save that knows the data? Steps to given bounds, beside EDM's.
 
 The same network (width 128), rows, seed, optimizer, rate and number of steps; only what the network
-is asked for and where it is trained differ: parameterization "gaussian" or "edm", levels from the
-data (schedule "auto") or EDM's log-normal ones (schedule "edm", Karras et al. 2022). Plain EDM is
-"edm" on EDM's levels, the default of NeuralScore is "gaussian" on levels from the data. Targets are
-given by how far they lie below the best bound of plain EDM, in nats per row; steps to a target are
-interpolated between rounds of training, and a dash is a target that was not reached. Both share the
-data's principal axes and standardisation.
+is asked for and where it is trained differ: parameterization "gaussian", "mixture" or "edm", levels
+from the data (schedule "auto") or EDM's log-normal ones (schedule "edm", Karras et al. 2022). Plain
+EDM is "edm" on EDM's levels, the default of NeuralScore is "gaussian" on levels from the data.
+Targets are given by how far they lie below the best bound of plain EDM, in nats per row; steps to a
+target are interpolated between rounds of training, and a dash is a target that was not reached. All
+share the data's principal axes and standardisation.
 
     OMP_NUM_THREADS=1 python benchmarks/neural_skip.py [--steps 800]
 """
@@ -26,7 +26,7 @@ RUNS = {
         parameterization,
         schedule,
     )
-    for parameterization in ("gaussian", "edm")
+    for parameterization in ("gaussian", "mixture", "edm")
     for schedule in ("auto", "edm")
 }
 SHORT_OF_BEST = (50, 20, 10, 5, 2, 0)
@@ -34,6 +34,8 @@ RATIOS = (
     ("gaussian, levels from the data", "edm, levels from EDM"),
     ("gaussian, levels from the data", "edm, levels from the data"),
     ("gaussian, levels from EDM", "edm, levels from EDM"),
+    ("mixture, levels from the data", "edm, levels from EDM"),
+    ("mixture, levels from EDM", "edm, levels from EDM"),
 )
 
 
@@ -107,7 +109,12 @@ def main():
     text += "The first round ends at 64 steps, so that shares of early targets are upper bounds; "
     text += "a share above one, or a dash, is a loss. One seed. "
     text += " ".join(__doc__.split("\n\n")[1].split())
-    write("neural_skip", "Steps that the Gaussian skip saves", text, ("numpy", "torch", "skorch"))
+    write(
+        "neural_skip",
+        "Steps that the Gaussian and the mixture skip save",
+        text,
+        ("numpy", "torch", "skorch"),
+    )
 
 
 if __name__ == "__main__":

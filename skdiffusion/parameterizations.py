@@ -31,7 +31,9 @@ so that the targets of all columns have the same variance :math:`c^2 + d^2`: a n
 learned as well as a wide one. EDM's (Karras et al. 2022) gives
 network inputs and targets unit variance at every level. The Gaussian one skips along every
 principal axis by :math:`\lambda/(\lambda+\sigma^2)`, :math:`\lambda` its variance: the linear
-denoiser, so that the network learns only what is not Gaussian (Wang & Vastola 2024).
+denoiser, so that the network learns only what is not Gaussian (Wang & Vastola 2024). The
+mixture's has the denoiser of a Gaussian mixture of the rows in the place of :math:`c_{skip} x`: it
+explains more of what networks learn than the Gaussian does.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ __all__ = [
     "Coefficients",
     "EDMParameterization",
     "GaussianParameterization",
+    "MixtureParameterization",
     "Parameterization",
     "PredictionParameterization",
     "check_parameterization",
@@ -261,8 +264,36 @@ class GaussianParameterization(Parameterization):
         return Coefficients(share, out, total**-0.5, 0 * sigma + 1.0)
 
 
+class MixtureParameterization(GaussianParameterization):
+    """The network learns what a Gaussian mixture of the rows misses.
+
+    ``NeuralScore`` fits the mixture to its training rows, at most 10,000 of them, and the network
+    adds to its denoiser. Errors count as with the Gaussian skip. Densities and samples of tables
+    are nearly always better, after fewer steps. What is thin at low noise, such as a surface whose
+    dimension is asked for, is as thick as the components until the network has learned otherwise.
+
+    Parameters
+    ----------
+    n_components : "auto" or int
+        Components of a mixture; ``"auto"`` is one for every fifty rows, 20 at most.
+    n_averaged : int
+        Mixtures from different starts whose average is taken: a single one knows its rows too well
+        for the network to see where it is wrong.
+
+    Examples
+    --------
+    >>> MixtureParameterization(5).get_params()
+    {'n_averaged': 3, 'n_components': 5}
+    """
+
+    def __init__(self, n_components="auto", n_averaged=3):
+        self.n_components = n_components
+        self.n_averaged = n_averaged
+
+
 PARAMETERIZATIONS = {
     "gaussian": GaussianParameterization,
+    "mixture": MixtureParameterization,
     "edm": EDMParameterization,
     **dict.fromkeys(PREDICTIONS, PredictionParameterization),
 }
@@ -281,8 +312,8 @@ def check_parameterization(parameterization: Any) -> Parameterization:
     Parameters
     ----------
     parameterization : str or Parameterization
-        ``"gaussian"``, ``"edm"``, ``"noise"``, ``"data"``, ``"velocity"``, ``"v"``, ``"score"`` or
-        an instance.
+        ``"gaussian"``, ``"mixture"``, ``"edm"``, ``"noise"``, ``"data"``, ``"velocity"``, ``"v"``,
+        ``"score"`` or an instance.
 
     Returns
     -------

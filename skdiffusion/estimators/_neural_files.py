@@ -20,17 +20,14 @@ from skdiffusion.estimators._training_rows import Coordinates
 from skdiffusion.models import (
     GaussianModel,
     LabelCode,
+    MixtureModel,
     NeuralModel,
     Preconditioner,
     SpectralCovariance,
 )
 from skdiffusion.models.neural import rebuilt
 from skdiffusion.networks import NETWORKS, check_network
-from skdiffusion.parameterizations import (
-    EDMParameterization,
-    GaussianParameterization,
-    PredictionParameterization,
-)
+from skdiffusion.parameterizations import PARAMETERIZATIONS
 from skdiffusion.samplers import SAMPLERS, NesterovSampler
 from skdiffusion.schedules import SCHEDULES
 from skdiffusion.utils.arrays import to_numpy
@@ -40,9 +37,7 @@ __all__ = ["load", "save"]
 CLASSES = {
     cls.__name__: cls
     for cls in (
-        EDMParameterization,
-        GaussianParameterization,
-        PredictionParameterization,
+        *PARAMETERIZATIONS.values(),
         *SCHEDULES.values(),
         *SAMPLERS.values(),
         NesterovSampler,
@@ -98,6 +93,15 @@ def save(est: Any, path: Any) -> None:
         arrays["far_field.axes"] = covariance.axes
     if found.coordinates.rotation is not None:
         arrays["rotation"] = found.coordinates.rotation
+    base = model.preconditioner.base
+    if base is not None:
+        arrays |= {
+            "base.weights": base.weights,
+            "base.means": base.means,
+            "base.variances": np.stack([c.variances for c in base.covariances]),
+            "base.axes": np.stack([c.axes for c in base.covariances]),
+            "base.residuals": np.array([c.residual for c in base.covariances]),
+        }
     text = json.dumps(config, indent=2)  # whatever cannot be written fails before anything is
     levels = _level_estimators_written(est)
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,12 +147,18 @@ def load(cls: type, path: Any, module: Any = None):
         config["low"],
         config["high"],
     )
+    base = None
+    if "base.weights" in arrays:
+        parts = (arrays[f"base.{name}"] for name in ("variances", "axes", "residuals"))
+        covariances = [SpectralCovariance(*part) for part in zip(*parts, strict=True)]
+        base = MixtureModel(arrays["base.weights"], arrays["base.means"], covariances)
     preconditioner = Preconditioner(
         _read(config["parameterization"]),
         _read(config["schedule"]),
         arrays["variances"],
         config["noise_conditioning"],
         config["conservative"],
+        base,
     )
     arguments = {
         k: tuple(v) if isinstance(v, list) else v for k, v in config["network"]["arguments"].items()

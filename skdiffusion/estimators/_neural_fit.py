@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from skdiffusion.denoising_bound import denoising_bound
+from skdiffusion.estimators._neural_base import fitted_base
 from skdiffusion.estimators._neural_survey import Survey, survey
 from skdiffusion.estimators._own_clock import fitted_level_estimator, some_rows
 from skdiffusion.estimators._score_net import BLOCK_STEPS, Plan, ScoreNet
@@ -25,7 +26,7 @@ from skdiffusion.models.neural import NeuralModel, Preconditioner
 from skdiffusion.networks import check_network
 from skdiffusion.networks.device import check_device
 from skdiffusion.networks.mlp import ResidualMLP
-from skdiffusion.parameterizations import check_parameterization
+from skdiffusion.parameterizations import MixtureParameterization, check_parameterization
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.random import as_generator, row_keys
 from skdiffusion.utils.validation import lookup
@@ -57,7 +58,7 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         found, preconditioner = est._survey, est._network_model().preconditioner
     else:
         found = _survey(est, X, order, weights, seed)
-        preconditioner = _preconditioner(est, found)
+        preconditioner = _preconditioner(est, found, X, order, weights, seed)
     reads_levels = not (est.noise_conditioning or goes_on)
     level_estimator = _level_estimator(est, X, order, found, seed) if reads_levels else None
     device = check_device(est.device)
@@ -204,17 +205,21 @@ def _split(est, X, weights, seed, partial):
     return order[copy_of >= n_held], HeldOut(order[first[:n_held]], counts[:n_held].astype(float))
 
 
-def _preconditioner(est, found):
+def _preconditioner(est, found, X, order, weights, seed):
     parameterization = est.parameterization
     if isinstance(parameterization, str) and parameterization == "auto":
         parameterization = "gaussian" if _is_perceptron(est) else "edm"
-    schedule = est._schedule() or check_schedule("edm")
+    parameterization = check_parameterization(parameterization)
+    base = None
+    if isinstance(parameterization, MixtureParameterization):
+        base = fitted_base(parameterization, X, order, weights, found.coordinates, seed)
     return Preconditioner(
-        check_parameterization(parameterization),
-        schedule,
+        parameterization,
+        est._schedule() or check_schedule("edm"),
         found.variances,
         bool(est.noise_conditioning),
         est.conservative is True,
+        base,
     )
 
 

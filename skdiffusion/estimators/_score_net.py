@@ -168,7 +168,7 @@ class ScoreNet(NeuralNet):
             extra = torch.randn(x0.shape, generator=generator, device=x0.device)
         with torch.no_grad():
             found = plan.preconditioner.coefficients(sigma)
-            target = (x0 - found.skip * x) / found.out
+            target = (x0 - plan.preconditioner.skip(x, sigma, found)) / found.out
             point = found.input * x
             weights = found.weight.expand(len(x), -1)
             noise = plan.preconditioner.noise(sigma)

@@ -43,8 +43,9 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         number of columns; its ``module__dropout`` is 0.4 on fewer than 1000 rows, if those are
         fewer than 50 per column.
     parameterization : str or Parameterization
-        What the network is asked for: ``"gaussian"`` (what the linear denoiser misses), ``"edm"``,
-        ``"noise"``, ``"data"``, ``"velocity"``, ``"v"`` or ``"score"``. ``"auto"`` is
+        What the network is asked for: ``"gaussian"`` (what the linear denoiser misses),
+        ``"mixture"`` (what a Gaussian mixture misses: the better density of most tables),
+        ``"edm"``, ``"noise"``, ``"data"``, ``"velocity"``, ``"v"`` or ``"score"``. ``"auto"`` is
         ``"gaussian"`` for the perceptron and ``"edm"`` for networks of images.
     schedule : "auto", str or NoiseSchedule
         Which noise levels training visits, and the path on which predictions such as the velocity

@@ -3,7 +3,8 @@ r"""A network as a score model.
 .. math:: D(x, \sigma) = c_{skip} x + c_{out}\, F_\theta(c_{in} x, c_{noise}, y), \qquad
           c_{noise} = \tfrac14 \log\sigma,
 
-with the coefficients of a parameterization (:mod:`skdiffusion.parameterizations`). A **blind**
+with the coefficients of a parameterization (:mod:`skdiffusion.parameterizations`), or the denoiser
+of a mixture for :math:`c_{skip} x`. A **blind**
 network is told neither :math:`c_{noise}` nor an input scale that depends on the level: it sees
 the point :math:`x_t = \alpha x` of its schedule alone.
 
@@ -29,6 +30,7 @@ from sklearn.utils import gen_batches
 
 from skdiffusion.models.base import BaseScoreModel
 from skdiffusion.models.labels import LabelCode
+from skdiffusion.models.mixture import MixtureModel
 from skdiffusion.parameterizations import Parameterization
 from skdiffusion.utils.arrays import is_torch, like, namespace, to_numpy
 
@@ -53,6 +55,8 @@ class Preconditioner:
         Whether the network is told the noise level.
     conservative : bool
         Whether the network's output is the gradient of an energy.
+    base : MixtureModel, optional
+        Whose denoiser stands in the place of the skip connection.
     """
 
     def __init__(
@@ -62,12 +66,14 @@ class Preconditioner:
         variances: Any,
         noise_conditioning: bool = True,
         conservative: bool = False,
+        base: MixtureModel | None = None,
     ):
         self.parameterization = parameterization
         self.schedule = schedule
         self.variances = np.array(variances, dtype=np.float64)
         self.noise_conditioning = noise_conditioning
         self.conservative = conservative
+        self.base = base
 
     def coefficients(self, sigma):
         """Coefficients at levels ``(n, 1)``, as the network is used."""
@@ -99,7 +105,11 @@ class Preconditioner:
         """Denoiser at tensors ``x`` of shape ``(n, d)`` and ``sigma`` of shape ``(n, 1)``."""
         found = self.coefficients(sigma)
         output = self.output(module, found.input * x, self.noise(sigma), condition)
-        return found.skip * x + found.out * output
+        return self.skip(x, sigma, found) + found.out * output
+
+    def skip(self, x, sigma, found):
+        """What the network adds to at tensors ``x`` and ``sigma``, given the coefficients."""
+        return found.skip * x if self.base is None else self.base.denoise(x, sigma[:, 0])
 
 
 class NeuralModel(BaseScoreModel):
