@@ -652,8 +652,8 @@ def blind():
 
 
 def test_a_blind_network_goes_by_the_level_of_its_points(blind):
-    """On the schedule's clock it ends half as far again from the circles: 0.030 for 0.019, four
-    seeds alike; the rows are 0.016 away."""
+    """On the schedule's clock it ends half as far again from the circles: over seeds and processors
+    0.030 to 0.034 for 0.019 to 0.024; the rows are 0.016 away."""
     est, X, plane = blind
 
     def away(x):
@@ -663,7 +663,7 @@ def test_a_blind_network_goes_by_the_level_of_its_points(blind):
     on_schedule = est.sample(1000, sampler=AdamsSampler(clock="schedule"), random_state=0)
     own = est.sample(1000, random_state=0)
     assert away(own) < 0.8 * away(on_schedule)
-    assert away(own) < 1.5 * away(X)
+    assert away(own) < 1.75 * away(X)
     asked = est.sample(1000, sampler=AdamsSampler(clock="estimated"), random_state=0)
     np.testing.assert_array_equal(asked, own)
 
