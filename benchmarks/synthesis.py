@@ -8,11 +8,11 @@ of generated rows to training rows over that of the validation rows, columns sta
 categories one-hot; 1 is as far as fresh rows, 0 a copy. Copies: the share of generated rows three
 times as near to one training row as to any other, less that share of the validation rows.
 
-mixture: DensityPipeline of quantiles to normal, one-hot categories and GMMScore, one per class;
-kernels: the same with EmpiricalScore; SMOTE: rows moved to a random share of the way to one of
-five neighbours of their class, as TabDDPM's baseline does; categories from the nearer end.
-Published scores are with CatBoost tuned per table and all training rows: compare each with its own
-"real" column.
+mixture: DensityPipeline of quantiles to normal, one-hot categories and GMMScore (the average of
+five), one per class; kernels: the same with EmpiricalScore; network: the same with NeuralScore();
+SMOTE: rows moved to a random share of the way to one of five neighbours of their class, as TabDDPM's
+baseline does; categories from the nearer end. Published scores are with CatBoost tuned per table
+and all training rows: compare each with its own "real" column.
 
     python benchmarks/synthesis.py --data FOLDER [--tables NAME ...] [--repeats 2]
 """
@@ -32,7 +32,7 @@ from sklearn.metrics import f1_score, r2_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, StandardScaler
 
-from skdiffusion import EmpiricalScore, GMMScore
+from skdiffusion import EmpiricalScore, GMMScore, NeuralScore
 from skdiffusion.compose import make_density_pipeline
 from skdiffusion.metrics import memorisation
 
@@ -102,7 +102,7 @@ def pipeline_of(density):
 
 
 def mixture(n):
-    return GMMScore(int(np.clip(n // 30, 1, 60)), random_state=0)
+    return GMMScore(int(np.clip(n // 30, 1, 60)), n_averaged=5, random_state=0)
 
 
 def smote(data, rows, seed):
@@ -123,6 +123,7 @@ GENERATORS = {
     "real": lambda data, X, y, seed: (X, y),
     "mixture": by_class(pipeline_of(mixture)),
     "kernels": by_class(pipeline_of(lambda n: EmpiricalScore())),
+    "network": by_class(pipeline_of(lambda n: NeuralScore(random_state=0))),
     "SMOTE": by_class(smote),
 }
 
@@ -209,7 +210,7 @@ def kept(scores):
         pairs = [(row[column], row[real]) for row in scores if row[column] and row[real]]
         return np.mean([float(a) / float(b) for a, b in pairs])
 
-    ours = {m: share(m, "real") for m in ("mixture", "kernels", "SMOTE")}
+    ours = {m: share(m, "real") for m in ("mixture", "kernels", "network", "SMOTE")}
     theirs = {m: share(f"{m} published", "real published") for m in ("TabDDPM", "SMOTE", "TVAE")}
     return (
         "Mean share of the score of real rows that is kept: "
