@@ -10,9 +10,9 @@ times as near to one training row as to any other, less that share of the valida
 
 mixture: DensityPipeline of quantiles to normal, one-hot categories and GMMScore (the average of
 five), one per class; kernels: the same with EmpiricalScore; network: the same with NeuralScore();
-SMOTE: rows moved to a random share of the way to one of five neighbours of their class, as TabDDPM's
-baseline does; categories from the nearer end. Published scores are with CatBoost tuned per table
-and all training rows: compare each with its own "real" column.
+SMOTE: rows moved to a random share of the way to one of five neighbours of their class, as
+TabDDPM's baseline does; categories from the nearer end. Published scores are with CatBoost tuned
+per table and all training rows: compare each with its own "real" column.
 
     python benchmarks/synthesis.py --data FOLDER [--tables NAME ...] [--repeats 2]
 """
