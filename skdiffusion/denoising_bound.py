@@ -37,7 +37,7 @@ from skdiffusion.flow import under_noise_of
 from skdiffusion.noising import noise_range
 from skdiffusion.utils.arrays import to_numpy
 from skdiffusion.utils.memory import rows_in_memory
-from skdiffusion.utils.random import as_generator, normal_by_row
+from skdiffusion.utils.random import as_generator, balanced_by_row
 from skdiffusion.utils.validation import check_count
 
 __all__ = ["DenoisingBound", "denoising_bound"]
@@ -46,6 +46,10 @@ STEP = 0.5
 """Distance of the nodes in the logarithm of the noise."""
 PSEUDO_DRAWS = 2.0
 """Weight of the prior on the control variate's coefficient."""
+PILOT_ROWS, PILOT_PAIRS = 16, 4
+"""Points that the model draws, and pairs of noise at each, to see which nodes need more noise."""
+LEAST_PAIRS = 2
+"""At every node: its noise is judged by two halves."""
 
 
 class DenoisingBound(NamedTuple):
@@ -84,11 +88,16 @@ def denoising_bound(
 ) -> DenoisingBound:
     r"""Lower bound on the mean log-density of rows, from denoising errors.
 
-    Every node has noise of its own in ``n_noise`` opposite pairs keyed by the row: a row has the
-    same bound alone and in a batch. The error of G under the same noise, whose mean is known, is a
-    control variate; its coefficient for a pair comes from the row's other pairs, which leaves
-    the mean untouched, and is held near one while they are few. For a Gaussian model the
-    coefficient is one and nothing is left to chance.
+    Every node has noise of its own in opposite pairs keyed by the row: a row has the same bound
+    alone and in a batch. Pairs come in two halves, independent of each other, which say how large
+    the error of their mean is; within a half directions are orthogonal and lengths stratified. The
+    error of G under the same noise, whose mean is known, is a control variate; its coefficient in a
+    half comes from the other half, which leaves the mean untouched, and is held near one while
+    pairs are few. For a Gaussian model the coefficient is one and nothing is left to chance.
+
+    Nodes where the errors of the two denoisers vary more have more pairs, ``n_noise`` on average:
+    a few points that the model itself draws on its way down the nodes show where. With labels all
+    nodes have the same number.
 
     Parameters
     ----------
@@ -103,7 +112,7 @@ def denoising_bound(
     y : array of shape (n,), optional
         Labels, for conditional models.
     n_noise : int
-        Pairs of opposite noise per row and node, at least three.
+        Pairs of opposite noise per row and node, on average; at least three.
     random_state : None, int, Generator or RandomState
         Seed of the noise.
 
@@ -139,10 +148,11 @@ def denoising_bound(
     x = to_numpy(x).astype(np.float64)
     curve = _Curve(model, far_field, sigma_min, sigma_max)
     n, d = x.shape
+    pairs = curve.pairs(n_noise, allocates=y is None)
     bound, variance = np.empty(n), np.empty(n)
-    for rows in gen_batches(n, rows_in_memory(16 * n_noise * d)):
+    for rows in gen_batches(n, rows_in_memory(16 * max(pairs) * d)):
         labels = None if y is None else np.asarray(y)[rows]
-        bound[rows], variance[rows] = curve.integral(x[rows], labels, n_noise, seed)
+        bound[rows], variance[rows] = curve.integral(x[rows], labels, pairs, seed)
     return DenoisingBound(bound, np.sqrt(variance))
 
 
@@ -160,25 +170,70 @@ class _Curve:
         _, self.low, high = noise_range(self.covariance.diagonal, sigma_min, sigma_max)
         n_steps = int(np.ceil(np.log(4 * high / self.low) / STEP))
         self.nodes = np.geomspace(self.low / 4, high, n_steps + 1)
+        self.levels = np.hypot(self.low, self.nodes)
         self.weights = np.full(n_steps + 1, np.log(4 * high / self.low) / n_steps)
         self.weights[[0, -1]] /= 2
         self.weights[0] += 0.5  # all that is below the first node, where the integrand is t^2
 
-    def integral(self, x, y, n_noise, seed):
+    def integral(self, x, y, pairs, seed):
         """The bound of each row and the variance of its noise."""
         bound = np.array(self.log_prob(x, self.low))
         variance = np.zeros(len(x))
-        for k, (t, weight) in enumerate(zip(self.nodes, self.weights, strict=True)):
-            sigma = float(np.hypot(self.low, t))
-            if not self.model.sigma_range[0] <= sigma <= self.model.sigma_range[1]:
+        for k, weight in enumerate(self.weights):
+            if not pairs[k]:
                 continue
-            noise = normal_by_row(x, n_noise, seed + k)
-            found = self._errors(x, y, noise, t, sigma)
-            expected, deviation, spread = self._gaussian_errors(x, noise, t)
-            controlled = found - _slopes(found, deviation, spread) * deviation
-            bound += weight * (expected - controlled.mean(axis=0))
-            variance += weight**2 * controlled.var(axis=0, ddof=1) / n_noise
+            n_first = (pairs[k] + 1) // 2
+            halves = slice(None, n_first), slice(n_first, None)
+            noise = np.concatenate(
+                [
+                    balanced_by_row(x, n_first, seed + 2 * k),
+                    balanced_by_row(x, pairs[k] - n_first, seed + 2 * k + 1),
+                ]
+            )
+            found, expected, deviation, spread = self._both_errors(x, y, noise, k)
+            means = []
+            for own, other in (halves, halves[::-1]):
+                slope = _slope(found[other], deviation[other], spread)
+                means.append((found[own] - slope * deviation[own]).mean(axis=0))
+            share = n_first / pairs[k]
+            bound += weight * (expected - share * means[0] - (1 - share) * means[1])
+            # of two halves whose variances are as one over their pairs
+            variance += weight**2 * share * (1 - share) * (means[0] - means[1]) ** 2
         return bound, variance
+
+    def pairs(self, n_noise, *, allocates):
+        """Pairs of noise at each node: none where the model is not defined."""
+        lowest, highest = self.model.sigma_range
+        defined = (self.levels >= lowest) & (self.levels <= highest)
+        pairs = np.where(defined, n_noise, 0)
+        if not (allocates and defined.any()):
+            return pairs
+        need = np.zeros(len(pairs))
+        for k, x in self._path(np.flatnonzero(defined)):
+            noise = balanced_by_row(x, PILOT_PAIRS, k)
+            found, _, deviation, _ = self._both_errors(x, None, noise, k)
+            need[k] = self.weights[k] * np.sqrt((found - deviation).var(axis=0).mean())
+        if not need.any():
+            return pairs
+        extra = (n_noise - LEAST_PAIRS) * defined.sum() * need / need.sum()
+        return np.where(defined, LEAST_PAIRS + np.floor(extra).astype(int), 0)
+
+    def _path(self, nodes):
+        """What the model draws, at each node: its flow, in one step from node to node."""
+        rng = np.random.default_rng(0)
+        normal = rng.standard_normal((PILOT_ROWS, self.model.n_features))
+        top = self.levels[nodes[-1]]
+        z = self.mean + self.covariance.apply(lambda v: np.sqrt(v + top**2), normal)
+        z = z * self.scale
+        for k in nodes[::-1]:
+            clean = self.model.denoise(z, self.levels[k])
+            yield k, clean
+            z = clean + (z - clean) * (self.levels[max(k - 1, 0)] / self.levels[k])
+
+    def _both_errors(self, x, y, noise, k):
+        """Squared errors of the model at a node, and what is known of those of G."""
+        t, sigma = self.nodes[k], self.levels[k]
+        return self._errors(x, y, noise, t, sigma), *self._gaussian_errors(x, noise, t)
 
     def _errors(self, x, y, noise, t, sigma):
         """Squared errors of the model over ``t^2``, one per pair: ``(n_noise, n)``."""
@@ -214,16 +269,12 @@ class _Curve:
         return (bias**2).sum(axis=1) + expected, deviation, variance
 
 
-def _slopes(values, control, variance):
-    """For each draw the regression slope of ``values`` on ``control`` over the other draws.
+def _slope(values, control, variance):
+    """For each row the regression slope of ``values`` on ``control`` over its draws.
 
     Shrunk to one, the slope of a Gaussian model, by as much as ``PSEUDO_DRAWS`` draws of the
     control's known variance would: two or three draws alone have slopes with Cauchy tails.
     """
-    m = len(values) - 1
     values, control = values - values.mean(axis=0), control - control.mean(axis=0)
-    # sums over the other draws about their own means: leave-one-out in closed form
-    product = (values * control).sum(axis=0) - values * control * (1 + 1 / m)
-    square = (control**2).sum(axis=0) - control**2 * (1 + 1 / m)
     prior = np.maximum(PSEUDO_DRAWS * variance, 1e-300)
-    return (product + prior) / (square + prior)
+    return ((values * control).sum(axis=0) + prior) / ((control**2).sum(axis=0) + prior)

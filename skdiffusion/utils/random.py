@@ -15,11 +15,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import gammainc, gammaincinv, ndtri
 
 from skdiffusion.utils.arrays import like, to_numpy
 
-__all__ = ["as_generator", "normal_by_row", "normal_like", "rademacher_like", "row_keys"]
+__all__ = [
+    "as_generator",
+    "balanced_by_row",
+    "normal_by_row",
+    "normal_like",
+    "rademacher_like",
+    "row_keys",
+]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -93,3 +100,26 @@ def normal_by_row(x: np.ndarray, n_draws: int, seed: int = 0) -> np.ndarray:
     """Standard normals of shape ``(n_draws, n, d)`` that depend on each row and the seed alone."""
     uniform = (_bits_by_row(x, n_draws, seed) >> np.uint64(11)) * 2.0**-53 + 2.0**-54
     return ndtri(uniform)
+
+
+def balanced_by_row(x: np.ndarray, n_draws: int, seed: int = 0) -> np.ndarray:
+    r"""As :func:`normal_by_row`, but the draws of a row balance each other.
+
+    Each is standard normal. Together their directions are orthogonal, in groups of as many as
+    there are columns, and their squared lengths lie one in each of ``n_draws`` equally likely
+    ranges: over a whole group of draws and their opposites the mean of a quadratic form in the
+    directions is its trace, with nothing left to chance.
+    """
+    normal = normal_by_row(x, n_draws, seed).transpose(1, 2, 0)
+    d = normal.shape[1]
+    share = gammainc(d / 2, (normal**2).sum(axis=1) / 2)  # uniform
+    share = np.minimum((np.arange(n_draws) + share) / n_draws, 1 - 2.0**-53)
+    lengths = np.sqrt(2 * gammaincinv(d / 2, share))
+    directions = [_orthogonal(normal[:, :, k : k + d]) for k in range(0, n_draws, d)]
+    return (np.concatenate(directions, axis=2) * lengths[:, None]).transpose(2, 0, 1)
+
+
+def _orthogonal(columns):
+    """Orthonormal columns, uniformly distributed where the columns are standard normal."""
+    found, factor = np.linalg.qr(columns)
+    return found * np.sign(np.diagonal(factor, axis1=1, axis2=2))[:, None]

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from skdiffusion.utils.random import as_generator, normal_by_row, rademacher_like
+from skdiffusion.utils.random import (
+    as_generator,
+    balanced_by_row,
+    normal_by_row,
+    rademacher_like,
+)
 
 
-@pytest.mark.parametrize("draw", [normal_by_row, rademacher_like])
+@pytest.mark.parametrize("draw", [normal_by_row, balanced_by_row, rademacher_like])
 def test_noise_belongs_to_the_row(draw, rng):
     X = rng.standard_normal((6, 3))
     whole = draw(X, 4, seed=5)
@@ -44,3 +49,20 @@ def test_generators():
     for bad in ("seed", 1.5, True, -1):
         with pytest.raises(ValueError, match="random_state must be"):
             as_generator(bad)
+
+
+def test_balanced_draws_are_normal_one_by_one_and_balanced_together(rng):
+    d, m = 3, 7
+    draws = balanced_by_row(rng.standard_normal((4000, d)), m, seed=1)
+    lengths = np.linalg.norm(draws, axis=2)
+    for k in range(m):
+        # draw k has the k-th of seven equally likely ranges of lengths
+        share = scipy.stats.chi2.cdf(lengths[k] ** 2, d) * m - k
+        assert scipy.stats.kstest(share, "uniform").pvalue > 1e-3
+    directions = draws / lengths[..., None]
+    for group in (directions[:3], directions[3:6]):
+        product = np.einsum("pnk,qnk->npq", group, group)
+        np.testing.assert_allclose(product, np.broadcast_to(np.eye(3), product.shape), atol=1e-12)
+    for k in range(m):  # a coordinate of a point on the sphere in three dimensions is uniform
+        assert scipy.stats.kstest(directions[k, :, 1], "uniform", (-1, 2)).pvalue > 1e-3
+    assert scipy.stats.kstest(draws[:, :, 0].ravel()[:: m + 1], "norm").pvalue > 1e-3
