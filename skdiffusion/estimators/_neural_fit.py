@@ -35,7 +35,7 @@ __all__ = ["fit_network"]
 
 MAX_VALIDATION = 300
 """Rows to validate on: at three pairs of noise and thirty levels they are what follows."""
-BOUND_EVALUATIONS = 60_000
+BOUND_EVALUATIONS = 40_000
 """Rows that the network denoises for one validation bound, roughly."""
 N_ROUNDS = 50
 FEW_ROWS, FEW_PER_COLUMN = 1000, 50
