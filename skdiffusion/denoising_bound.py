@@ -206,23 +206,30 @@ class _Curve:
         lowest, highest = self.model.sigma_range
         defined = (self.levels >= lowest) & (self.levels <= highest)
         pairs = np.where(defined, n_noise, 0)
-        if not (allocates and defined.any()):
-            return pairs
-        need = np.zeros(len(pairs))
-        for k, x in self._path(np.flatnonzero(defined)):
-            noise = balanced_by_row(x, PILOT_PAIRS, k)
-            found, _, deviation, _ = self._both_errors(x, None, noise, k)
-            need[k] = self.weights[k] * np.sqrt((found - deviation).var(axis=0).mean())
-        if not need.any():
+        need = self._need(np.flatnonzero(defined)) if allocates else np.zeros(0)
+        if not (need.any() and np.isfinite(need).all()):
             return pairs
         extra = (n_noise - LEAST_PAIRS) * defined.sum() * need / need.sum()
         return np.where(defined, LEAST_PAIRS + np.floor(extra).astype(int), 0)
+
+    def _need(self, nodes):
+        """Standard deviation of a pair's contribution at each node, roughly; NaN if that fails."""
+        need = np.zeros(len(self.nodes))
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                for k, x in self._path(nodes):
+                    noise = balanced_by_row(x, PILOT_PAIRS, k)
+                    found, _, deviation, _ = self._both_errors(x, None, noise, k)
+                    need[k] = self.weights[k] * np.sqrt((found - deviation).var(axis=0).mean())
+        except FloatingPointError:  # the rows may be where the model is sound
+            need[:] = np.nan
+        return need
 
     def _path(self, nodes):
         """What the model draws, at each node: its flow, in one step from node to node."""
         rng = np.random.default_rng(0)
         normal = rng.standard_normal((PILOT_ROWS, self.model.n_features))
-        top = self.levels[nodes[-1]]
+        top = self.levels[nodes].max(initial=0)
         z = self.mean + self.covariance.apply(lambda v: np.sqrt(v + top**2), normal)
         z = z * self.scale
         for k in nodes[::-1]:

@@ -258,6 +258,22 @@ def test_noise_goes_where_it_is_needed_and_balances():
     assert np.sqrt(np.mean((found[16].bound - exact) ** 2)) < 0.08  # and the rule's own error
 
 
+def test_a_model_that_cannot_be_sampled_has_a_bound_where_it_is_sound():
+    class Sound(BaseScoreModel):
+        """Of no use beyond the unit ball, where all of the rows and their noise are not."""
+
+        n_features = 2
+
+        def _denoise(self, x, sigma):
+            inside = (x**2).sum(axis=1, keepdims=True) < 1e5
+            return np.where(inside, PLANE._denoise(x, sigma) * 1.5, np.nan)
+
+    x = PLANE.sample(50, random_state=0)
+    far_field = GaussianModel(1e3 * np.ones(2), PLANE.gaussian().covariance.to_matrix())
+    found = denoising_bound(Sound(), x, far_field)
+    assert np.isfinite(found.bound).all()
+
+
 def test_pairs_are_those_that_were_asked_for():
     rows = []
 
