@@ -93,7 +93,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
     std_error_ : float
         Its standard error: of the mean over rows and, for ``"auto"``, of the calibration too.
     dimension_pw_ : ndarray of shape (n_samples,)
-        Dimension around each row.
+        Dimension around each row. An answer of a score model below zero or above the number of
+        columns, as far from its law or where it errs, counts as these, here and in the means.
     method_ : str
         The method that was used; ``"neighbours"`` for the calibrated default.
     curve_ : DimensionCurve
@@ -304,6 +305,10 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         if levels is not None:
             return levels
         high = min(float(np.sqrt(variances[0])), self._range[1])
+        if not high > 0:
+            raise ValueError(
+                "all rows of X are the same: give sigma, the level at which to ask score_estimator."
+            )
         if self.score_estimator is None:
             # closer than its neighbours a row sees nothing
             low = float(np.median(self._nearest(_some(rows, CURVE_ROWS, rng), 1)[0])) / 2
