@@ -20,12 +20,13 @@ import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skdiffusion.geometry._given import check_columns, fitted_model
+from skdiffusion.geometry._given import fitted_model
 from skdiffusion.geometry._neighbour_dimension import NeighbourDimension
 from skdiffusion.geometry._neighbourhood_statistics import Neighbours, typical_variances
 from skdiffusion.geometry._plateaus import DimensionCurve, find_plateaus
 from skdiffusion.geometry._score_dimension import METHODS, ScoreDimension, level_grid
 from skdiffusion.models import EmpiricalModel, GaussianModel
+from skdiffusion.models.base import check_columns
 from skdiffusion.noising import FAR, check_spread
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
