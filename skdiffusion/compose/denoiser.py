@@ -28,6 +28,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.estimators import GMMScore
 from skdiffusion.models import as_score_model
+from skdiffusion.models.base import check_columns
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import normal_by_row
 from skdiffusion.utils.validation import check_number
@@ -112,6 +113,7 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         frozen = isinstance(estimator, FrozenEstimator)
         scaler = StandardScaler().fit(rows) if self.standardize and not frozen else None
         self.estimator_ = estimator.fit(rows if scaler is None else scaler.transform(rows), None)
+        check_columns(as_score_model(self.estimator_), rows)
         self.scaler_ = scaler
         self.sigma_ = DEFAULT_SHARE * self.estimator_.scale_ if self.sigma is None else self.sigma
         return self

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -30,6 +31,7 @@ from skdiffusion.models import (
     as_score_model,
     posterior,
 )
+from skdiffusion.models.base import check_columns
 from skdiffusion.models.measurement import has_posterior
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
@@ -153,6 +155,8 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
             raise ValueError(f"column {empty[0]} has no observed value to learn from.")
         rng = as_generator(self.random_state)
         estimator = _default(rows, rng) if self.estimator is None else clone(self.estimator)
+        if isinstance(estimator, FrozenEstimator):
+            check_columns(as_score_model(estimator), rows)
         takes_gaps = self.estimator is not None and get_tags(estimator).input_tags.allow_nan
         if takes_gaps or not np.isnan(rows).any():
             estimator.fit(rows, None)

@@ -34,6 +34,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.estimators import EmpiricalScore, GMMScore
 from skdiffusion.models import EmpiricalModel, as_score_model, divergence
+from skdiffusion.models.base import check_columns
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import normal_by_row, row_keys
@@ -151,6 +152,7 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         else:
             estimator, learned = clone(self.estimator), scaled
         self.scaler_, self.estimator_ = scaler, estimator.fit(learned, None)
+        check_columns(as_score_model(self.estimator_), rows)
         self.offset_ = float(np.quantile(self._scores(scaled), self.contamination))
         return self
 

@@ -11,7 +11,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from skdiffusion.models import BaseScoreModel, as_score_model
 
-__all__ = ["check_columns", "fitted_model"]
+__all__ = ["fitted_model"]
 
 
 def fitted_model(given: Any, X: np.ndarray, weights: np.ndarray | None = None):
@@ -42,9 +42,3 @@ def fitted_model(given: Any, X: np.ndarray, weights: np.ndarray | None = None):
             raise ValueError(f"{type(estimator).__name__} takes no sample_weight.")
         estimator.fit(X, **({} if weights is None else {"sample_weight": weights}))
     return as_score_model(given if estimator is None else estimator), estimator
-
-
-def check_columns(model: BaseScoreModel, X: np.ndarray) -> None:
-    """Raise ``ValueError`` unless the model has the columns of X."""
-    if model.n_features != X.shape[1]:
-        raise ValueError(f"the score model has {model.n_features} columns, but X has {X.shape[1]}.")

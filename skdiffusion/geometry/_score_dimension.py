@@ -41,6 +41,8 @@ METHODS = {
     "lidl": lidl,
     "noise_posterior": noise_posterior,
 }
+ABOVE = 3.0
+"""Where a flow ends at least, in units of the highest level that is asked for."""
 PER_E_FOLD = 4
 """Levels per factor of e."""
 
@@ -60,13 +62,13 @@ class ScoreDimension:
     method : str
         A key of ``METHODS``.
     model : BaseScoreModel
-        Of an :class:`EmpiricalModel` each of its own points is asked without itself.
+        Of an :class:`EmpiricalModel` of several points each is asked without itself.
     most : int
         Dimension that no answer exceeds.
     far_field : GaussianModel
         Where log-densities along the flow end, for models that have none.
     sigma_max : float
-        Where flows end.
+        Where flows end, or above the highest level that is asked for.
     n_noise : int, optional
         Noise draws or probes per row; each method has its default.
     seed : int
@@ -80,7 +82,7 @@ class ScoreDimension:
         self.far_field, self.sigma_max = far_field, sigma_max
         self.n_noise, self.seed, self.n_jobs = n_noise, seed, n_jobs
         self.keys = None
-        if isinstance(model, EmpiricalModel):
+        if isinstance(model, EmpiricalModel) and len(model.points) > 1:  # without itself: nothing
             keys = row_keys(model.points)
             self.order = np.argsort(keys)
             self.keys = keys[self.order]
@@ -130,7 +132,8 @@ class ScoreDimension:
     def _values(self, rows, levels):
         model = self._model_for(rows)
         if self.method == "flow_jacobian":
-            slopes = flow_spectrum(model, rows, levels, self.sigma_max).slopes
+            highest = min(ABOVE * float(levels[-1]), model.sigma_range[1])
+            slopes = flow_spectrum(model, rows, levels, max(self.sigma_max, highest)).slopes
             return (slopes < 0.5).sum(axis=2).astype(float)
         method, options = METHODS[self.method], self._options(model)
         return np.stack([method(model, rows, float(level), **options) for level in levels])

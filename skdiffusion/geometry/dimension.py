@@ -20,12 +20,13 @@ import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skdiffusion.geometry._given import check_columns, fitted_model
+from skdiffusion.geometry._given import fitted_model
 from skdiffusion.geometry._neighbour_dimension import NeighbourDimension
 from skdiffusion.geometry._neighbourhood_statistics import Neighbours, typical_variances
 from skdiffusion.geometry._plateaus import DimensionCurve, find_plateaus
 from skdiffusion.geometry._score_dimension import METHODS, ScoreDimension, level_grid
 from skdiffusion.models import EmpiricalModel, GaussianModel
+from skdiffusion.models.base import check_columns
 from skdiffusion.noising import FAR, check_spread
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
@@ -93,7 +94,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
     std_error_ : float
         Its standard error: of the mean over rows and, for ``"auto"``, of the calibration too.
     dimension_pw_ : ndarray of shape (n_samples,)
-        Dimension around each row.
+        Dimension around each row. An answer of a score model below zero or above the number of
+        columns, as far from its law or where it errs, counts as these, here and in the means.
     method_ : str
         The method that was used; ``"neighbours"`` for the calibrated default.
     curve_ : DimensionCurve
@@ -304,6 +306,10 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         if levels is not None:
             return levels
         high = min(float(np.sqrt(variances[0])), self._range[1])
+        if not high > 0:
+            raise ValueError(
+                "all rows of X are the same: give sigma, the level at which to ask score_estimator."
+            )
         if self.score_estimator is None:
             # closer than its neighbours a row sees nothing
             low = float(np.median(self._nearest(_some(rows, CURVE_ROWS, rng), 1)[0])) / 2

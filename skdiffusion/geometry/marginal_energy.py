@@ -32,10 +32,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import EmpiricalScore
 from skdiffusion.geometry._codimension import degrees_of_freedom
-from skdiffusion.geometry._given import check_columns, fitted_model
+from skdiffusion.geometry._given import fitted_model
 from skdiffusion.geometry.noise_posterior import NoisePath, NoisePosterior
 from skdiffusion.geometry.noise_prior import check_prior
 from skdiffusion.models import AffineModel, BlindModel, GaussianModel
+from skdiffusion.models.base import check_columns
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import check_target, target_coefficients, target_gains
 from skdiffusion.utils.covariance import covariance_of

@@ -32,6 +32,7 @@ from skdiffusion.geometry._ridge_results import RidgeDiagnostics, RidgeTrace
 from skdiffusion.geometry._tangent_spaces import ROUTES
 from skdiffusion.geometry.directional import Sphere
 from skdiffusion.models import EmpiricalModel, as_score_model
+from skdiffusion.models.base import check_columns
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
@@ -270,6 +271,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
         options = {} if (weights == 1).all() else {"sample_weight": weights}
         self.score_estimator_ = clone(self.score_estimator).fit(X, None, **options)
         self.model_ = as_score_model(self.score_estimator_)
+        check_columns(self.model_, X)
         if np.ndim(self.model_.noise_scale):
             raise ValueError(
                 "the noise of score_estimator has one scale per column, and a ridge needs the "

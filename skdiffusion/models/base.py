@@ -26,7 +26,7 @@ from skdiffusion.utils.arrays import as_directions, as_levels, as_points, is_tor
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count
 
-__all__ = ["BaseScoreModel"]
+__all__ = ["BaseScoreModel", "check_columns"]
 
 
 class BaseScoreModel:
@@ -371,3 +371,9 @@ class BaseScoreModel:
 def _trace(jacobian):
     xp = namespace(jacobian)
     return xp.sum(xp.linalg.diagonal(jacobian), axis=-1)
+
+
+def check_columns(model: BaseScoreModel, X: Any) -> None:
+    """Raise ``ValueError`` unless the model has the columns of X."""
+    if model.n_features != X.shape[1]:
+        raise ValueError(f"the score model has {model.n_features} columns, but X has {X.shape[1]}.")

@@ -23,6 +23,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import gen_batches
+from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.models.adapters import Preconditioned, recognise
 from skdiffusion.models.base import BaseScoreModel
@@ -32,6 +33,8 @@ from skdiffusion.utils.arrays import is_torch, like, namespace, to_numpy
 from skdiffusion.utils.validation import check_count, lookup
 
 __all__ = ["CallableModel", "as_score_model"]
+
+NEEDED = "a score model, a fitted score estimator, a torch module or a callable is needed"
 
 
 class CallableModel(BaseScoreModel):
@@ -265,6 +268,8 @@ def as_score_model(
     if hasattr(obj, "model_"):
         return as_score_model(obj.model_)
     if isinstance(obj, BaseEstimator):
+        if not _is_unfitted(obj):
+            raise TypeError(f"{NEEDED}; got {type(obj).__name__}, which is no score estimator.")
         raise NotFittedError(
             f"This {type(obj).__name__} holds no fitted score model: call fit before using it."
         )
@@ -281,10 +286,7 @@ def as_score_model(
         conditional = known.conditional if conditional is None else conditional
         backend = "torch"
     if not callable(obj):
-        raise TypeError(
-            "a score model, a fitted score estimator, a torch module or a callable is needed; "
-            f"got {type(obj).__name__}."
-        )
+        raise TypeError(f"{NEEDED}; got {type(obj).__name__}.")
     if n_features is None and input_shape is not None:
         n_features = math.prod(input_shape)
     if prediction is None or n_features is None:
@@ -318,6 +320,16 @@ def as_score_model(
         conditional=bool(conditional),
         noise_conditioning=noise_conditioning,
     )
+
+
+def _is_unfitted(estimator):
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return True
+    except TypeError:  # nothing that could be fitted
+        pass
+    return False
 
 
 def _warn_of_training_mode(fn):

@@ -79,9 +79,18 @@ class RK4Sampler(BaseSampler):
 
 
 class FlowSampler(BaseSampler):
-    """The model's closed-form probability flow: exact for any step."""
+    """The model's closed-form probability flow: exact for any step, of models that have one."""
 
     exponential = True
+
+    def prepare(self, model, x, levels, noise):  # noqa: D102
+        if not model.model.has_flow:
+            raise ValueError(
+                f"sampler='flow' takes the closed-form flow of the model, and "
+                f"{type(model.model).__name__} has none: Gaussian models have one; other samplers, "
+                "such as 'adams', take any model."
+            )
+        return x, levels
 
     def step(self, model, x, level, next_level, state, noise):  # noqa: D102
         return model.flow(x, level, next_level), None

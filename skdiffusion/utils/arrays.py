@@ -167,9 +167,11 @@ def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
     Raises
     ------
     ValueError
-        If a level is negative, not finite, beyond what float64 can square, or of the wrong
-        shape. The values of torch tensors are trusted: looking at them would stall the device.
+        If a level is no number, negative, not finite, beyond what float64 can square, or of the
+        wrong shape. The values of torch tensors are trusted: looking at them would stall the
+        device.
     """
+    bound = "non-negative" if allow_zero else "positive"
     if is_torch(sigma):
         sigma = like(sigma, x)
         if sigma.ndim == 0:
@@ -177,11 +179,17 @@ def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
     elif isinstance(sigma, float) and SMALLEST <= sigma <= LARGEST:
         return float(sigma)
     else:
-        values = np.asarray(sigma, dtype=np.float64)
+        try:
+            values = np.asarray(sigma, dtype=np.float64)
+        except (TypeError, ValueError):
+            values = None
+        if values is None or sigma is None:
+            raise ValueError(
+                f"{name} must be a {bound} number, or one per row; got {sigma!r}."
+            ) from None
         held = (values >= SMALLEST) & (values <= LARGEST) | (values == 0) & allow_zero
         if not np.all(held):
             bad = values[~held].flat[0]
-            bound = "non-negative" if allow_zero else "positive"
             if 0 < bad < math.inf:
                 bound += f", from {SMALLEST:g} to {LARGEST:g},"
             raise ValueError(f"{name} must be {bound} and finite; got {bad:g}.")

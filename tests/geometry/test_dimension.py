@@ -20,7 +20,7 @@ from skdiffusion.datasets import make_gaussian, make_sphere
 from skdiffusion.geometry import MarginalEnergy, PowerPrior
 from skdiffusion.geometry._codimension import noise_posterior
 from skdiffusion.geometry._score_dimension import METHODS
-from skdiffusion.models import GaussianModel, SphereModel, as_score_model
+from skdiffusion.models import EmpiricalModel, GaussianModel, SphereModel, as_score_model
 
 SPHERE, SPHERE_MODEL = make_sphere(300, 2, 5, random_state=0)
 
@@ -374,3 +374,16 @@ def test_score_is_the_likelihood_of_neighbour_distances(rng):
     distances = np.sort(np.linalg.norm(fresh[:, None] - X, axis=2), axis=1)
     d, log_ratio = est.predict(fresh), np.log(distances[:, 1] / distances[:, 0])
     assert est.score(fresh) == pytest.approx(np.mean(np.log(d) - (d + 1) * log_ratio), abs=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_law_of_one_point_has_no_dimension(method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # one distinct row
+        point = fitted(
+            np.ones((3, 2)), method, score_estimator=EmpiricalModel([[1.0, 1.0]]), sigma=0.1
+        )
+    assert point.dimension_ == pytest.approx(0, abs=1e-3)
+    assert (point.dimension_pw_ == point.dimension_).all()
+    with pytest.raises(ValueError, match="all rows of X are the same: give sigma"):
+        fitted(np.ones((30, 2)), method, score_estimator=GaussianModel(np.ones(2), np.ones(2)))

@@ -205,6 +205,13 @@ def test_wrong_levels(sigma):
         one_sentence(caught, "sigma must be positive and finite")
 
 
+@pytest.mark.parametrize("sigma", ["a", None, [1.0, "a"], [[1.0], [1.0, 2.0]]])
+def test_levels_that_are_no_numbers(sigma):
+    with pytest.raises(ValueError) as caught:
+        EXACT.denoise(POINTS, sigma)
+    one_sentence(caught, "sigma must be a non-negative number, or one per row; got")
+
+
 @pytest.mark.parametrize("sigma", [[1.0, 2.0], np.ones((5, 1)), np.ones((5, D))])
 def test_levels_of_a_wrong_shape(sigma):
     with pytest.raises(ValueError) as caught:

@@ -8,6 +8,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.preprocessing import StandardScaler
 
 from skdiffusion.models import (
     GaussianModel,
@@ -23,7 +24,7 @@ from skdiffusion.parameterizations import (
     denoised_from_prediction,
     prediction_target,
 )
-from skdiffusion.schedules import SCHEDULES, check_schedule
+from skdiffusion.schedules import SCHEDULES, VPSchedule, check_schedule
 
 D = 2
 EXACT = MixtureModel([0.4, 0.6], [[-2.0, 0.0], [1.0, 1.0]], [0.3, 0.1])
@@ -225,6 +226,9 @@ def test_models_and_estimators():
     for unfitted in (Fitted(), FrozenEstimator(Fitted())):
         with pytest.raises(NotFittedError, match="call fit before"):
             as_score_model(unfitted)
+    for other in (StandardScaler().fit(np.eye(2)), VPSchedule()):
+        with pytest.raises(TypeError, match="which is no score estimator"):
+            as_score_model(other)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

@@ -129,3 +129,9 @@ def test_unknown_samplers_are_named():
         check_sampler("hein")
     with pytest.raises(ValueError, match="did you mean 'euler'"):  # as other packages call it
         check_sampler("DDIM")
+
+
+def test_a_closed_form_flow_is_asked_of_models_that_have_one():
+    mixture = MixtureModel([1, 1], [[1.0, 0.0], [-1.0, 0.0]], [0.5, 0.5])
+    with pytest.raises(ValueError, match="MixtureModel has none: Gaussian models have one"):
+        run_sampler(check_sampler("flow"), mixture, np.ones((1, 2)), [2.0, 1.0, 0.0])

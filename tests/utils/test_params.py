@@ -1,6 +1,8 @@
 """Parameters of nested objects: set where there is an object, a sentence where there is none."""
 
 import pytest
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skdiffusion import (
@@ -8,15 +10,17 @@ from skdiffusion import (
     Denoiser,
     DiffusionImputer,
     EDMSchedule,
+    FlowMatchingSchedule,
     GaussianScore,
     IntrinsicDimensionEstimator,
     MarginalEnergy,
     NoiseLevelEstimator,
+    RandomFeatureScore,
     RidgeProjector,
     ScoreOutlierDetector,
     VPSchedule,
 )
-from skdiffusion.samplers import DMCMCSampler, HeunSampler
+from skdiffusion.samplers import AdamsSampler, DMCMCSampler, HeunSampler
 
 
 @pytest.mark.parametrize(
@@ -56,3 +60,37 @@ def test_parameters_of_nested_objects_at_any_depth():
     assert imputer.estimator.schedule.rho == 5.0
     with pytest.raises(ValueError, match="sampler is None: give sampler as an instance"):
         pipeline.set_params(diffusionimputer__estimator__sampler__teleport="auto")
+
+
+def test_a_grid_of_schedules_with_a_parameter_that_one_of_them_has():
+    search = GridSearchCV(
+        RandomFeatureScore(n_features=20, random_state=0),
+        {
+            "schedule": [VPSchedule(), FlowMatchingSchedule()],
+            "schedule__beta_max": [10.0, 30.0],
+            "parameterization": ["data"],
+        },
+        cv=2,
+        error_score="raise",
+    ).fit(load_iris().data[::3])
+    assert search.cv_results_["mean_test_score"].shape == (4,)
+    vp = search.estimator.set_params(schedule=VPSchedule(), schedule__beta_max=30.0).schedule
+    assert vp.beta_max == 30.0
+
+
+def test_a_parameter_for_others_is_one_of_their_kind_and_set_in_the_same_call():
+    straight = FlowMatchingSchedule()
+    est = GaussianScore().set_params(schedule=straight, schedule__beta_max=3.0)
+    assert est.schedule is straight
+    pipeline = make_pipeline(est)
+    pipeline.set_params(
+        gaussianscore__sampler=HeunSampler(), gaussianscore__sampler__order=2
+    ).set_params(gaussianscore__sampler=AdamsSampler(), gaussianscore__sampler__order=2)
+    assert est.sampler.order == 2
+    with pytest.raises(ValueError, match="Invalid parameter 'beta_max'"):
+        est.set_params(schedule__beta_max=3.0)
+    with pytest.raises(ValueError, match="Invalid parameter 'order'"):
+        est.set_params(schedule=straight, schedule__order=3)
+    with pytest.raises(ValueError, match="Invalid parameter 'n_components'"):
+        imputer = DiffusionImputer()
+        imputer.set_params(estimator=GaussianScore(), estimator__n_components=3)

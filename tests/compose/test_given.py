@@ -1,0 +1,36 @@
+"""Estimators given to those of `compose` and to ridges: a sentence where they do not fit."""
+
+import numpy as np
+import pytest
+from sklearn.frozen import FrozenEstimator
+from sklearn.preprocessing import StandardScaler
+
+from skdiffusion import (
+    Denoiser,
+    DiffusionImputer,
+    GaussianScore,
+    RidgeProjector,
+    ScoreOutlierDetector,
+)
+
+X = np.random.default_rng(0).normal(size=(30, 3))
+GAPS = np.where(np.arange(90).reshape(30, 3) % 11 == 3, np.nan, X)
+TAKERS = [
+    lambda est, X: Denoiser(est, sigma=0.3).fit(X),
+    lambda est, X: ScoreOutlierDetector(est).fit(X),
+    lambda est, X: DiffusionImputer(est).fit(X),
+    lambda est, X: DiffusionImputer(est).fit(np.where(X == X, GAPS, X)),
+    lambda est, X: RidgeProjector(score_estimator=est, sigma=0.3).fit(X),
+]
+
+
+@pytest.mark.parametrize("fit", TAKERS)
+def test_a_frozen_model_of_other_columns(fit):
+    with pytest.raises(ValueError, match="the score model has 2 columns, but X has 3"):
+        fit(FrozenEstimator(GaussianScore().fit(X[:, :2])), X)
+
+
+@pytest.mark.parametrize("fit", TAKERS)
+def test_what_is_no_score_estimator(fit):
+    with pytest.raises(TypeError, match="got StandardScaler, which is no score estimator"):
+        fit(StandardScaler(), X)
