@@ -46,8 +46,8 @@ STEP = 0.5
 """Distance of the nodes in the logarithm of the noise."""
 PSEUDO_DRAWS = 2.0
 """Weight of the prior on the control variate's coefficient."""
-PILOT_ROWS, PILOT_PAIRS = 16, 4
-"""Points that the model draws, and pairs of noise at each, to see which nodes need more noise."""
+PILOT_ROWS = 24
+"""Points that the model draws, to see which nodes need more noise."""
 LEAST_PAIRS = 2
 """At every node: its noise is judged by two halves."""
 
@@ -58,7 +58,9 @@ class DenoisingBound(NamedTuple):
     Attributes
     ----------
     bound, std_error : ndarray of shape (n,)
-        Only the mean is a bound: a single row may lie above its log-density.
+        Only the mean is a bound: a single row may lie above its log-density. The standard error of
+        a row is half the difference of two halves of its noise, so that its mean square over
+        rows says how large errors are, and a single one says little.
     """
 
     bound: np.ndarray
@@ -89,15 +91,20 @@ def denoising_bound(
     r"""Lower bound on the mean log-density of rows, from denoising errors.
 
     Every node has noise of its own in opposite pairs keyed by the row: a row has the same bound
-    alone and in a batch. Pairs come in two halves, independent of each other, which say how large
-    the error of their mean is; within a half directions are orthogonal and lengths stratified. The
-    error of G under the same noise, whose mean is known, is a control variate; its coefficient in a
-    half comes from the other half, which leaves the mean untouched, and is held near one while
-    pairs are few. For a Gaussian model the coefficient is one and nothing is left to chance.
+    alone and in a batch. Where the denoiser is linear over the reach of the noise, and in many
+    columns it nearly is, a squared error is a quadratic form :math:`\varepsilon^T M \varepsilon`
+    whose ``M`` changes little from node to node: directions are orthogonal from one node to the
+    next, as many in turn as there are columns, and errors of such forms cancel in the integral.
+    Lengths are stratified at each node.
 
-    Nodes where the errors of the two denoisers vary more have more pairs, ``n_noise`` on average:
-    a few points that the model itself draws on its way down the nodes show where. With labels all
-    nodes have the same number.
+    The error of G under the same noise, whose mean is known, is a control variate. Pairs come in
+    two halves, independent of each other; the coefficient in a half comes from the other half,
+    which leaves the mean untouched, and is held near a typical one while pairs are few. For a
+    Gaussian model it is one and nothing is left to chance.
+
+    A few points that the model itself draws show the typical coefficient at each node and what
+    remains to chance; nodes where more remains have more pairs, ``n_noise`` on average. With
+    labels all nodes have the same number, and the typical coefficient is one.
 
     Parameters
     ----------
@@ -148,12 +155,14 @@ def denoising_bound(
     x = to_numpy(x).astype(np.float64)
     curve = _Curve(model, far_field, sigma_min, sigma_max)
     n, d = x.shape
-    pairs = curve.pairs(n_noise, allocates=y is None)
-    bound, variance = np.empty(n), np.empty(n)
-    for rows in gen_batches(n, rows_in_memory(16 * max(pairs) * d)):
+    pairs, slopes = curve.plan(n_noise, pilots=y is None)
+    if not pairs.any():
+        return DenoisingBound(curve.log_prob(x, curve.low), np.zeros(n))
+    bound, error = np.empty(n), np.empty(n)
+    for rows in gen_batches(n, rows_in_memory((16 * max(pairs) + 4 * sum(pairs)) * d)):
         labels = None if y is None else np.asarray(y)[rows]
-        bound[rows], variance[rows] = curve.integral(x[rows], labels, pairs, seed)
-    return DenoisingBound(bound, np.sqrt(variance))
+        bound[rows], error[rows] = curve.integral(x[rows], labels, pairs, slopes, seed)
+    return DenoisingBound(bound, error)
 
 
 class _Curve:
@@ -175,67 +184,76 @@ class _Curve:
         self.weights[[0, -1]] /= 2
         self.weights[0] += 0.5  # all that is below the first node, where the integrand is t^2
 
-    def integral(self, x, y, pairs, seed):
-        """The bound of each row and the variance of its noise."""
-        bound = np.array(self.log_prob(x, self.low))
-        variance = np.zeros(len(x))
-        for k, weight in enumerate(self.weights):
-            if not pairs[k]:
-                continue
-            n_first = (pairs[k] + 1) // 2
-            halves = slice(None, n_first), slice(n_first, None)
-            noise = np.concatenate(
-                [
-                    balanced_by_row(x, n_first, seed + 2 * k),
-                    balanced_by_row(x, pairs[k] - n_first, seed + 2 * k + 1),
-                ]
-            )
+    def integral(self, x, y, pairs, slopes, seed):
+        """The bound of each row and the standard error of its noise."""
+        bound, off = np.array(self.log_prob(x, self.low)), np.zeros(len(x))
+        first = (pairs + 1) // 2
+        sequences = [
+            np.split(balanced_by_row(x, number, seed + half), np.cumsum(number)[:-1])
+            for half, number in enumerate((first, pairs - first))
+        ]
+        for k in np.flatnonzero(pairs):
+            noise = np.concatenate([sequence[k] for sequence in sequences])
+            halves = slice(None, first[k]), slice(first[k], None)
             found, expected, deviation, spread = self._both_errors(x, y, noise, k)
             means = []
             for own, other in (halves, halves[::-1]):
-                slope = _slope(found[other], deviation[other], spread)
+                slope = _slope(found[other], deviation[other], spread, slopes[k])
                 means.append((found[own] - slope * deviation[own]).mean(axis=0))
-            share = n_first / pairs[k]
-            bound += weight * (expected - share * means[0] - (1 - share) * means[1])
-            # of two halves whose variances are as one over their pairs
-            variance += weight**2 * share * (1 - share) * (means[0] - means[1]) ** 2
-        return bound, variance
+            share = first[k] / pairs[k]
+            bound += self.weights[k] * (expected - share * means[0] - (1 - share) * means[1])
+            # as far off as the whole is: variances of halves are as one over their pairs
+            off += self.weights[k] * np.sqrt(share * (1 - share)) * (means[0] - means[1])
+        return bound, np.abs(off)
 
-    def pairs(self, n_noise, *, allocates):
-        """Pairs of noise at each node: none where the model is not defined."""
+    def plan(self, n_noise, *, pilots):
+        """Pairs of noise at each node, none where the model is not defined, and slopes there."""
         lowest, highest = self.model.sigma_range
         defined = (self.levels >= lowest) & (self.levels <= highest)
-        pairs = np.where(defined, n_noise, 0)
-        need = self._need(np.flatnonzero(defined)) if allocates else np.zeros(0)
-        if not (need.any() and np.isfinite(need).all()):
-            return pairs
-        extra = (n_noise - LEAST_PAIRS) * defined.sum() * need / need.sum()
-        return np.where(defined, LEAST_PAIRS + np.floor(extra).astype(int), 0)
-
-    def _need(self, nodes):
-        """Standard deviation of a pair's contribution at each node, roughly; NaN if that fails."""
-        need = np.zeros(len(self.nodes))
+        pairs, slopes = np.where(defined, n_noise, 0), np.ones(len(self.nodes))
+        if not (pilots and defined.any()):
+            return pairs, slopes
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                for k, x in self._path(nodes):
-                    noise = balanced_by_row(x, PILOT_PAIRS, k)
-                    found, _, deviation, _ = self._both_errors(x, None, noise, k)
-                    need[k] = self.weights[k] * np.sqrt((found - deviation).var(axis=0).mean())
+                typical, need = self._pilot(np.flatnonzero(defined))
         except FloatingPointError:  # the rows may be where the model is sound
-            need[:] = np.nan
-        return need
+            return pairs, slopes
+        if need.any() and np.isfinite([typical, need]).all():
+            extra = (n_noise - LEAST_PAIRS) * defined.sum() * need / need.sum()
+            pairs[defined] = LEAST_PAIRS + np.floor(extra).astype(int)
+            # of a model whose draws are nothing like the rows no slope is typical
+            slopes[defined] = np.where(np.abs(typical - 1) < 1, typical, 1)
+        return pairs, slopes
 
-    def _path(self, nodes):
-        """What the model draws, at each node: its flow, in one step from node to node."""
-        rng = np.random.default_rng(0)
-        normal = rng.standard_normal((PILOT_ROWS, self.model.n_features))
-        top = self.levels[nodes].max(initial=0)
+    def _pilot(self, nodes):
+        """The slope that most rows have at nodes, and what a pair there leaves to chance.
+
+        Errors that are quadratic in the noise obey the parallelogram law. What breaks it is not
+        balanced by orthogonal directions, and counts as much again as all variance does.
+        """
+        x = self._draws(nodes)
+        slopes, need = np.ones((2, len(nodes)))
+        for j, k in enumerate(nodes):
+            a, b = balanced_by_row(x, 2, k)
+            noise = np.stack([a, b, (a + b) / np.sqrt(2), (a - b) / np.sqrt(2)])
+            found, _, deviation, spread = self._both_errors(x, None, noise, k)
+            flat = [(v - v.mean(axis=0)).ravel() for v in (found, deviation)]
+            slopes[j] = _slope(*flat, spread.mean(), 1.0)
+            rest = found - _slope(found, deviation, spread, slopes[j]) * deviation
+            beyond = (found[0] + found[1] - found[2] - found[3]) / 2
+            need[j] = self.weights[k] * np.sqrt((rest.var(axis=0) + beyond**2).mean())
+        return slopes, need
+
+    def _draws(self, nodes):
+        """Points that the model draws: by its flow, in one step from node to node."""
+        normal = np.random.default_rng(0).standard_normal((PILOT_ROWS, self.model.n_features))
+        top = self.levels[nodes[-1]]
         z = self.mean + self.covariance.apply(lambda v: np.sqrt(v + top**2), normal)
         z = z * self.scale
         for k in nodes[::-1]:
             clean = self.model.denoise(z, self.levels[k])
-            yield k, clean
             z = clean + (z - clean) * (self.levels[max(k - 1, 0)] / self.levels[k])
+        return clean
 
     def _both_errors(self, x, y, noise, k):
         """Squared errors of the model at a node, and what is known of those of G."""
@@ -276,12 +294,12 @@ class _Curve:
         return (bias**2).sum(axis=1) + expected, deviation, variance
 
 
-def _slope(values, control, variance):
+def _slope(values, control, variance, typical):
     """For each row the regression slope of ``values`` on ``control`` over its draws.
 
-    Shrunk to one, the slope of a Gaussian model, by as much as ``PSEUDO_DRAWS`` draws of the
-    control's known variance would: two or three draws alone have slopes with Cauchy tails.
+    Shrunk to the typical one, by as much as ``PSEUDO_DRAWS`` draws of the control's known variance
+    would: two or three draws alone have slopes with Cauchy tails.
     """
     values, control = values - values.mean(axis=0), control - control.mean(axis=0)
     prior = np.maximum(PSEUDO_DRAWS * variance, 1e-300)
-    return ((values * control).sum(axis=0) + prior) / ((control**2).sum(axis=0) + prior)
+    return ((values * control).sum(axis=0) + prior * typical) / ((control**2).sum(axis=0) + prior)

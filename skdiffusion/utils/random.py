@@ -102,20 +102,23 @@ def normal_by_row(x: np.ndarray, n_draws: int, seed: int = 0) -> np.ndarray:
     return ndtri(uniform)
 
 
-def balanced_by_row(x: np.ndarray, n_draws: int, seed: int = 0) -> np.ndarray:
+def balanced_by_row(x: np.ndarray, n_draws: Any, seed: int = 0) -> np.ndarray:
     r"""As :func:`normal_by_row`, but the draws of a row balance each other.
 
-    Each is standard normal. Together their directions are orthogonal, in groups of as many as
-    there are columns, and their squared lengths lie one in each of ``n_draws`` equally likely
-    ranges: over a whole group of draws and their opposites the mean of a quadratic form in the
-    directions is its trace, with nothing left to chance.
+    Each is standard normal. Together their directions are orthogonal, as many in turn as there are
+    columns: over so many draws and their opposites the mean of a quadratic form in the directions
+    is its trace, with nothing left to chance. Squared lengths lie one in each of ``n_draws``
+    equally likely ranges. Of several numbers each is of a set of draws, one after the other, with
+    ranges of its own, while directions go on from set to set.
     """
-    normal = normal_by_row(x, n_draws, seed).transpose(1, 2, 0)
+    sizes = np.atleast_1d(n_draws)
+    normal = normal_by_row(x, sizes.sum(), seed).transpose(1, 2, 0)
     d = normal.shape[1]
+    range_ = np.concatenate([np.arange(size) for size in sizes])
     share = gammainc(d / 2, (normal**2).sum(axis=1) / 2)  # uniform
-    share = np.minimum((np.arange(n_draws) + share) / n_draws, 1 - 2.0**-53)
+    share = np.minimum((range_ + share) / np.repeat(sizes, sizes), 1 - 2.0**-53)
     lengths = np.sqrt(2 * gammaincinv(d / 2, share))
-    directions = [_orthogonal(normal[:, :, k : k + d]) for k in range(0, n_draws, d)]
+    directions = [_orthogonal(normal[:, :, k : k + d]) for k in range(0, sizes.sum(), d)]
     return (np.concatenate(directions, axis=2) * lengths[:, None]).transpose(2, 0, 1)
 
 

@@ -66,3 +66,17 @@ def test_balanced_draws_are_normal_one_by_one_and_balanced_together(rng):
     for k in range(m):  # a coordinate of a point on the sphere in three dimensions is uniform
         assert scipy.stats.kstest(directions[k, :, 1], "uniform", (-1, 2)).pvalue > 1e-3
     assert scipy.stats.kstest(draws[:, :, 0].ravel()[:: m + 1], "norm").pvalue > 1e-3
+
+
+def test_sets_of_draws_share_directions_and_have_lengths_of_their_own(rng):
+    x, sizes = rng.standard_normal((50, 6)), [2, 0, 3, 4]
+    draws = balanced_by_row(x, sizes, seed=1)
+    assert draws.shape == (9, 50, 6)
+    lengths = np.linalg.norm(draws, axis=2)
+    directions = (draws / lengths[..., None]).transpose(1, 0, 2)
+    whole = directions[:, :6] @ directions[:, :6].transpose(0, 2, 1)
+    np.testing.assert_allclose(whole, np.broadcast_to(np.eye(6), whole.shape), atol=1e-12)
+    for first, size in ((0, 2), (2, 3), (5, 4)):
+        share = scipy.stats.chi2.cdf(lengths[first : first + size] ** 2, 6) * size
+        np.testing.assert_array_equal(np.floor(share), np.arange(size)[:, None] + np.zeros(50))
+    np.testing.assert_array_equal(balanced_by_row(x, 9, seed=1), balanced_by_row(x, [9], seed=1))
