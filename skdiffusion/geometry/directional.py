@@ -94,16 +94,22 @@ class Sphere:
     @classmethod
     def of(cls, X: np.ndarray) -> Sphere:
         """The sphere of some rows, which must be latitudes and longitudes."""
+        sphere = cls()
+        sphere.check(X)
+        return sphere
+
+    def check(self, X: np.ndarray) -> None:
+        """Raise ``ValueError`` unless the rows are latitudes and longitudes."""
         if X.shape[1] != 2 or np.abs(X[:, 0]).max() > 90:
             raise ValueError(
                 "metric='haversine' takes two columns, latitude (-90 to 90) and longitude in "
                 f"degrees; got {X.shape[1]} columns, the first from {X[:, 0].min():g} to "
                 f"{X[:, 0].max():g}."
             )
-        return cls()
 
     def embed(self, X: np.ndarray) -> np.ndarray:
         """Unit vectors of latitudes and longitudes, ``(n, 3)``."""
+        self.check(X)
         latitude, longitude = np.radians(np.asarray(X, dtype=np.float64)).T
         flat = np.cos(latitude)
         return np.stack(

@@ -140,3 +140,10 @@ def test_trace_is_in_degrees():
     found = ridge.trace([[25.0, 3.0]], [15.0, 5.0])
     expected = [ridge_latitude(30.0, level) for level in (15.0, 5.0)]
     np.testing.assert_allclose(found.points[:, 0, 0], expected, atol=1e-6)
+
+
+def test_rows_that_are_no_places_are_refused_when_they_are_projected_too():
+    ridge = RidgeProjector(bandwidth=5.0, metric="haversine").fit(circle(30.0))
+    for method in (ridge.transform, ridge.diagnostics, ridge.score_samples):
+        with pytest.raises(ValueError, match=r"latitude \(-90 to 90\) and longitude"):
+            method([[95.0, 10.0], [20.0, 10.0]])
