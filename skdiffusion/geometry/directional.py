@@ -109,8 +109,9 @@ class Sphere:
 
     def embed(self, X: np.ndarray) -> np.ndarray:
         """Unit vectors of latitudes and longitudes, ``(n, 3)``."""
+        X = np.asarray(X, dtype=np.float64)
         self.check(X)
-        latitude, longitude = np.radians(np.asarray(X, dtype=np.float64)).T
+        latitude, longitude = np.radians(X).T
         flat = np.cos(latitude)
         return np.stack(
             [flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)], axis=1
