@@ -18,6 +18,7 @@ from skdiffusion.estimators._training_rows import Coordinates, effective_rows, r
 from skdiffusion.estimators.mixture import GMMScore
 from skdiffusion.models import MixtureModel, SpectralCovariance
 from skdiffusion.parameterizations import MixtureParameterization
+from skdiffusion.utils.rows import evenly_spaced
 
 __all__ = ["fitted_base"]
 
@@ -52,7 +53,7 @@ def fitted_base(
     -------
     MixtureModel
     """
-    index = order[np.unique(np.linspace(0, len(order) - 1, MOST_ROWS).astype(int))]
+    index = evenly_spaced(order, MOST_ROWS)
     rows = Coordinates(coordinates.shift, coordinates.scale).inward(read_rows(X, index)).numpy()
     weights = None if weights is None else weights[index]
     k = parameterization.n_components

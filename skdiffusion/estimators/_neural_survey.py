@@ -23,6 +23,7 @@ from skdiffusion.estimators._moments import (
 from skdiffusion.estimators._training_rows import Coordinates, read_rows
 from skdiffusion.models import AffineModel, GaussianModel, SpectralCovariance
 from skdiffusion.noising import check_spread, noise_range
+from skdiffusion.utils.rows import evenly_spaced
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["Survey", "survey"]
@@ -153,8 +154,7 @@ def survey(
 
 
 def _moments(X, order, weights, seed):
-    n = len(order)
-    index = order[np.unique(np.linspace(0, n - 1, min(n, MOMENT_ROWS)).astype(int))]
+    index = evenly_spaced(order, MOMENT_ROWS)
     first = read_rows(X, index[:1])
     d = first.shape[1]
     moments = FullMoments(d) if d <= FULL_UP_TO else FactorMoments(d, N_AXES, seed)

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import clone
 
 from skdiffusion.estimators.noise_level import NoiseLevelEstimator
+from skdiffusion.utils.rows import evenly_spaced
 
 __all__ = ["OwnClock", "check_level_estimator", "fitted_level_estimator", "some_rows"]
 
@@ -33,8 +34,7 @@ def check_level_estimator(given: Any) -> None:
 
 def some_rows(index: np.ndarray, n_features: int) -> np.ndarray:
     """Of the positions of rows as many, evenly, as a level estimator learns from."""
-    n = min(len(index), max(MOST_NUMBERS // n_features, 2))
-    return index[np.unique(np.linspace(0, len(index) - 1, n).astype(int))]
+    return evenly_spaced(index, max(MOST_NUMBERS // n_features, 2))
 
 
 def fitted_level_estimator(

@@ -16,10 +16,8 @@ has many, and they are what makes mixtures of many components safe on small tabl
 keeps a row far from all components from costing more than the others are worth
 (:mod:`skdiffusion.estimators._background`).
 
-EM ends in one of many optima, and none of them is the density: the mean of :math:`m` mixtures from
-different starts (``n_averaged``; Ormoneit & Tresp 1998) is a mixture again, of density
-
-.. math:: \log \frac1m \sum_j p_j(x) \ge \frac1m \sum_j \log p_j(x).
+The mean of several mixtures (``n_averaged``) is nearly always the better density
+(:mod:`skdiffusion.estimators._averaging`).
 """
 
 from __future__ import annotations
@@ -32,6 +30,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import _em
+from skdiffusion.estimators._averaging import average, distinct
 from skdiffusion.estimators._background import background_of
 from skdiffusion.estimators._frame import Frame
 from skdiffusion.estimators._lazy_mixture_rows import LazyMixtureRows
@@ -43,7 +42,7 @@ from skdiffusion.estimators._mixture_forms import (
     SphericalForm,
     TiedForm,
 )
-from skdiffusion.estimators._seeding import canonical_key, distinct_rows
+from skdiffusion.estimators._seeding import distinct_rows
 from skdiffusion.estimators._selection import choose
 from skdiffusion.estimators._stepwise import Stepwise
 from skdiffusion.models import MixtureModel
@@ -513,9 +512,9 @@ class GMMScore(MixtureAnswers):
                 stacklevel=3,
             )
         jacobian = frame.log_jacobian(rows)
-        mixtures, counts = _distinct([run.mixture for run in runs])
+        mixtures, counts = distinct([run.mixture for run in runs])
         models = [frame.model(mixture, form) for mixture in mixtures]
-        self._set_mixture(_average(models, counts, setting[2]))
+        self._set_mixture(average(models, counts, setting[2]))
         self.reg_covar_, self.shrinkage_, self.background_ = setting
         self.lower_bound_ = float(np.mean([run.log_likelihood for run in runs])) + jacobian
         self.lower_bounds_ = [value + jacobian for value in runs[-1].history]
@@ -541,41 +540,3 @@ class GMMScore(MixtureAnswers):
                 f"init must be a name or finite means of shape {shape}; got shape {means.shape}."
             )
         return frame.inward(means)
-
-
-def _distinct(mixtures):
-    """Mixtures that differ, and how often each was found: equal starts end in the same optimum."""
-    kept, counts = [], []
-    for mixture in mixtures:
-        found = [j for j, other in enumerate(kept) if _same(mixture, other)]
-        if found:
-            counts[found[0]] += 1
-        else:
-            kept.append(mixture)
-            counts.append(1)
-    return kept, counts
-
-
-def _same(one, other):
-    """Whether two mixtures are the same but for rounding and the order of their components."""
-    sorted_pair = []
-    for mixture in (one, other):
-        order = np.argsort(canonical_key(mixture.means), kind="stable")
-        sorted_pair.append(np.column_stack([mixture.weights, mixture.means])[order])
-    return np.allclose(*sorted_pair, rtol=0, atol=1e-9)
-
-
-def _average(models, counts, background):
-    """The mean of mixtures as a mixture, with one background if they have it in common."""
-    if len(models) == 1:
-        return models[0]
-    shares = np.array(counts) / np.sum(counts)
-    own = slice(None, -1 if background else None)
-    weights = [share * model.weights[own] for share, model in zip(shares, models, strict=True)]
-    means = [model.means[own] for model in models]
-    covariances = [c for model in models for c in model.covariances[own]]
-    if background:
-        weights.append([shares @ [model.weights[-1] for model in models]])
-        means.append(models[0].means[-1:])
-        covariances.append(models[0].covariances[-1])
-    return MixtureModel(np.concatenate(weights), np.concatenate(means), covariances)

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_array, validate_data
 
 from skdiffusion.utils.arrays import LARGEST
 
-__all__ = ["check_points", "check_rows", "check_squares", "check_weights"]
+__all__ = ["check_points", "check_rows", "check_squares", "check_weights", "evenly_spaced"]
 
 
 def check_rows(
@@ -105,3 +105,9 @@ def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise ValueError("sample_weight must be finite, non-negative and not all zero.")
     return weights
+
+
+def evenly_spaced(index: np.ndarray, most: int) -> np.ndarray:
+    """Of the positions of rows all, or as many as ``most``, at even distances."""
+    last = len(index) - 1
+    return index[np.unique(np.linspace(0, last, min(len(index), most)).astype(int))]
