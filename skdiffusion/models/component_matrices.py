@@ -4,10 +4,10 @@ With :math:`P_k = (C_k + \sigma^2)^{-1}` made once for a level, one product of m
 :math:`P_k`, and with :math:`P_k m_k` beside them, gives
 
 .. math:: y_k = P_k (x - m_k), \qquad
-          (x-m_k)^\top P_k (x-m_k) = x^\top y_k - m_k^\top y_k, \qquad
-          \tfrac{C_k}{C_k+\sigma^2} (x-m_k) = x - m_k - \sigma^2 y_k ,
+          (x-m_k)^\top P_k (x-m_k) = x^\top y_k - m_k^\top y_k ,
 
-and a weighted sum over components reads the :math:`y_k` in a cache. Axes need a second product
+and a weighted sum over components, less the score, reads the :math:`y_k` in a cache; the denoiser
+follows by Tweedie's formula. Axes need a second product
 to come back from. The differences lose digits in the ratio of the largest to the smallest width of
 a component, and in that of the noise to the data, so axes remain for what is narrow and for the
 highest levels.
@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skdiffusion.utils.arrays import Parameters, namespace
+from skdiffusion.utils.arrays import Parameters, is_torch, namespace
 
-__all__ = ["ComponentMatrices", "Precision", "Shrinkage", "Vectors"]
+__all__ = ["ComponentMatrices", "Precision", "Shrinkage", "Vectors", "with_ones"]
 
 LOST = 0.25
 """Share of the digits that the differences may lose."""
@@ -98,22 +98,27 @@ class ComponentMatrices:
     def locate(self, x: Any, matrices: Any) -> tuple[Vectors, Any]:
         """Where rows lie, and the quadratic forms of their components."""
         xp, (k, d) = namespace(x), self._seen.centres.shape
-        product = xp.concat([x, xp.ones_like(x[:, :1])], axis=1) @ matrices
+        product = with_ones(x) @ matrices
         vectors = xp.reshape(product[:, : k * d], (x.shape[0], k, d))
         quadratic = xp.matmul(vectors, x[:, :, None])[:, :, 0] - product[:, k * d :]
         return Vectors(x, vectors), quadratic
 
-    def pull(self, where: Vectors, weights: Any, function: Any):
-        """Weighted sum over components of ``f(C) (x - m)``, by weights that sum to one.
+    def pull(self, where: Vectors, weights: Any) -> Any:
+        """Weighted sum over components of the :math:`y_k`, shape ``(n, d)``.
 
         Parameters
         ----------
         where : Vectors
         weights : array of shape (n, k)
-        function : Precision or Shrinkage
-            Of the level of the matrices.
         """
-        pulled = namespace(weights).matmul(weights[:, None, :], where.vectors)[:, 0, :]
-        if isinstance(function, Precision):
-            return pulled
-        return where.x - weights @ self._seen.like(weights).centres - function.level * pulled
+        return namespace(weights).matmul(weights[:, None, :], where.vectors)[:, 0, :]
+
+
+def with_ones(x):
+    """Rows with a one behind them, made without a copy of either."""
+    if is_torch(x):
+        return namespace(x).concat([x, namespace(x).ones_like(x[:, :1])], axis=1)
+    result = np.empty((x.shape[0], x.shape[1] + 1), dtype=x.dtype)
+    result[:, :-1] = x
+    result[:, -1] = 1
+    return result

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from skdiffusion.models.component_matrices import ComponentMatrices, Precision, Vectors
+from skdiffusion.models.component_matrices import ComponentMatrices, Precision, Vectors, with_ones
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.utils.arrays import Parameters, is_torch, like, namespace
 
@@ -39,6 +39,8 @@ NEGLIGIBLE = {np.dtype(t): np.finfo(t).eps ** 2 for t in (np.float32, np.float64
 """Weights below this move no digit of a sum over components."""
 SPARSE = 0.2
 """Share of weights that are not negligible up to which small products beat a large one."""
+KEPT = 4
+"""Things made for a level that are kept."""
 SMALL_PRODUCT = 2**12
 """Multiplications a row below which a large product is cheap anyway."""
 
@@ -224,8 +226,7 @@ class SpectralStack:
     def locate(self, x, level, pulls=False):
         """Where rows lie, for ``pull`` and ``vectors``; and ``(x-m)' (C + level)^-1 (x-m)``.
 
-        With ``pulls`` all that follows is a pull, by precision or shrinkage of this level and with
-        weights that sum to one.
+        With ``pulls`` all that follows is a pull by the precision of this level.
         """
         if pulls and self._few_columns and self._matrices.serve(x, level):
             return self._matrices.locate(x, self._once("all", level, x, self._side_by_side))
@@ -233,8 +234,7 @@ class SpectralStack:
         if isinstance(level, float) and not self.has_rest:
             # one level: white coordinates straight from the product, centres included
             basis, width = self._once("white", level, x, self._white)
-            ones = xp.ones_like(x[:, :1])
-            c = self._along(xp.concat([x, ones], axis=1), basis)
+            c = self._along(with_ones(x), basis)
             return (c, None, width), squared_norms(c)
         root = 1 / xp.sqrt(seen.variances + level)
         if self.has_rest:
@@ -249,7 +249,7 @@ class SpectralStack:
     def pull(self, where, weights, function):
         """Weighted sum over components of ``f(C) (x - m)``, shape ``(n, d)``."""
         if isinstance(where, Vectors):
-            return self._matrices.pull(where, weights, function)
+            return self._matrices.pull(where, weights)
         xp, (c, e, width) = namespace(weights), where
         gain, rest = self._gains(function, weights)
         if gain.ndim == 2:
@@ -335,13 +335,20 @@ class SpectralStack:
         return along
 
     def _once(self, name, key, x, make):
-        """What depends on the level alone, made once for all blocks of rows (NumPy only)."""
+        """What depends on the level alone, made once for all blocks of rows (NumPy only).
+
+        A few are kept, for threads that are at levels of their own.
+        """
         if is_torch(x):
             return make(key, x)
-        seen, found = (key, x.dtype), self._shared.get(name)
-        if found is None or found[0] != seen:
-            found = self._shared[name] = seen, make(key, x)
-        return found[1]
+        wanted = name, key, x.dtype
+        found = self._shared.get(wanted)
+        if found is None:
+            found = make(key, x)
+            if len(self._shared) >= KEPT:
+                self._shared.clear()
+            self._shared[wanted] = found
+        return found
 
     def __getstate__(self):
         return {**self.__dict__, "_shared": {}}

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from skdiffusion.utils.arrays import is_torch, namespace
 
 __all__ = ["log_sum_exp", "softmax"]
@@ -18,8 +20,9 @@ __all__ = ["log_sum_exp", "softmax"]
 
 def _highest(logits):
     """Row maxima; constants to autograd, since they cancel."""
-    highest = namespace(logits).max(logits, axis=1, keepdims=True)
-    return highest.detach() if is_torch(highest) else highest
+    if is_torch(logits):
+        return namespace(logits).max(logits, axis=1, keepdims=True).detach()
+    return np.ascontiguousarray(logits.T).max(axis=0)[:, None]  # along long rows, not short ones
 
 
 def log_sum_exp(logits: Any):
@@ -31,8 +34,15 @@ def log_sum_exp(logits: Any):
 def softmax(logits: Any):
     """Exponentials of each row divided by their sum; negligible ones are exactly zero."""
     xp = namespace(logits)
-    lower = logits - _highest(logits)
+    weights = logits - _highest(logits)
     # below this the weights are denormal numbers: no effect but a hundredfold cost
     floor = 0.9 * math.log(xp.finfo(logits.dtype).smallest_normal)
-    weights = xp.where(lower < floor, xp.zeros_like(lower), xp.exp(lower))
-    return weights / xp.sum(weights, axis=1, keepdims=True)
+    counts = weights >= floor
+    if is_torch(weights):
+        weights = xp.where(counts, xp.exp(weights), xp.zeros_like(weights))
+        return weights / xp.sum(weights, axis=1, keepdims=True)
+    np.maximum(weights, floor, out=weights)
+    np.exp(weights, out=weights)
+    weights *= counts
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models.base import BaseScoreModel
-from skdiffusion.models.component_matrices import Precision, Shrinkage
+from skdiffusion.models.component_matrices import Precision, Shrinkage, Vectors
 from skdiffusion.models.components import squared_norms, stack_components
 from skdiffusion.models.conditional import (
     conditional_gaussian,
@@ -304,8 +304,9 @@ class MixtureModel(BaseScoreModel):
         level, seen = _variance_of(sigma), self._seen.like(x)
         where, quadratic = self._stack.locate(x - seen.centre, level, pulls)
         log_det = self._stack.trace(_log_variance(level), x)
-        log_density = -0.5 * (quadratic + log_det + self.n_features * LOG_2PI)
-        return where, seen.log_weights + log_density
+        constant = seen.log_weights - 0.5 * (log_det + self.n_features * LOG_2PI)
+        log_density = constant - 0.5 * quadratic
+        return where, log_density
 
     def _deviations(self, x, sigma):
         """Responsibilities, and scores of the components about the mixture's."""
@@ -326,9 +327,12 @@ class MixtureModel(BaseScoreModel):
         return -self._stack.pull(where, softmax(logits), Precision(_variance_of(sigma)))
 
     def _denoise_block(self, x, sigma):
+        level = _variance_of(sigma)
         where, logits = self._expert(x, sigma, pulls=True)
         gamma, seen = softmax(logits), self._seen.like(x)
-        spread = self._stack.pull(where, gamma, Shrinkage(_variance_of(sigma)))
+        if isinstance(where, Vectors):
+            return x - level * self._stack.pull(where, gamma, Precision(level))
+        spread = self._stack.pull(where, gamma, Shrinkage(level))
         return seen.centre + gamma @ seen.centred_means + spread
 
     def _denoise_and_divergence_block(self, x, sigma):

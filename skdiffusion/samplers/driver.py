@@ -193,12 +193,18 @@ def _warn_of_interruption(watch, finished, x):
 
 def _checked_levels(levels, n, sampler):
     """Levels as floats, or arrays of one level per row, checked for the sampler."""
-    values = np.stack([np.asarray(to_numpy(level), dtype=np.float64) for level in levels])
-    if values.ndim > 2 or len(values) < 1 or (values.ndim == 2 and values.shape[1] != n):
+    try:
+        values = [np.asarray(to_numpy(level), dtype=np.float64) for level in levels]
+    except (TypeError, ValueError):
+        raise ValueError(f"levels must be numbers; got {levels!r}.") from None
+    shapes = {value.shape for value in values}
+    if not (shapes == {()} or shapes == {(n,)}):
+        got = "none" if not values else f"levels of shapes {sorted(shapes)}"
         raise ValueError(
-            f"levels must be a sequence of noise levels or an array of shape (n_levels, {n}); "
-            f"got shape {values.shape}."
+            "levels must be one noise level or more, or an array of shape "
+            f"(n_levels, {n}); got {got}."
         )
+    values = np.stack(values)
     if not np.isfinite(values).all() or (values < 0).any() or (values[:-1] == 0).any():
         raise ValueError("levels must be finite and positive; only the last may be zero.")
     if (sampler.stochastic or sampler.teleport is not False) and (

@@ -58,6 +58,13 @@ REACH = {2: 2.0, 3: 1.8, 4: 1.6}
 """Longest step, in distances of the last two points, over which so many points are followed."""
 
 
+OTHERS = {
+    n: np.array([[k for k in range(n) if k != i] for i in range(n)], dtype=int).reshape(n, n - 1)
+    for n in range(1, 5)
+}
+"""Of each of so many nodes, the others."""
+
+
 class Reading(NamedTuple):
     """What a clock says in a step: at the nodes of a rule with these masses, and at its end."""
 
@@ -108,30 +115,43 @@ class _ExponentialAdams(BaseSampler):
 
     def step(self, model, x, level, next_level, state, noise):
         """One evaluation of the model: it corrects the last step and predicts the next."""
-        denoised, n_nodes = model.denoise(x, level), self._corrector_nodes()
+        denoised, back = model.denoise(x, level), None
         if state is None:
             past = self._begin(model, x, level, denoised)
             past = past.seen(level, _time(past.clock, level), denoised)
         else:
             past = state.seen(level, state.reading.end, denoised)
-            if n_nodes:
-                x, past = self._correct(past, x)
+            back = self._back(past)
         if is_zero(next_level):
-            return self._end(past), None
+            return self._moved(past, x, back, self._to_zero(past))[1], None
         reading = _read(past.clock, level, next_level)
-        ahead = _advance(x, _followed(reading, past.last(self.order)), past, next_level / level)
-        kept = past.last(max(self.order, n_nodes - 1))
-        return ahead, kept._replace(x=x, reading=reading)
+        ahead = [next_level / level, *_followed(reading, past.last(self.order))]
+        past, x = self._moved(past, x, back, ahead)
+        kept = past.last(max(self.order, self._corrector_nodes() - 1))
+        return x, kept._replace(reading=reading)
 
-    def _correct(self, past, x):
-        """The last step again, with its end as a node; and the history."""
-        nodes = past.last(self._corrector_nodes())
-        weights = _weights(past.reading, nodes.times)
-        return _advance(past.x, weights, nodes, past.levels[-1] / past.levels[-2]), past
+    def _back(self, past):
+        """Factors of the last step with its end as a node; ``None`` without a corrector."""
+        n_nodes = self._corrector_nodes()
+        if not n_nodes:
+            return None
+        weights = _weights(past.reading, past.times[-n_nodes:])
+        return [past.levels[-1] / past.levels[-2], *weights]
 
-    def _end(self, past):
-        """The step to level zero."""
-        return past.denoised[-1]
+    def _moved(self, past, x, back, ahead):
+        """The history with the last step corrected, and points ahead, by their factors."""
+        if back is not None:
+            corrected = _combined(back, past.x, past.denoised)
+            past, x = self._remembered(past, x, corrected), corrected
+        return past._replace(x=x), _combined(ahead, x, past.denoised)
+
+    def _remembered(self, past, x, corrected):
+        """The history, where points at which the model was asked were corrected since."""
+        return past
+
+    def _to_zero(self, past):
+        """Factors of the step to level zero."""
+        return [0.0, 1.0]
 
 
 @hyperparameters
@@ -208,28 +228,25 @@ class AdamsSampler(_ExponentialAdams):
     def _corrector_nodes(self):
         return self.order
 
-    def _correct(self, past, x):
-        corrected, past = super()._correct(past, x)
+    def _remembered(self, past, x, corrected):
         if past.code is None:
-            return corrected, past
+            return past
         level, denoised = past.levels[-1], past.denoised[-1]
         # a row without a code, at the mean, has no noise either
         length = past.code.clip(min=np.finfo(np.float32).tiny)
-        noise = x - denoised
-        noise /= level
+        felt = 1 - _squares(x - denoised) / (level**2 * length)
         there = corrected - x
-        there *= (1 - _squares(noise) / length).clip(min=0.0)
+        there *= felt.clip(min=0.0)
         there += denoised
-        return corrected, past._replace(denoised=[*past.denoised[:-1], there])
+        return past._replace(denoised=[*past.denoised[:-1], there])
 
-    def _end(self, past):
+    def _to_zero(self, past):
         if past.code is None:
-            return super()._end(past)
+            return super()._to_zero(past)
         nodes = past.last(max(self.order - 1, 1))
         nodes = nodes._replace(times=[time**2 for time in nodes.times])
         zero = 0 * nodes.times[-1]
-        weights = _followed(Reading(1 + zero, zero, zero), nodes)
-        return _advance(nodes.denoised[-1], weights, nodes, 0.0)
+        return [0.0, *_followed(Reading(1 + zero, zero, zero), nodes)]
 
 
 @hyperparameters
@@ -397,22 +414,24 @@ def _read(clock, level, next_level):
 
 def _weights(reading, times):
     """Integrals of the Lagrange polynomials of these times over a step."""
+    if isinstance(times[0], float):
+        return _weights_for_all(reading, np.array(times))
     weights, indices = [], range(len(times))
     apart = [reading.inside - time for time in times]
     for i, time in enumerate(times):
         others = [k for k in indices if k != i]
         basis = functools.reduce(operator.mul, [apart[k] for k in others], reading.masses)
-        weights.append(_total(basis) / math.prod(time - times[k] for k in others))
+        total = namespace(basis).sum(basis, axis=-1, keepdims=True)
+        weights.append(total / math.prod(time - times[k] for k in others))
     return weights
 
 
-def _total(values):
-    """The sum over a rule: a float of one rule for all rows, else a column."""
-    if isinstance(values, float):
-        return values
-    if values.ndim == 1:
-        return float(values.sum())
-    return namespace(values).sum(values, axis=-1, keepdims=True)
+def _weights_for_all(reading, times):
+    """The same for one step of all rows: all polynomials at once, since their arrays are tiny."""
+    others = OTHERS[len(times)]
+    apart = np.atleast_1d(reading.inside) - times[:, None]
+    bases = apart[others].prod(axis=1) / (times[:, None] - times[others]).prod(axis=1)[:, None]
+    return (bases @ np.atleast_1d(reading.masses)).tolist()
 
 
 def _followed(reading, nodes):
@@ -438,9 +457,9 @@ def _followed(reading, nodes):
     return [xp.where(near, w, f) for w, f in zip(weights, fewer, strict=True)]
 
 
-def _advance(x, weights, nodes, ratio):
-    """The step of an integral with these weights of the last points."""
-    return linear_combination([ratio, *weights], [x, *nodes.denoised[-len(weights) :]])
+def _combined(factors, x, denoised):
+    """The step of an integral: a factor of the point, and weights of the last denoised ones."""
+    return linear_combination(factors, [x, *denoised[-(len(factors) - 1) :]])
 
 
 def _squares(vectors):

@@ -188,7 +188,9 @@ def test_an_interruption_before_anything_is_done_is_the_callers():
         ([2.0, 0.0, 1.0], "positive; only the last may be zero"),
         ([2.0, np.nan], "must be finite"),
         ([2.0, -1.0], "must be finite and positive"),
-        (np.ones((3, 5)), r"array of shape \(n_levels, 4\); got shape \(3, 5\)"),
+        ([], "one noise level or more.*got none"),
+        (["high"], "levels must be numbers"),
+        (np.ones((3, 5)), r"array of shape \(n_levels, 4\); got levels of shapes \[\(5,\)\]"),
     ],
 )
 def test_levels_that_make_no_sense_are_refused(levels, message):
