@@ -53,7 +53,11 @@ def remembered(folder, name, make):
 def trained(name, train):
     start = time.process_time()
     est = NeuralScore(
-        conservative=NETWORKS[name], module__width=128, max_epochs=200, random_state=0
+        parameterization="gaussian",
+        conservative=NETWORKS[name],
+        module__width=128,
+        max_epochs=200,
+        random_state=0,
     ).fit(train)
     return est, time.process_time() - start
 

@@ -124,10 +124,12 @@ def correlation(a, b):
 MODELS = {
     "perturbed rows, 0.3": EmpiricalScore(smoothing=0.3, scaling="none"),
     "mixture of 20": GMMScore(20),
-    "network, 10 epochs": NeuralScore(max_epochs=10),
-    "network, 50 epochs": NeuralScore(max_epochs=50),
-    "network, 200 epochs": NeuralScore(max_epochs=200),
-    "network, 800 epochs": NeuralScore(max_epochs=800, early_stopping=False),
+    "network, 10 epochs": NeuralScore(parameterization="gaussian", max_epochs=10),
+    "network, 50 epochs": NeuralScore(parameterization="gaussian", max_epochs=50),
+    "network, 200 epochs": NeuralScore(parameterization="gaussian", max_epochs=200),
+    "network, 800 epochs": NeuralScore(
+        parameterization="gaussian", max_epochs=800, early_stopping=False
+    ),
 }
 SEEDS = 3
 PARTS = ("all", "normal", "tangential", "none")

@@ -9,10 +9,11 @@ categories one-hot; 1 is as far as fresh rows, 0 a copy. Copies: the share of ge
 times as near to one training row as to any other, less that share of the validation rows.
 
 mixture: DensityPipeline of quantiles to normal, one-hot categories and GMMScore (the average of
-five), one per class; kernels: the same with EmpiricalScore; network: the same with NeuralScore();
-SMOTE: rows moved to a random share of the way to one of five neighbours of their class, as
-TabDDPM's baseline does; categories from the nearer end. Published scores are with CatBoost tuned
-per table and all training rows: compare each with its own "real" column.
+five), one per class; kernels: the same with EmpiricalScore; network: the same with
+NeuralScore(parameterization="gaussian"); SMOTE: rows moved to a random share of the way to one of
+five neighbours of their class, as TabDDPM's baseline does; categories from the nearer end.
+Published scores are with CatBoost tuned per table and all training rows: compare each with its own
+"real" column.
 
     python benchmarks/synthesis.py --data FOLDER [--tables NAME ...] [--repeats 2]
 """
@@ -78,6 +79,10 @@ class Table:
         )
 
 
+def network(n):
+    return NeuralScore(parameterization="gaussian", random_state=0)
+
+
 def by_class(generate):
     """A generator per class, of as many rows as the class has; joint with a numeric target."""
 
@@ -123,7 +128,7 @@ GENERATORS = {
     "real": lambda data, X, y, seed: (X, y),
     "mixture": by_class(pipeline_of(mixture)),
     "kernels": by_class(pipeline_of(lambda n: EmpiricalScore())),
-    "network": by_class(pipeline_of(lambda n: NeuralScore(random_state=0))),
+    "network": by_class(pipeline_of(network)),
     "SMOTE": by_class(smote),
 }
 

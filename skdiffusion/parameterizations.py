@@ -268,9 +268,9 @@ class MixtureParameterization(GaussianParameterization):
     """The network learns what a Gaussian mixture of the rows misses.
 
     ``NeuralScore`` fits the mixture to its training rows, at most 10,000 of them, and the network
-    adds to its denoiser. Errors count as with the Gaussian skip. Densities and samples of tables
-    are nearly always better, after fewer steps. What is thin at low noise, such as a surface whose
-    dimension is asked for, is as thick as the components until the network has learned otherwise.
+    adds to its denoiser. Errors count as with the Gaussian skip. A perceptron that need not be
+    conservative sees what the mixture says beside the point, and can take it back where it is
+    wrong. Densities and samples of tables are nearly always better, after fewer steps.
 
     Parameters
     ----------

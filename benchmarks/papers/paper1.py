@@ -302,7 +302,11 @@ def figure_five():
             dimension(
                 X,
                 NeuralScore(
-                    module__width=64, max_epochs=epochs, conservative=conservative, random_state=0
+                    parameterization="gaussian",
+                    module__width=64,
+                    max_epochs=epochs,
+                    conservative=conservative,
+                    random_state=0,
                 )
                 .fit(X)
                 .model_,

@@ -255,8 +255,10 @@ def time_claims():
 
 LATENT_MODELS = {
     "300 random features": RandomFeatureScore(300),
-    "network, 50 epochs": NeuralScore(max_epochs=50),
-    "network, 400 epochs": NeuralScore(max_epochs=400, early_stopping=False),
+    "network, 50 epochs": NeuralScore(parameterization="gaussian", max_epochs=50),
+    "network, 400 epochs": NeuralScore(
+        parameterization="gaussian", max_epochs=400, early_stopping=False
+    ),
 }
 
 

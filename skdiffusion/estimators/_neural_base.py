@@ -20,13 +20,18 @@ from skdiffusion.models import MixtureModel, SpectralCovariance
 from skdiffusion.parameterizations import MixtureParameterization
 from skdiffusion.utils.rows import evenly_spaced
 
-__all__ = ["fitted_base"]
+__all__ = ["fitted_base", "serves"]
 
 MOST_ROWS = 10_000
 """Rows, evenly spaced, that the mixture is fitted to, at most."""
 ROWS_PER_COMPONENT, MOST_COMPONENTS = 50, 20
 FULL_UP_TO = 128
 """Columns up to which components have whole covariances; beyond, a few axes each."""
+
+
+def serves(n: int, d: int) -> bool:
+    """Whether so many rows make a mixture of more than one component with whole covariances."""
+    return n >= 2 * ROWS_PER_COMPONENT and d <= FULL_UP_TO
 
 
 def fitted_base(

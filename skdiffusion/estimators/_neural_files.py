@@ -74,6 +74,7 @@ def save(est: Any, path: Any) -> None:
         "schedule": _written("schedule", model.preconditioner.schedule),
         "noise_conditioning": model.preconditioner.noise_conditioning,
         "conservative": model.preconditioner.conservative,
+        "hints": model.preconditioner.hints,
         "low": found.low,
         "high": found.high,
         "labels": None if labels is None else _labels_written(labels),
@@ -159,6 +160,7 @@ def load(cls: type, path: Any, module: Any = None):
         config["noise_conditioning"],
         config["conservative"],
         base,
+        config.get("hints", False),
     )
     arguments = {
         k: tuple(v) if isinstance(v, list) else v for k, v in config["network"]["arguments"].items()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from skdiffusion.denoising_bound import denoising_bound
-from skdiffusion.estimators._neural_base import fitted_base
+from skdiffusion.estimators._neural_base import fitted_base, serves
 from skdiffusion.estimators._neural_survey import Survey, survey
 from skdiffusion.estimators._own_clock import fitted_level_estimator, some_rows
 from skdiffusion.estimators._score_net import BLOCK_STEPS, Plan, ScoreNet
@@ -58,7 +58,7 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         found, preconditioner = est._survey, est._network_model().preconditioner
     else:
         found = _survey(est, X, order, weights, seed)
-        preconditioner = _preconditioner(est, found, X, order, weights, seed)
+        preconditioner = _preconditioner(est, found, X, order, weights, seed, partial)
     reads_levels = not (est.noise_conditioning or goes_on)
     level_estimator = _level_estimator(est, X, order, found, seed) if reads_levels else None
     device = check_device(est.device)
@@ -68,7 +68,8 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     else:
         few = rows.length < min(FEW_ROWS, FEW_PER_COLUMN * len(found.variances))
         # a first batch does not say how many rows will come
-        net = _net(est, found, labels, device, few and not partial)
+        n_hints = preconditioner.n_inputs - len(found.variances)
+        net = _net(est, found, labels, device, few and not partial, n_hints)
     net.batch_size, n_steps = _budget(est, rows.length, len(found.variances), partial)
     net.steady = partial
     if checkpoint is not None:
@@ -205,10 +206,14 @@ def _split(est, X, weights, seed, partial):
     return order[copy_of >= n_held], HeldOut(order[first[:n_held]], counts[:n_held].astype(float))
 
 
-def _preconditioner(est, found, X, order, weights, seed):
+def _preconditioner(est, found, X, order, weights, seed, partial):
     parameterization = est.parameterization
     if isinstance(parameterization, str) and parameterization == "auto":
-        parameterization = "gaussian" if _is_perceptron(est) else "edm"
+        # a first batch does not say what law will come
+        on_mixture = not partial and _takes_hints(est) and bool(est.noise_conditioning)
+        on_mixture = on_mixture and serves(len(order), len(found.variances))
+        skip = "mixture" if on_mixture else "gaussian"
+        parameterization = skip if _is_perceptron(est) else "edm"
     parameterization = check_parameterization(parameterization)
     base = None
     if isinstance(parameterization, MixtureParameterization):
@@ -220,7 +225,14 @@ def _preconditioner(est, found, X, order, weights, seed):
         bool(est.noise_conditioning),
         est.conservative is True,
         base,
+        base is not None and _takes_hints(est),
     )
+
+
+def _takes_hints(est):
+    """Whether the network can look at what a mixture says; as a gradient it has no room for it."""
+    module = check_network(est.module) if est.net is None else est.net.module
+    return module is ResidualMLP and not est.conservative
 
 
 def _is_perceptron(est):
@@ -232,7 +244,7 @@ def _shape(est):
     return est._nested.get("module__input_shape", est.input_shape)
 
 
-def _net(est, found, labels, device, few):
+def _net(est, found, labels, device, few, n_hints):
     d = len(found.variances)
     n_conditions = 0 if labels is None else labels.n_conditions
     if est.net is None:
@@ -254,6 +266,8 @@ def _net(est, found, labels, device, few):
             params.setdefault("optimizer__fused", True)
     params["module__n_features"] = d
     params["module__n_conditions"] = n_conditions
+    if n_hints:
+        params["module__n_hints"] = n_hints
     if est.input_shape is not None and params["module"] is not ResidualMLP:
         params["module__input_shape"] = tuple(est.input_shape)
     callbacks = list(params.pop("callbacks", None) or []) + list(est.callbacks or [])

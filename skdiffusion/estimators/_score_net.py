@@ -168,8 +168,9 @@ class ScoreNet(NeuralNet):
             extra = torch.randn(x0.shape, generator=generator, device=x0.device)
         with torch.no_grad():
             found = plan.preconditioner.coefficients(sigma)
-            target = (x0 - plan.preconditioner.skip(x, sigma, found)) / found.out
-            point = found.input * x
+            skip = plan.preconditioner.skip(x, sigma, found)
+            target = (x0 - skip) / found.out
+            point = plan.preconditioner.point(x, found, skip)
             weights = found.weight.expand(len(x), -1)
             noise = plan.preconditioner.noise(sigma)
             if extra is not None:

@@ -2,8 +2,9 @@ r"""NeuralScore: a network that learns to denoise, as a scikit-learn estimator.
 
 Trained on noised rows :math:`x = x_0 + \sigma\varepsilon` to give back :math:`x_0`, a network
 learns the conditional mean, hence the score of the law at every noise level
-(:mod:`skdiffusion.models.neural`). By default it learns only what a Gaussian does not explain
-(``parameterization="gaussian"``): untrained, the model is the Gaussian of the data.
+(:mod:`skdiffusion.models.neural`). By default it learns only what a mixture of normal laws, fitted
+to the rows before, does not explain (``parameterization="mixture"``): untrained, the model is that
+mixture. What a network learns by itself is a question for ``"gaussian"`` or ``"edm"``.
 
 Everything has a default from the data: standardisation, noise range, training levels, size of the
 network and number of steps. A tenth of the rows, at most 300, are kept to validate on: the
@@ -46,7 +47,9 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         What the network is asked for: ``"gaussian"`` (what the linear denoiser misses),
         ``"mixture"`` (what a Gaussian mixture misses: the better density of most tables),
         ``"edm"``, ``"noise"``, ``"data"``, ``"velocity"``, ``"v"`` or ``"score"``. ``"auto"`` is
-        ``"gaussian"`` for the perceptron and ``"edm"`` for networks of images.
+        ``"mixture"`` for a perceptron that is told the noise level and need not be conservative,
+        fitted to 100 rows or more of 128 columns at most; ``"edm"`` for networks of images, and
+        else ``"gaussian"``.
     schedule : "auto", str or NoiseSchedule
         Which noise levels training visits, and the path on which predictions such as the velocity
         are defined; default of samplers and of ``at_time``. ``"auto"`` visits levels where there

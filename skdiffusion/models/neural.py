@@ -4,7 +4,9 @@ r"""A network as a score model.
           c_{noise} = \tfrac14 \log\sigma,
 
 with the coefficients of a parameterization (:mod:`skdiffusion.parameterizations`), or the denoiser
-of a mixture for :math:`c_{skip} x`. A **blind**
+:math:`D_0` of a mixture for :math:`c_{skip} x`, in which case the network may also see the **hint**
+:math:`(D_0 - c_{skip} x)/c_{out}`: where the mixture is wrong, its error has the edges of its
+components, which a network does not learn but can take back. A **blind**
 network is told neither :math:`c_{noise}` nor an input scale that depends on the level: it sees
 the point :math:`x_t = \alpha x` of its schedule alone.
 
@@ -57,6 +59,8 @@ class Preconditioner:
         Whether the network's output is the gradient of an energy.
     base : MixtureModel, optional
         Whose denoiser stands in the place of the skip connection.
+    hints : bool
+        Whether the network sees, beside the point, what the base would have it say.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Preconditioner:
         noise_conditioning: bool = True,
         conservative: bool = False,
         base: MixtureModel | None = None,
+        hints: bool = False,
     ):
         self.parameterization = parameterization
         self.schedule = schedule
@@ -74,6 +79,12 @@ class Preconditioner:
         self.noise_conditioning = noise_conditioning
         self.conservative = conservative
         self.base = base
+        self.hints = hints
+
+    @property
+    def n_inputs(self) -> int:
+        """Columns of the points that the network sees."""
+        return len(self.variances) * (2 if self.hints else 1)
 
     def coefficients(self, sigma):
         """Coefficients at levels ``(n, 1)``, as the network is used."""
@@ -104,12 +115,21 @@ class Preconditioner:
     def denoise(self, module, x, sigma, condition=None):
         """Denoiser at tensors ``x`` of shape ``(n, d)`` and ``sigma`` of shape ``(n, 1)``."""
         found = self.coefficients(sigma)
-        output = self.output(module, found.input * x, self.noise(sigma), condition)
-        return self.skip(x, sigma, found) + found.out * output
+        skip = self.skip(x, sigma, found)
+        point = self.point(x, found, skip)
+        return skip + found.out * self.output(module, point, self.noise(sigma), condition)
 
     def skip(self, x, sigma, found):
         """What the network adds to at tensors ``x`` and ``sigma``, given the coefficients."""
         return found.skip * x if self.base is None else self.base.denoise(x, sigma[:, 0])
+
+    def point(self, x, found, skip):
+        """What the network sees of tensors ``x``, given the coefficients and what it adds to."""
+        point = found.input * x
+        if not self.hints:
+            return point
+        hint = (skip - found.skip * x) / found.out
+        return namespace(x).concat([point, hint], axis=1)
 
 
 class NeuralModel(BaseScoreModel):
@@ -226,7 +246,8 @@ class NeuralModel(BaseScoreModel):
     def _rows_at_once(self, on_gpu: bool) -> int:
         """Rows that the widest layer of the network has room for."""
         if self._widest is None:
-            self._widest = _widest_layer(self.module, self.n_features, self.labels)
+            n_inputs = self.preconditioner.n_inputs
+            self._widest = _widest_layer(self.module, n_inputs, self.labels)
         return max(1, FEATURES[on_gpu] // self._widest)
 
     def _module_for(self, point):
@@ -240,11 +261,11 @@ class NeuralModel(BaseScoreModel):
         return self._copies[key]
 
 
-def _widest_layer(module, n_features, labels):
+def _widest_layer(module, n_inputs, labels):
     """Most numbers that a layer of the network gives for one row."""
     import torch
 
-    found = [n_features]
+    found = [n_inputs]
     hooks = [
         part.register_forward_hook(
             lambda _, __, out: found.append(out.numel()) if is_torch(out) else None
@@ -255,7 +276,7 @@ def _widest_layer(module, n_features, labels):
     try:
         with torch.no_grad():
             condition = None if labels is None else weight.new_zeros((1, labels.n_conditions))
-            module(weight.new_zeros((1, n_features)), weight.new_zeros(1), condition)
+            module(weight.new_zeros((1, n_inputs)), weight.new_zeros(1), condition)
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,10 +1,11 @@
 r"""The default network: a residual multilayer perceptron.
 
-.. math:: h_0 = W x + E_0 e, \qquad h_{l+1} = h_l + B_l\,\phi(A_l\,\phi(h_l) + E_l e), \qquad
+.. math:: h_0 = W x + H z + E_0 e, \qquad h_{l+1} = h_l + B_l\,\phi(A_l\,\phi(h_l) + E_l e), \qquad
           F = V \phi(h_L),
 
-with the features :math:`e` of noise and condition. Weights start as He et al. (2015), those
-of ``V`` at zero: an untrained network adds nothing to the skip connection around it.
+with the features :math:`e` of noise and condition, and hints :math:`z` if there are any. Weights
+start as He et al. (2015), those of ``V`` and ``H`` at zero: an untrained network adds nothing to
+the skip connection around it, and follows no hint.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class ResidualMLP(nn.Module):
         Residual blocks of two layers.
     dropout : float
         Share of units left out in the middle of every block while training.
+    n_hints : int
+        Columns that follow those of the rows, which the network only looks at.
     """
 
     def __init__(
@@ -42,19 +45,23 @@ class ResidualMLP(nn.Module):
         width: int = 128,
         n_blocks: int = 3,
         dropout: float = 0.0,
+        n_hints: int = 0,
     ):
         super().__init__()
         self.features = Features(n_conditions)
         self.embedding = nn.Linear(self.features.size, width * (n_blocks + 1))
-        self.first = nn.Linear(n_features, width)
+        self.first = nn.Linear(n_features + n_hints, width)
         self.inward = nn.ModuleList(nn.Linear(width, width) for _ in range(n_blocks))
         self.outward = nn.ModuleList(nn.Linear(width, width) for _ in range(n_blocks))
         self.last = nn.Linear(width, n_features)
         self.dropout = nn.Dropout(dropout) if dropout else None
         initialise(self, self.last)
+        with torch.no_grad():
+            self.first.weight[:, :n_features] *= (1 + n_hints / n_features) ** 0.5
+            self.first.weight[:, n_features:] = 0
 
     def forward(self, x, noise, condition=None):
-        """Rows like ``x``, from ``x``, noise ``(n,)`` and condition ``(n, n_conditions)``."""
+        """Rows, from ``x`` with hints, noise ``(n,)`` and condition ``(n, n_conditions)``."""
         embedded = self.embedding(self.features(noise, condition))
         shifts = embedded.chunk(len(self.inward) + 1, dim=1)
         hidden = self.first(x) + shifts[0]

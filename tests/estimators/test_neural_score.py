@@ -20,13 +20,26 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skdiffusion import GaussianScore, GMMScore, NeuralScore, VPSchedule
 from skdiffusion.datasets import make_embedded_circles
 from skdiffusion.estimators import NoiseLevelEstimator
-from skdiffusion.models import GaussianModel, LabelGuidedModel
+from skdiffusion.models import GaussianModel, LabelGuidedModel, MixtureModel
 from skdiffusion.models.jacobian import jacobian
 from skdiffusion.models.neural import Preconditioner
+from skdiffusion.networks.mlp import ResidualMLP
 from skdiffusion.parameterizations import MixtureParameterization, check_parameterization
 from skdiffusion.samplers import AdamsSampler, run_sampler
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.estimator_checks import check_score_estimator
+
+
+class Plain(torch.nn.Module):
+    """A network that knows of nothing but rows."""
+
+    def __init__(self, n_features, n_conditions=0):
+        super().__init__()
+        self.layer = torch.nn.Linear(n_features, n_features)
+
+    def forward(self, x, noise, condition=None):
+        return self.layer(x)
+
 
 QUICK = dict(max_epochs=5, module__width=16, module__n_blocks=1, random_state=0)
 
@@ -168,6 +181,57 @@ def test_a_network_on_a_mixture_is_a_better_density(moons):
         bounds[name] = est.score(test)
     # 40 epochs are few for a network alone, and the mixture has half of the crescents' nat already
     assert bounds["mixture"] > bounds["gaussian"] + 0.2
+
+
+def test_a_network_can_take_back_what_the_mixture_says():
+    """Hints are its error against the Gaussian skip: minus the hint leaves that skip alone."""
+    variances, base = np.array([1.0, 0.3]), MixtureModel([0.5, 0.5], [[-1, 0], [1, 0]], [0.1, 0.1])
+    with torch.random.fork_rng():
+        network = ResidualMLP(2, width=4, n_blocks=0, n_hints=2).double()
+    with torch.no_grad():
+        for part in network.parameters():
+            part.zero_()
+        # silu(z) - silu(-z) = z
+        network.first.weight[:, 2:] = torch.cat([torch.eye(2), -torch.eye(2)])
+        network.last.weight[:] = torch.cat([-torch.eye(2), torch.eye(2)], dim=1)
+    around = [check_parameterization("gaussian"), check_schedule("edm"), variances]
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 2)))
+    sigma = torch.full((20, 1), 0.4, dtype=torch.float64)
+    found = Preconditioner(*around, base=base, hints=True).denoise(network, x, sigma)
+    expected = variances / (variances + 0.4**2) * x.numpy()
+    np.testing.assert_allclose(found.detach(), expected, atol=1e-12)
+
+
+def test_untrained_networks_follow_no_hint_and_are_as_wide_as_without():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ResidualMLP(50, width=400, n_hints=150)
+    assert (network.first.weight[:, 50:] == 0).all()
+    # He et al.: two over the columns that count; 20,000 weights tell it to half a per cent
+    assert network.first.weight[:, :50].var().item() == pytest.approx(2 / 50, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "params, hinted",
+    [
+        ({}, True),
+        ({"conservative": True}, False),
+        ({"conservative": 0.1}, False),
+        ({"noise_conditioning": False}, False),
+        ({"module": Plain}, False),
+    ],
+)
+def test_the_default_adds_to_a_mixture_where_networks_take_hints(params, hinted, moons):
+    est = NeuralScore(**params, max_epochs=1, random_state=0).fit(moons)
+    preconditioner = est._network_model().preconditioner
+    assert preconditioner.hints == hinted == (preconditioner.base is not None)
+
+
+def test_few_rows_and_first_batches_have_no_mixture(moons):
+    few = NeuralScore(max_epochs=1, random_state=0).fit(moons[:99])
+    batch = NeuralScore(random_state=0).partial_fit(moons)
+    for est in (few, batch):
+        assert est._network_model().preconditioner.base is None
 
 
 @pytest.mark.parametrize("conservative", [False, True, 0.1])
@@ -332,7 +396,7 @@ def test_an_energy_network_has_a_symmetric_jacobian(moons):
 
 
 def test_the_penalty_makes_the_jacobian_more_symmetric(moons):
-    quick = {**QUICK, "max_epochs": 40}
+    quick = {**QUICK, "parameterization": "gaussian", "max_epochs": 40}
 
     def asymmetry(est):
         found = est.jacobian(moons[:200], 0.2, of="denoise")
@@ -527,8 +591,9 @@ def test_two_processes_train_the_model_of_one(tmp_path, moons):
     first, second = np.load(tmp_path / "0.npy"), np.load(tmp_path / "1.npy")
     one = NeuralScore(**{**QUICK, "max_epochs": 20}).fit(moons).denoise(moons, 0.3)
     np.testing.assert_allclose(first, second, rtol=1e-12)
-    # the same batches and noise; only the order of float32 sums differs, over 85 steps
-    np.testing.assert_allclose(first, one, atol=2e-3)
+    # the same batches and noise; only the order of float32 sums differs, over 85 steps of an
+    # optimizer that divides gradients by their size, and many begin at zero
+    np.testing.assert_allclose(first, one, atol=5e-3)
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(moons):
