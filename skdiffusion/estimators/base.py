@@ -29,6 +29,7 @@ from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler
 from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.params import Configurable
+from skdiffusion.utils.random import check_random_state
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_number, lookup
 
@@ -72,6 +73,7 @@ class BaseScoreEstimator(
         for name in ("sigma_min", "sigma_max"):
             if getattr(self, name) is not None:
                 check_number(getattr(self, name), name, above=0)
+        check_random_state(getattr(self, "random_state", None))  # also where nothing is drawn
 
     def _set_model(self, model, far_field: GaussianModel, column_variances) -> None:
         """Store what ``fit`` found, once everything is known to be valid."""

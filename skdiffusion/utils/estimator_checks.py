@@ -185,6 +185,9 @@ def _check_failed_fit(est, X):
     assert_raises(lambda: est.fit(X[:1]), "a single row")
     assert np.array_equal(_fingerprint(est, X), before), "a failed fit must change nothing."
     assert_raises(lambda: est.fit(np.ones_like(X)), "rows that are all the same")
+    if "random_state" in est.get_params():
+        bad = clone(est).set_params(random_state="no seed")
+        assert_raises(lambda: bad.fit(X), "a random_state that is no seed")
     assert np.array_equal(_fingerprint(est, X), before), "a failed fit must change nothing."
 
 

@@ -21,7 +21,9 @@ from skdiffusion.utils.arrays import like, to_numpy
 
 __all__ = [
     "as_generator",
+    "as_seed",
     "balanced_by_row",
+    "check_random_state",
     "normal_by_row",
     "normal_like",
     "rademacher_like",
@@ -29,6 +31,24 @@ __all__ = [
 ]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def check_random_state(random_state: Any) -> None:
+    """Raise ``ValueError`` for what makes no generator; nothing is drawn.
+
+    Accepted are ``None``, a non-negative int, a ``Generator`` and a ``RandomState``.
+    """
+    if random_state is None or isinstance(
+        random_state, (np.random.Generator, np.random.RandomState)
+    ):
+        return
+    if not isinstance(random_state, (int, np.integer)) or isinstance(random_state, bool):
+        raise ValueError(
+            "random_state must be None, an int, a numpy.random.Generator or a "
+            f"numpy.random.RandomState; got {random_state!r}."
+        )
+    if random_state < 0:
+        raise ValueError(f"random_state must be a non-negative seed; got {random_state}.")
 
 
 def as_generator(random_state: Any = None) -> np.random.Generator:
@@ -41,21 +61,16 @@ def as_generator(random_state: Any = None) -> np.random.Generator:
     ValueError
         If ``random_state`` is none of these.
     """
-    if isinstance(random_state, np.random.Generator):
-        return random_state
+    check_random_state(random_state)
     if isinstance(random_state, np.random.RandomState):
-        seed = random_state.randint(0, 2**32, size=8, dtype=np.uint32)
-        return np.random.default_rng(seed)
-    if random_state is None or (
-        isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool)
-    ):
-        if random_state is not None and random_state < 0:
-            raise ValueError(f"random_state must be a non-negative seed; got {random_state}.")
-        return np.random.default_rng(random_state)
-    raise ValueError(
-        "random_state must be None, an int, a numpy.random.Generator or a "
-        f"numpy.random.RandomState; got {random_state!r}."
-    )
+        random_state = random_state.randint(0, 2**32, size=8, dtype=np.uint32)
+    return np.random.default_rng(random_state)  # a generator stays itself
+
+
+def as_seed(random_state: Any = None) -> int:
+    """A seed for noise that is keyed by rows: an int is one, anything else gives one by a draw."""
+    rng = as_generator(random_state)
+    return int(random_state if isinstance(random_state, (int, np.integer)) else rng.integers(2**62))
 
 
 def normal_like(x: Any, random_state: Any = None, shape: tuple[int, ...] | None = None):

@@ -6,6 +6,7 @@ import scipy.stats
 
 from skdiffusion.utils.random import (
     as_generator,
+    as_seed,
     balanced_by_row,
     normal_by_row,
     rademacher_like,
@@ -80,3 +81,9 @@ def test_sets_of_draws_share_directions_and_have_lengths_of_their_own(rng):
         share = scipy.stats.chi2.cdf(lengths[first : first + size] ** 2, 6) * size
         np.testing.assert_array_equal(np.floor(share), np.arange(size)[:, None] + np.zeros(50))
     np.testing.assert_array_equal(balanced_by_row(x, 9, seed=1), balanced_by_row(x, [9], seed=1))
+
+
+def test_a_seed_is_itself_and_other_states_give_one():
+    assert as_seed(7) == as_seed(np.int32(7)) == 7
+    assert as_seed(np.random.RandomState(0)) == as_seed(np.random.RandomState(0))
+    assert as_seed(None) != as_seed(None)
