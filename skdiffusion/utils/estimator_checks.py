@@ -127,6 +127,10 @@ def _check_densities(est, X):
     assert log_density.shape == (len(X),), "score_samples must return one number per row."
     alone = np.concatenate([est.score_samples(X[k : k + 1]) for k in range(n_alone)])
     assert_close(alone, log_density[:n_alone], 1e-7, "score_samples of a row alone")
+    single = X[:n_alone].astype(np.float32)
+    assert np.array_equal(
+        est.score_samples(single), est.score_samples(single.astype(np.float64))
+    ), "log-densities must be computed in float64, whatever the rows come in."
     if closed:
         mean = log_density.mean()
         assert abs(est.score(X) - mean) < 1e-9, "score must be the mean of score_samples."
