@@ -28,6 +28,7 @@ __all__ = [
     "normal_like",
     "rademacher_like",
     "row_keys",
+    "uniform_by_key",
 ]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -95,15 +96,29 @@ def row_keys(x: Any, seed: int = 0) -> np.ndarray:
         return _mix(keys + GOLDEN * np.uint64(seed + 1))
 
 
-def _bits_by_row(x, n_draws, seed):
-    """Random bits of shape ``(n_draws, n, d)`` that depend on each row and the seed alone."""
-    keys, d = row_keys(x, seed), np.shape(x)[1]
+def _bits_by_key(keys, n_columns, draws, seed):
+    """Random bits ``(n_draws, n, n_columns)`` that depend on each key, draw and seed alone."""
     with np.errstate(over="ignore"):
-        column_keys = _mix(GOLDEN * np.arange(1, d + 1, dtype=np.uint64))
-        draw_keys = _mix(GOLDEN * np.arange(1, n_draws + 1, dtype=np.uint64) + np.uint64(seed))
+        column_keys = _mix(GOLDEN * np.arange(1, n_columns + 1, dtype=np.uint64))
+        # never without an offset, lest draw p of column j be draw j of column p
+        draw_keys = _mix(GOLDEN * np.asarray(draws, dtype=np.uint64) + np.uint64(seed or 1))
         return _mix(
             draw_keys[:, None, None] + _mix(keys)[None, :, None] + column_keys[None, None, :]
         )
+
+
+def _bits_by_row(x, n_draws, seed):
+    """Random bits of shape ``(n_draws, n, d)`` that depend on each row and the seed alone."""
+    return _bits_by_key(row_keys(x, seed), np.shape(x)[1], np.arange(1, n_draws + 1), seed)
+
+
+def uniform_by_key(keys: np.ndarray, n_columns: int, draw: int) -> np.ndarray:
+    """Uniform draws in (0, 1), ``(n, n_columns)``, that depend on each key and ``draw`` alone."""
+    return _open_interval(_bits_by_key(keys, n_columns, [draw + 1], 0)[0])
+
+
+def _open_interval(bits):
+    return (bits >> np.uint64(11)) * 2.0**-53 + 2.0**-54
 
 
 def rademacher_like(x: Any, n_probes: int, seed: int = 0):
@@ -113,8 +128,7 @@ def rademacher_like(x: Any, n_probes: int, seed: int = 0):
 
 def normal_by_row(x: np.ndarray, n_draws: int, seed: int = 0) -> np.ndarray:
     """Standard normals of shape ``(n_draws, n, d)`` that depend on each row and the seed alone."""
-    uniform = (_bits_by_row(x, n_draws, seed) >> np.uint64(11)) * 2.0**-53 + 2.0**-54
-    return ndtri(uniform)
+    return ndtri(_open_interval(_bits_by_row(x, n_draws, seed)))
 
 
 def balanced_by_row(x: np.ndarray, n_draws: Any, seed: int = 0) -> np.ndarray:

@@ -23,14 +23,15 @@ def test_noise_belongs_to_the_row(draw, rng):
     assert not np.array_equal(draw(X, 4, seed=6), whole)
 
 
-def test_row_noise_is_normal_and_independent(rng):
-    z = normal_by_row(rng.standard_normal((4000, 2)), 3, seed=1)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_row_noise_is_normal_and_independent(seed, rng):
+    z = normal_by_row(rng.standard_normal((4000, 2)), 3, seed=seed)
     assert scipy.stats.kstest(z.ravel(), "norm").pvalue > 1e-3
     flat = z.transpose(1, 0, 2).reshape(4000, -1)
     # correlations of independent draws have standard deviation 1/sqrt(4000)
     off = np.corrcoef(flat.T) - np.eye(6)
     assert np.abs(off).max() < 5 / 4000**0.5
-    signs = rademacher_like(rng.standard_normal((4000, 2)), 3, seed=1)
+    signs = rademacher_like(rng.standard_normal((4000, 2)), 3, seed=seed)
     assert abs(signs.mean()) < 5 / signs.size**0.5
 
 
