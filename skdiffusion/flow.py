@@ -7,9 +7,15 @@ Let :math:`G = N(\mu, C)` have the moments of the law, :math:`u = \log\sigma` an
     \frac{dz}{du} = (C+\sigma^2)^{-1/2}\,\big(D_G(x,\sigma) - D(x,\sigma)\big).
 
 The Gaussian's own motion, all growth and all scales of the columns, is gone: a Gaussian stands
-still, and any law moves only at the levels where it differs from its Gaussian. Far out that is
-:math:`O(\sigma^{-3})`, the third cumulant, so that beyond the last level :math:`\sigma_1` the rest
-of the way is a third of the rate there; the end is the latent code, standard normal.
+still, and any law moves only at the levels where it differs from its Gaussian. Far out, at fixed
+``z``, the rate is
+
+.. math:: \frac{dz}{du} = \frac{a}{\sigma} + \frac{b}{\sigma^2} + \frac{c}{\sigma^3} + \dots :
+
+what the law's own mean differs by (the moments may be of a sample, or of all classes), its
+covariance, and its third cumulant. The three are read off the rates at the last level
+:math:`\sigma_1` and a little below, and with them the rest of the way to the latent code, standard
+normal: :math:`a/\sigma_1 + b/2\sigma_1^2 + c/3\sigma_1^3`.
 
 Steps are Dormand and Prince's pair of orders 5 and 4 (1980) on a grid uniform in :math:`u`; a row
 whose two orders disagree by more than ``tol`` takes two halves of the step instead, and so on.
@@ -29,16 +35,43 @@ from skdiffusion.utils.arrays import as_points, is_torch, like, namespace
 from skdiffusion.utils.dormand_prince import dormand_prince
 from skdiffusion.utils.memory import rows_in_memory
 
-__all__ = ["Motion", "decode", "encode", "follow", "isotropic_view", "under_noise_of"]
+__all__ = [
+    "Motion",
+    "WayBeyond",
+    "decode",
+    "encode",
+    "follow",
+    "isotropic_view",
+    "under_noise_of",
+]
 
 STEP = 0.5
 """Longest step in the logarithm of the level."""
 HALVINGS = 5
 """How often a step may be halved."""
-TAIL = 1 / 3
-"""What is left beyond the last level, in units of the rate there: it falls by the third power."""
-TAIL_ERROR = 0.25
-"""Share of that remainder counted as error: the next power is smaller by spread over level."""
+BELOW = 2**0.5
+"""Factor between the levels at which the rate is read to know the way beyond the last."""
+
+
+def _tail_weights(n_rates):
+    """Weights of the rates at levels that fall by ``BELOW``: exact for as many powers of 1/level.
+
+    Of a power p the rest of the way is the rate at the last level over p.
+    """
+    powers = np.arange(1, n_rates + 1)
+    return np.linalg.solve(BELOW ** np.outer(powers, np.arange(n_rates)), 1 / powers)
+
+
+TAIL, ROUGH_TAIL = _tail_weights(3), _tail_weights(2)
+REACHED = 1 / 16
+"""Squared width of the law over that of the noise where the powers are those of a far field."""
+SMOOTH = 0.25
+"""Difference between two and three powers, over the rate, from which it is not of these."""
+THIRD_POWER = 1 / 3
+"""Share of such a rate: either the third power is all there is, or the errors of a network are."""
+THIRD_ERROR, NEAR_ERROR = 1 / 12, 2 / 3
+"""Share of a rate counted as error then; where the far field is not reached."""
+TINY = float(np.finfo(float).tiny)
 
 
 class Motion(NamedTuple):
@@ -92,11 +125,13 @@ def encode(
     """
     far_field = under_noise_of(model, far_field)
 
-    def start(points, level):
+    way_beyond = WayBeyond(_rates(model, far_field), model, far_field, sigma_max)
+
+    def start(points, level, condition):
         return far_field.to_latent(points, level)
 
-    def finish(motion, level):
-        return motion.state + TAIL * motion.rate
+    def finish(motion, level, condition):
+        return motion.state + way_beyond(motion.state, level, condition)[0]
 
     return _in_chunks(model, x, far_field, sigma_min, sigma_max, y, tol, start, finish)
 
@@ -113,15 +148,15 @@ def decode(
 ):
     """Points at level ``sigma_min`` from latent codes: inverse of :func:`encode`."""
     far_field = under_noise_of(model, far_field)
-    rates = _rates(model, far_field)
+    way_beyond = WayBeyond(_rates(model, far_field), model, far_field, sigma_max)
 
-    def start(codes, level):
+    def start(codes, level, condition):
         inner = codes
-        for _ in range(2):  # a contraction by the remainder itself, some 1e-3
-            inner = codes - TAIL * rates(inner, level, {})
+        for _ in range(3):  # a contraction by how much the way beyond differs, some 1e-3
+            inner = codes - way_beyond(inner, level, condition)[0]
         return inner
 
-    def finish(motion, level):
+    def finish(motion, level, condition):
         return far_field.from_latent(motion.state, level)
 
     return _in_chunks(model, z, far_field, sigma_max, sigma_min, y, tol, start, finish)
@@ -134,9 +169,9 @@ def _in_chunks(model, points, far_field, level, last, y, tol, start, finish):
     for rows in chunks(points, 0):
         first, second = pick(level, rows), pick(last, rows)
         condition = {} if y is None else {"y": y[rows]}
-        state = start(points[rows], first)
+        state = start(points[rows], first, condition)
         motion = follow(rates, state, first, second, condition, tol)
-        parts.append(finish(motion, second))
+        parts.append(finish(motion, second, condition))
     return namespace(points).concat(parts, axis=0)
 
 
@@ -147,6 +182,62 @@ def _rates(model, far_field):
         return far_field.to_latent(x + shift, level) - z
 
     return rates
+
+
+class WayBeyond:
+    """What is left of the way beyond the last level.
+
+    Three powers are read off three rates where the way by two of them is nearly the same: of an
+    exact denoiser whose mean is not that of the far field. If it is, the third power is alone.
+    The rates of a network are of its errors more than of its law, and their differences larger.
+
+    Parameters
+    ----------
+    rates : callable
+        As in :func:`follow`.
+    model : BaseScoreModel
+        That is asked at the levels it knows.
+    far_field : GaussianModel
+    sigma_max : float
+        The last level, or the lowest of several.
+    size : callable, optional
+        As in :func:`follow`.
+    """
+
+    def __init__(
+        self,
+        rates: Callable,
+        model: Any,
+        far_field: Any,
+        sigma_max: float,
+        size: Callable | None = None,
+    ):
+        self.rates, self.size = rates, size or _norm
+        origin = np.zeros((1, model.n_features))
+        width = float(far_field.denoise_and_divergence(origin, float(sigma_max))[1][0])
+        known = sigma_max / BELOW ** (len(TAIL) - 1) >= model.sigma_range[0]
+        self.is_far = known and width <= REACHED
+
+    def __call__(self, state: Any, level: Any, more: dict) -> tuple[Any, Any]:
+        """The way from ``state`` at the last level, and what it may be wrong by."""
+        rate = self.rates(state, level, more)
+        if not self.is_far:
+            return THIRD_POWER * rate, NEAR_ERROR * rate
+        rates = [rate, *(self.rates(state, level / BELOW**k, more) for k in (1, 2))]
+        way = _combined(TAIL, rates)
+        doubt = way - _combined(ROUGH_TAIL, rates)
+        # at one level alone the powers may cancel
+        sizes = sum(self.size(one, state) for one in rates) / len(rates)
+        rough = self.size(doubt, state) / (SMOOTH * sizes + TINY)
+        smooth = 1 / (1 + rough[:, None] ** 4)
+        return (
+            smooth * way + (1 - smooth) * THIRD_POWER * rate,
+            smooth * doubt + (1 - smooth) * THIRD_ERROR * rate,
+        )
+
+
+def _combined(weights, rates):
+    return sum(float(w) * rate for w, rate in zip(weights, rates, strict=False))
 
 
 def under_noise_of(model: Any, far_field: Any):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skdiffusion.flow import TAIL, TAIL_ERROR, as_float64, chunks, follow, pick, under_noise_of
+from skdiffusion.flow import WayBeyond, as_float64, chunks, follow, pick, under_noise_of
 from skdiffusion.models.jacobian import denoise_and_divergence, hutchinson_probes
 from skdiffusion.utils.arrays import namespace
 
@@ -100,7 +100,7 @@ def flow_log_prob(
     probes = hutchinson_probes(model, x, method, n_probes, random_state)
     if probes is not None:  # rows first, so that they are picked with the rows
         probes = namespace(x).permute_dims(probes, (1, 0, 2))
-    flow = _Flow(model, under_noise_of(model, far_field), tol)
+    flow = _Flow(model, under_noise_of(model, far_field), sigma_max, tol)
     parts = []
     for rows in chunks(x, 2 if probes is None else 2 * probes[0].size):
         more = {"y": y, "probes": probes}
@@ -115,22 +115,23 @@ def flow_log_prob(
 class _Flow:
     """Latent codes and, in further columns, the integral of the trace: one per probe."""
 
-    def __init__(self, model, far_field, tol):
+    def __init__(self, model, far_field, sigma_max, tol):
         self.model, self.far_field, self.tol = model, far_field, tol
         self.d = model.n_features
+        self.way_beyond = WayBeyond(self.rates, model, far_field, sigma_max, self.size)
 
     def log_prob(self, x, level, last, more):
         xp, d = namespace(x), self.d
         codes = self.far_field.to_latent(x, level)
         n_integrals = more["probes"].shape[1] if "probes" in more else 1
         start = xp.concat([codes] + [codes[:, :1] * 0] * n_integrals, axis=1)
-        state, rate, error = follow(self.rates, start, level, last, more, self.tol, self.size)
-        rest = TAIL * rate
+        state, _, error = follow(self.rates, start, level, last, more, self.tol, self.size)
+        rest, doubt = self.way_beyond(state, last, more)
         z, integrals = state[:, :d], state[:, d:] + rest[:, d:]
         # to first order in the rest of the way: what turns without end keeps its length
         squares = xp.sum(z * z + 2 * z * rest[:, :d] - codes * codes, axis=1)
         log_prob = self.far_field.log_prob(x, level) - squares / 2 + xp.mean(integrals, axis=1)
-        error = error + TAIL_ERROR * self.size(rest, state)
+        error = error + self.size(doubt, state)
         if n_integrals == 1:
             return log_prob, error, error * 0
         return log_prob, error, xp.std(integrals, axis=1, correction=1) / n_integrals**0.5

@@ -96,6 +96,60 @@ def test_a_gaussian_stands_still(rng):
     np.testing.assert_allclose(encode(law, x, law, 0.01, 10.0), law.to_latent(x, 0.01), rtol=1e-10)
 
 
+@pytest.mark.parametrize("n", [50, 400])
+@pytest.mark.parametrize("name", ["plane", "one", "skew"])
+def test_the_far_field_may_be_that_of_a_sample(name, n):
+    """Its mean is off by a tenth of a width, which fades with the level alone, not its cube."""
+    law = {
+        "plane": PLANE,
+        "one": MixtureModel([1.0], [[1.0, -2.0]], [[[2.0, 0.6], [0.6, 1.0]]]),
+        "skew": MixtureModel([0.05, 0.95], [[8.0, 8.0], [0.0, 0.0]], [1.0, 1.0]),
+    }[name]
+    rows, x = law.sample(n, random_state=1), law.sample(40, random_state=2)
+    far_field = GaussianModel(rows.mean(axis=0), np.cov(rows.T))
+    _, low, high = noise_range(far_field.covariance.diagonal)
+    found = flow_log_prob(law, x, far_field, low, high)
+    off = np.abs(found.log_prob - law.log_prob(x, low))
+    # the fourth power of width over level, 1/160,000, times a cumulant: of order 100 if skew
+    assert off.max() < (1e-3 if name == "skew" else 1e-4)
+    assert (off < 3 * found.error + 1e-6).all() and found.error.max() < 1e-2
+    codes = encode(law, x, far_field, low, high)
+    own = encode(law, x, law.gaussian(), low, high)
+    # the flow ends in one code, up to a turn of the axes in which it is standard normal
+    np.testing.assert_allclose(
+        (codes**2).sum(1), (own**2).sum(1), atol=5e-3 if name == "skew" else 1e-3
+    )
+    np.testing.assert_allclose(decode(law, codes, far_field, low, high), x, atol=1e-5)
+
+
+class Labelled(BaseScoreModel):
+    """Two laws, and their mixture without a label."""
+
+    is_conditional = True
+    is_differentiable = False
+
+    def __init__(self, laws):
+        self.laws, self.n_features = laws, laws[0].n_features
+
+    def _denoise(self, x, sigma, y=None):
+        return np.where(np.asarray(y)[:, None] == 0, *(law._denoise(x, sigma) for law in self.laws))
+
+
+def test_the_far_field_may_be_that_of_all_labels():
+    laws = [GaussianModel([-2.0, 0.0], [0.3, 1.0]), GaussianModel([1.0, 1.0], [0.5, 0.1])]
+    model, y = Labelled(laws), np.arange(40) % 2
+    draws = [law.sample(40, random_state=3) for law in laws]
+    x = np.where(y[:, None] == 0, *draws)
+    far_field = GaussianModel(np.mean(np.vstack(draws), axis=0), np.cov(np.vstack(draws).T))
+    _, low, high = noise_range(far_field.covariance.diagonal)
+    found = flow_log_prob(model, x, far_field, low, high, y=y)
+    exact = np.where(y == 0, *(law.log_prob(x, low) for law in laws))
+    # half the square of what is left, one width of twenty, is neglected
+    np.testing.assert_allclose(found.log_prob, exact, atol=1.3e-3)
+    codes = encode(model, x, far_field, low, high, y=y)
+    np.testing.assert_allclose(decode(model, codes, far_field, low, high, y=y), x, atol=1e-6)
+
+
 def test_error_falls_with_the_tolerance():
     far_field, low, high = levels_of(PLANE)
     x = PLANE.sample(50, random_state=0)

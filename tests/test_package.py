@@ -1,6 +1,7 @@
 """The package as a whole: light imports, one direction of imports, honest names."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,19 @@ def test_a_test_that_touches_global_state_fails(pytester, what):
     result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-p", "no:xdist")
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines([f"*the test changed {what}*"])
+
+
+def seeded_estimators():
+    for name in skdiffusion.__all__:
+        kind = getattr(skdiffusion, name)
+        if hasattr(kind, "fit") and "random_state" in inspect.signature(kind).parameters:
+            yield kind
+
+
+@pytest.mark.parametrize("random_state", ["a", -1, 0.5, [1, 2]])
+@pytest.mark.parametrize("kind", list(seeded_estimators()), ids=lambda kind: kind.__name__)
+def test_what_makes_no_seed_is_refused_at_fit(kind, random_state, rng):
+    """Also by estimators that draw nothing, or only later."""
+    X = rng.standard_normal((30, 2))
+    with pytest.raises(ValueError, match="random_state must be"):
+        kind(random_state=random_state).fit(X)

@@ -30,7 +30,7 @@ from skdiffusion.estimators import GMMScore
 from skdiffusion.models import as_score_model
 from skdiffusion.models.base import check_columns
 from skdiffusion.utils.params import Configurable
-from skdiffusion.utils.random import normal_by_row
+from skdiffusion.utils.random import as_seed, normal_by_row
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["Denoiser", "estimate_noise_level"]
@@ -56,7 +56,7 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         the same in all columns, as in images. The noise of a frozen estimator is its own.
     purify : bool
         Whether noise of that level is added before it is removed.
-    random_state : int
+    random_state : int, None, Generator or RandomState
         Seed of the noise that is added, which is keyed by the rows.
 
     Attributes
@@ -107,6 +107,7 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         """
         if self.sigma is not None:
             check_number(self.sigma, "sigma", above=0)
+        seed = as_seed(self.random_state)
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         default = GMMScore("bic", max_components=20, random_state=0)
         estimator = default if self.estimator is None else clone(self.estimator)
@@ -116,6 +117,7 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         check_columns(as_score_model(self.estimator_), rows)
         self.scaler_ = scaler
         self.sigma_ = DEFAULT_SHARE * self.estimator_.scale_ if self.sigma is None else self.sigma
+        self._seed = seed
         return self
 
     def transform(self, X):
@@ -143,7 +145,7 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         if not self.purify:
             return model.denoise(points, self.sigma_)
         scale = self.sigma_ * np.asarray(model.noise_scale)
-        noise = normal_by_row(points, PURIFYING_DRAWS, self.random_state)
+        noise = normal_by_row(points, PURIFYING_DRAWS, self._seed)
         return np.mean([model.denoise(points + scale * e, self.sigma_) for e in noise], axis=0)
 
     def __sklearn_tags__(self):

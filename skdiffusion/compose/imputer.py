@@ -34,7 +34,8 @@ from skdiffusion.models import (
 from skdiffusion.models.base import check_columns
 from skdiffusion.models.measurement import has_posterior
 from skdiffusion.utils.params import Configurable
-from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.random import as_generator, normal_by_row, row_keys
+from skdiffusion.utils.row_noise import RowKeys
 from skdiffusion.utils.validation import check_count, lookup
 
 __all__ = ["DiffusionImputer"]
@@ -76,6 +77,10 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
     -----
     Draws are those of the fitted law: that it was fitted to few rows they do not know, so that
     intervals are too narrow where rows are few for the columns (below some 20 rows per column).
+
+    The mean of a row is the same alone as in any batch, also where it is one over draws: their
+    noise is keyed by what is known of the row. Single draws (``sample_posterior``, :meth:`impute`)
+    are independent from row to row, of equal rows too, and depend on the batch.
 
     Attributes
     ----------
@@ -184,14 +189,13 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         rows = self._rows(X, reset=False)
         if not np.isnan(rows).any():
             return rows
-        rng = np.random.default_rng(self._seed)
         if self.sample_posterior:
-            found = self._draws(self.estimator_, rows, 1, rng)[0]
+            found = self._draws(self.estimator_, rows, 1, np.random.default_rng(self._seed))[0]
         elif self.method_ == "exact":
             values = rows.astype(np.float64)
             found = posterior(as_score_model(self.estimator_), values).mean
         else:
-            found = self._draws(self.estimator_, rows, self.n_draws, rng).mean(axis=0)
+            found = self._sampled_mean(rows.astype(np.float64))
         return _kept(found, rows)
 
     def impute(self, X, n_imputations=5, *, random_state=None):
@@ -233,17 +237,31 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
 
     def _draws(self, estimator, rows, n_draws, rng):
         model, values = as_score_model(estimator), rows.astype(np.float64)
-        method = self._method(estimator)
-        if method == "exact":
+        if self._method(estimator) == "exact":
             return posterior(model, values, n_draws=n_draws, random_state=rng).draws
         draws = np.broadcast_to(values, (n_draws, *values.shape)).copy()
         gaps = np.flatnonzero(np.isnan(values).any(axis=1))
-        given = np.tile(values[gaps], (n_draws, 1))
-        found = guided_rows(
-            estimator, METHODS[method](model), given, rng, self.sampler, self.n_steps
-        )
+        found = self._sampled(estimator, np.tile(values[gaps], (n_draws, 1)), rng)
         draws[:, gaps] = found.reshape(n_draws, len(gaps), -1)
         return draws
+
+    def _sampled_mean(self, values):
+        """Mean over draws whose noise belongs to the row: the same alone and in any batch."""
+        mean = values.copy()
+        gaps = np.flatnonzero(np.isnan(values).any(axis=1))
+        given = np.tile(values[gaps], (self.n_draws, 1))
+        draw = np.repeat(np.arange(self.n_draws), len(gaps))
+        row = np.column_stack([np.nan_to_num(given), np.isnan(given), draw])
+        codes = normal_by_row(row, 1, self._seed)[0, :, : values.shape[1]]
+        rng = RowKeys(row_keys(row, self._seed + 1))
+        found = self._sampled(self.estimator_, given, rng, codes)
+        mean[gaps] = found.reshape(self.n_draws, len(gaps), -1).mean(axis=0)
+        return mean
+
+    def _sampled(self, estimator, given, rng, codes=None):
+        """A draw by the sampler for every row of which something is known."""
+        model = METHODS[self._method(estimator)](as_score_model(estimator))
+        return guided_rows(estimator, model, given, rng, self.sampler, self.n_steps, codes)
 
     def _method(self, estimator):
         closed = has_posterior(as_score_model(estimator))

@@ -37,7 +37,7 @@ from skdiffusion.models import EmpiricalModel, as_score_model, divergence
 from skdiffusion.models.base import check_columns
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.params import Configurable
-from skdiffusion.utils.random import normal_by_row, row_keys
+from skdiffusion.utils.random import as_seed, normal_by_row, row_keys
 from skdiffusion.utils.validation import check_number, lookup
 
 __all__ = ["ScoreOutlierDetector"]
@@ -82,7 +82,7 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
     sigma : float, optional
         Noise level of the criterion, in standard deviations of the columns (in the units of a
         frozen estimator): by default 0.02 for the density, 0.3 for reconstruction and dimension.
-    random_state : int
+    random_state : int, None, Generator or RandomState
         Seed of the default estimator and of the noise, which is keyed by the rows.
 
     Attributes
@@ -143,15 +143,17 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         check_number(self.contamination, "contamination", above=0, most=0.5)
         if self.sigma is not None:
             check_number(self.sigma, "sigma", above=0)
+        seed = as_seed(self.random_state)
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         frozen = isinstance(self.estimator, FrozenEstimator)
         scaler = None if frozen else StandardScaler().fit(rows)
         scaled = rows if frozen else scaler.transform(rows)
         if self.estimator is None:
-            estimator, learned = self._default(rows, scaled)
+            estimator, learned = self._default(rows, scaled, seed)
         else:
             estimator, learned = clone(self.estimator), scaled
         self.scaler_, self.estimator_ = scaler, estimator.fit(learned, None)
+        self._seed = seed
         check_columns(as_score_model(self.estimator_), rows)
         self.offset_ = float(np.quantile(self._scores(scaled), self.contamination))
         return self
@@ -207,15 +209,15 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
             return found
         return found - np.log(self.scaler_.scale_).sum()
 
-    def _default(self, rows, scaled):
+    def _default(self, rows, scaled, seed):
         """The law of rows where none is given, and those of them that it learns from."""
         if self.criterion == "noise_posterior":
             # a choice that does not depend on their order
-            chosen = np.argsort(row_keys(rows, self.random_state), kind="stable")[:MOST_KERNELS]
+            chosen = np.argsort(row_keys(rows, seed), kind="stable")[:MOST_KERNELS]
             return EmpiricalScore(WIDTH, scaling="none"), scaled[np.sort(chosen)]
         k = int(np.clip(len(rows) // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
         form = "full" if rows.shape[1] <= FULL_UP_TO else "low_rank"
-        return GMMScore(k, covariance_type=form, random_state=self.random_state), scaled
+        return GMMScore(k, covariance_type=form, random_state=seed), scaled
 
     # ------------------------------------------------------------------ the criteria
 
@@ -240,7 +242,7 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
 
     def _reconstruction(self, estimator, rows):
         model, level = as_score_model(estimator), self.sigma or LEVEL
-        noise = normal_by_row(rows, N_DRAWS, self.random_state)
+        noise = normal_by_row(rows, N_DRAWS, self._seed)
         scale = level * np.asarray(model.noise_scale)
         errors = [model.denoise(rows + scale * eps, level) - rows for eps in noise]
         return -np.mean([(error**2).sum(axis=1) for error in errors], axis=0)

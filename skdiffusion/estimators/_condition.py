@@ -164,7 +164,7 @@ def _accepted(draw, known, n_samples, most):
     return np.concatenate(kept)[:n_samples]
 
 
-def guided_rows(estimator, given, values, rng, sampler=None, n_steps=None, **options):
+def guided_rows(estimator, given, values, rng, sampler=None, n_steps=None, codes=None, **options):
     """Rows by a sampler on a model that takes what is known as its labels.
 
     Parameters
@@ -177,6 +177,8 @@ def guided_rows(estimator, given, values, rng, sampler=None, n_steps=None, **opt
     rng : Generator
     sampler, n_steps, **options
         As in ``sample``.
+    codes : ndarray of shape (n, d), optional
+        Standard normal codes of the far field that the run starts from.
 
     Returns
     -------
@@ -186,7 +188,8 @@ def guided_rows(estimator, given, values, rng, sampler=None, n_steps=None, **opt
     sampler = check_sampler(DEFAULT_SAMPLER if sampler is None else sampler)
     if sampler.teleport is not False:
         raise ValueError("rows under a condition cannot teleport: set teleport=False.")
-    codes = rng.standard_normal((len(values), estimator.n_features_in_))
+    if codes is None:
+        codes = rng.standard_normal((len(values), estimator.n_features_in_))
     return estimator._generate(
         codes, sampler, n_steps, model=given, y=values, random_state=rng, **options
     )

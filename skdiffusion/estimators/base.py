@@ -29,6 +29,7 @@ from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler
 from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.params import Configurable
+from skdiffusion.utils.random import check_random_state
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_number, lookup
 
@@ -72,6 +73,7 @@ class BaseScoreEstimator(
         for name in ("sigma_min", "sigma_max"):
             if getattr(self, name) is not None:
                 check_number(getattr(self, name), name, above=0)
+        check_random_state(getattr(self, "random_state", None))  # also where nothing is drawn
 
     def _set_model(self, model, far_field: GaussianModel, column_variances) -> None:
         """Store what ``fit`` found, once everything is known to be valid."""
@@ -80,8 +82,6 @@ class BaseScoreEstimator(
         self.far_field_ = far_field
         self.scale_, self.sigma_min_, self.sigma_max_ = levels
 
-    _density_dtype: Any = np.float64
-    """Precision of exact densities; a tuple lets float32 rows stay float32."""
     _flow_tolerances: Any = {"code": 1e-8, "density": 1e-6}
     """Errors allowed in a step along the flow: of latent codes, and of log-densities."""
 
@@ -90,9 +90,9 @@ class BaseScoreEstimator(
     def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """Log-density of each row, in nats and in the units of ``X``.
 
-        Exact where the model has a density in closed form, otherwise that of the law at
-        ``sigma_min_`` by the probability flow; :func:`skdiffusion.likelihood.flow_log_prob`
-        returns its errors too.
+        Computed in float64, whatever the rows come in. Exact where the model has a density in
+        closed form, otherwise that of the law at ``sigma_min_`` by the probability flow;
+        :func:`skdiffusion.likelihood.flow_log_prob` returns its errors too.
 
         Parameters
         ----------
@@ -109,7 +109,7 @@ class BaseScoreEstimator(
         UserWarning
             If the flow of some row could not be followed to a hundredth of a nat.
         """
-        X = self._rows(X, dtype=self._density_dtype)
+        X = self._rows(X, dtype=np.float64)
         self._refuse_labels(y)
         if not self.model_.has_log_prob:
             return self._flow_log_prob(X, self.sigma_min_, y)

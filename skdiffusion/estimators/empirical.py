@@ -113,6 +113,10 @@ class EmpiricalScore(BaseScoreEstimator):
     ``leaf_size=len(X)``: with its trees and default tolerances values can be wrong by tens
     of nats in 8 dimensions and by more than a thousand in 64.
 
+    ``score_samples`` computes in float64. Where 1e-4 nats do, ``model_.log_prob(X, 0.0)`` answers
+    rows in float32 in float32, up to 1.7 times as fast. With ``smoothing`` the log-density is that
+    of the law at ``sigma_min_``, along the probability flow.
+
     See Also
     --------
     sklearn.neighbors.KernelDensity : other kernels, without scores or noise levels.
@@ -160,9 +164,6 @@ class EmpiricalScore(BaseScoreEstimator):
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
         self.random_state = random_state
-
-    # sums of kernels lose little in float32 (1e-5 nats) and gain a factor of two in time
-    _density_dtype = (np.float64, np.float32)
 
     # ------------------------------------------------------------------ fitting
 
@@ -292,26 +293,6 @@ class EmpiricalScore(BaseScoreEstimator):
                 model, self.smoothing, scale, self.n_perturbations, self.random_state
             )
         self._set_model(model, GaussianModel(moments.mean, covariance), variances)
-
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Log-density of each row, in nats and in the units of ``X``.
-
-        Rows in float32 are served in float32, to 1e-4 nats or the rounding of the result, at
-        two to four times the speed. With ``smoothing`` the log-density is that of the law at
-        ``sigma_min_``, along the probability flow.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-        """
-        if self.smoothing:
-            return super().score_samples(X)
-        X = self._rows(X)
-        return self.model_.log_prob(X, 0.0)
 
     # ------------------------------------------------------------------ leave-one-out
 

@@ -2,6 +2,14 @@ r"""Dimension from a score model: one method, a range of noise levels, and where
 
 Levels run from the lowest at which the model may be asked to the width of the data. The curve over
 them is a mean over rows; its plateaus are the answers, the widest one the first of them.
+
+What the methods read off at a row is a statistic whose *mean* is the dimension: single values lie
+below zero and above the number of columns, and cutting them off there would bias the mean. For
+rows of a noised law FLIPD has mean :math:`m`, with half of its values beyond. So means hold back
+only what no row of the law comes near: beyond ten spreads from the median, where the spread is
+the rows' own or, if that is larger, the :math:`\sqrt{2m}` of the squared length of noise. The
+empirical law is another matter: to a row that it has lost, an isolated one, it answers by the
+distance of the next, so that its answers are cut off one by one.
 """
 
 from __future__ import annotations
@@ -45,6 +53,8 @@ ABOVE = 3.0
 """Where a flow ends at least, in units of the highest level that is asked for."""
 PER_E_FOLD = 4
 """Levels per factor of e."""
+FAR_ROWS = 10.0
+"""Spreads from the median beyond which the answer at a row is held back in means."""
 
 
 def level_grid(low: float, high: float) -> np.ndarray:
@@ -64,7 +74,7 @@ class ScoreDimension:
     model : BaseScoreModel
         Of an :class:`EmpiricalModel` of several points each is asked without itself.
     most : int
-        Dimension that no answer exceeds.
+        Largest dimension that there can be.
     far_field : GaussianModel
         Where log-densities along the flow end, for models that have none.
     sigma_max : float
@@ -87,6 +97,11 @@ class ScoreDimension:
             self.order = np.argsort(keys)
             self.keys = keys[self.order]
 
+    @property
+    def is_leave_one_out(self) -> bool:
+        """Whether rows are asked of an empirical law without themselves."""
+        return self.keys is not None
+
     def with_model(self, model: Any) -> ScoreDimension:
         """The same method on another model."""
         return ScoreDimension(
@@ -107,19 +122,34 @@ class ScoreDimension:
         return np.where(self.keys[place] == keys, self.order[place], -1)
 
     def _model_for(self, rows):
-        if self.keys is None:
+        if not self.is_leave_one_out:
             return self.model
         return LeaveOneOutModel(self.model, self._own(rows))
 
-    def curve(self, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """Dimension of each row at each level, ``(n_levels, n)``, between zero and ``most``."""
+    def values(self, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """What the method reads off at each row and level, ``(n_levels, n)``."""
         # a network copies itself to double precision when first asked, not under a derivative
         self.model.denoise(rows[:1], float(levels[0]))
         batches = gen_batches(len(rows), self._batch(rows.shape[1]))
         parts = Parallel(n_jobs=self.n_jobs, prefer="threads")(
             delayed(self._values)(rows[batch], levels) for batch in batches
         )
-        return np.clip(np.concatenate(parts, axis=1), 0, self.most)
+        return np.concatenate(parts, axis=1)
+
+    def as_dimensions(self, values: np.ndarray) -> np.ndarray:
+        """Values as the dimension around single rows: between zero and ``most``."""
+        return np.clip(values, 0, self.most)
+
+    def for_means(self, values: np.ndarray) -> np.ndarray:
+        """Values ``(n_levels, n)`` as means over rows take them, those far from the law held back.
+
+        Of the empirical law: as dimensions.
+        """
+        if self.is_leave_one_out:
+            return self.as_dimensions(values)
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=1, keepdims=True)
+        reach = FAR_ROWS * np.maximum(high - low, np.sqrt(2 * self.most))
+        return np.clip(values, middle - reach, middle + reach)
 
     def _batch(self, d):
         numbers = {

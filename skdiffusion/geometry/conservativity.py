@@ -185,7 +185,7 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
 
     # ------------------------------------------------------------------ fitting
 
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, *, V=None):
         """Find the potential.
 
         Parameters
@@ -193,8 +193,10 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
         X : array-like of shape (n_samples, n_features)
             Rows of the law.
         y : array-like of shape (n_samples, n_features), optional
-            V, the field at each row. Without it the score of ``score_estimator`` is decomposed.
+            V, as scikit-learn passes targets.
         sample_weight : array-like of shape (n_samples,), optional
+        V : array-like of shape (n_samples, n_features), optional
+            The field at each row. Without it the score of ``score_estimator`` is decomposed.
 
         Returns
         -------
@@ -203,11 +205,11 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
         Raises
         ------
         ValueError
-            If V is not of the shape of X, or a parameter is out of its range.
+            If V is not of the shape of X or is given twice, or a parameter is out of its range.
         """
         self._check_parameters()
         X = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
-        V = _as_field(y, X)
+        V = _given_field(X, y, V)
         weights = check_weights(sample_weight, len(X))
         rng = as_generator(self.random_state)
         if V is None:
@@ -396,7 +398,7 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
         gradient = self._gradient(X, sigma)
         return Decomposition(gradient, self._field(X, V, sigma) - gradient)
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None, *, V: Any = None) -> float:
         r"""Conservative fraction on other rows: :math:`1 - \sum|V - \nabla\phi|^2 / \sum|V|^2`.
 
         It is an uncentred :math:`R^2`, as constants are gradients too.
@@ -405,9 +407,11 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples, n_features), optional
-            V, the field at X. With a score estimator: left out, and the mean over ``levels_``
-            of the fraction of its score on noised rows.
+            V, as scikit-learn passes targets.
         sample_weight : array-like of shape (n_samples,), optional
+        V : array-like of shape (n_samples, n_features), optional
+            The field at X. With a score estimator: left out, and the mean over ``levels_``
+            of the fraction of its score on noised rows.
 
         Returns
         -------
@@ -416,7 +420,7 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
         check_is_fitted(self)
         X = check_rows(self, X, reset=False, dtype=np.float64)
         weights = check_weights(sample_weight, len(X))
-        V = _as_field(y, X)
+        V = _given_field(X, y, V)
         if V is not None or not hasattr(self, "levels_"):
             return _explained(self._field(X, V, None), self._gradient(X, None), weights)
         scale = np.asarray(self.score_model_.noise_scale)
@@ -458,9 +462,7 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
 
     def _field(self, X, V, sigma):
         if V is not None:
-            V = _as_field(V, X)
-        if V is not None:
-            return V
+            return _as_field(V, X)
         if not hasattr(self, "levels_"):
             raise ValueError(f"V is needed: the field at the rows of X, shape {X.shape}.")
         return self.score_model_.score(X, self.levels_[0] if sigma is None else sigma)
@@ -479,15 +481,24 @@ def _explained(V, gradient, weights):
     return float(1 - weights @ ((V - gradient) ** 2).sum(axis=1) / energy)
 
 
-def _as_field(V, X):
-    """V as an array of the shape of X; None for no field, or for labels."""
+def _given_field(X, y, V):
+    """The field under either of its names; None for none, and for labels in ``y``."""
+    if y is not None and _are_labels(np.asarray(y)):
+        check_consistent_length(X, y)
+        y = None
     if V is None:
-        return None
-    V = np.asarray(V)
-    labels = V.ndim < 2 and type_of_target(V, raise_unknown=True) in ("binary", "multiclass")
-    if labels:
-        check_consistent_length(X, V)
-        return None
+        V = y
+    elif y is not None:
+        raise ValueError("the field was given twice: give its values as V or as y, not as both.")
+    return None if V is None else _as_field(V, X)
+
+
+def _are_labels(y):
+    return y.ndim < 2 and type_of_target(y, raise_unknown=True) in ("binary", "multiclass")
+
+
+def _as_field(V, X):
+    """V as an array of the shape of X."""
     V = check_array(V, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="V")
     if V.shape != X.shape:
         raise ValueError(

@@ -90,12 +90,15 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
     Attributes
     ----------
     dimension_ : float
-        Dimension of the whole.
+        Dimension of the whole: of a score model the mean over rows of what the method reads off,
+        between zero and the number of columns.
     std_error_ : float
         Its standard error: of the mean over rows and, for ``"auto"``, of the calibration too.
     dimension_pw_ : ndarray of shape (n_samples,)
-        Dimension around each row. An answer of a score model below zero or above the number of
-        columns, as far from its law or where it errs, counts as these, here and in the means.
+        Dimension around each row. What is read off a score model at a row can be below zero or
+        above the number of columns, and counts as these here. Means take it as it is, up to ten
+        spreads from the median (of the empirical law, by default, as here): they are not the means
+        of these.
     method_ : str
         The method that was used; ``"neighbours"`` for the calibrated default.
     curve_ : DimensionCurve
@@ -108,8 +111,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
     span_ : int
         Dimension of the linear span of the rows.
     gauge_cost_ : float
-        With ``conservative_projection``: what the dimension would have been without, minus what it
-        is.
+        With ``conservative_projection``: what the mean over rows would have been without, minus
+        what it is. It may be more than there are columns.
     model_ : BaseScoreModel
         The score model.
     n_features_in_, feature_names_in_
@@ -120,7 +123,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
     UserWarning
         If the curve of a score model has no plateau; if a learned score gives the dimension of the
         linear span, where score matching stalls before it sees curvature; if there are fewer than
-        20 distinct rows.
+        20 distinct rows; if the mean over rows is no dimension, or rows are so far from the law
+        of the score model that their answers were held back in it.
 
     Notes
     -----
@@ -211,7 +215,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         self._set_score(rows, counts, variances, X, method, rng)
         levels = self._levels(levels, rows, variances, rng)
         some = _some(rows, CURVE_ROWS, rng)
-        self.curve_ = DimensionCurve.from_rows(levels, self._score.curve(some, levels))
+        values = self._score.values(some, levels)
+        self.curve_ = DimensionCurve.from_rows(levels, self._score.for_means(values))
         self.plateaus_ = find_plateaus(levels, self.curve_.dimension)
         if method == "neighbours":
             self._neighbours = NeighbourDimension(rows, self.span_, rng, self.n_jobs)
@@ -220,15 +225,23 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
             self.dimension_pw_ = self._local(X)
             return self
         self.sigma_ = self._choose_level(levels)
-        self.dimension_pw_ = self._local(X)
-        self.dimension_ = float(self.dimension_pw_.mean())
-        if self.conservative_projection:
-            given = self._score.with_model(self._given).curve(some, np.array([self.sigma_]))
-            projected = self._score.curve(some, np.array([self.sigma_]))
-            self.gauge_cost_ = float((given - projected).mean())
-        self.std_error_ = float(self.dimension_pw_.std(ddof=1) / np.sqrt(len(X)))
+        self._set_means(X)
         self._warn_if_stalled(variances)
         return self
+
+    def _set_means(self, X):
+        """Answers of a score model at its level: of each row, and of the whole."""
+        level = np.array([self.sigma_])
+        values = self._score.values(X, level)
+        kept = self._score.for_means(values)
+        mean, error = float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(len(X)))
+        self._warn_if_far(values[0], kept[0])
+        self._warn_if_no_dimension(mean, error)
+        self.dimension_pw_ = self._score.as_dimensions(values[0])
+        self.dimension_, self.std_error_ = float(self._score.as_dimensions(mean)), error
+        if self.conservative_projection:
+            given = self._score.with_model(self._given)
+            self.gauge_cost_ = float(given.for_means(given.values(X, level)).mean() - mean)
 
     def _set_point(self, X):
         """All rows are the same: a point, whatever the method."""
@@ -332,6 +345,27 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         )
         return float(levels[best])
 
+    def _warn_if_far(self, values, kept):
+        far = np.flatnonzero(values != kept)
+        if self._score.is_leave_one_out or not len(far):
+            return
+        warnings.warn(
+            f"{len(far)} of {len(values)} rows are far from the law of the score model, or it errs "
+            f"there: at row {far[0]} it answers {values[far[0]]:.3g}, which counts as "
+            f"{kept[far[0]]:.3g} in the mean.",
+            stacklevel=4,
+        )
+
+    def _warn_if_no_dimension(self, mean, error):
+        nearest = float(self._score.as_dimensions(mean))
+        if abs(mean - nearest) > max(3 * error, STALLED):
+            warnings.warn(
+                f"the mean over rows, {mean:.3g}, is no dimension: the score model errs, by a "
+                "gauge field (see conservative_projection) or otherwise, or the rows are not of "
+                f"its law; dimension_ is {nearest:g}.",
+                stacklevel=4,
+            )
+
     def _warn_if_stalled(self, variances):
         span = int((variances > self.sigma_**2).sum())
         if not self.model_.has_jacobian and abs(self.dimension_ - span) <= STALLED:
@@ -344,19 +378,22 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
 
     # ------------------------------------------------------------------ answers
 
-    def predict(self, X):
+    def predict(self, X, *, clip=True):
         """Dimension around each row, seen before or not.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+        clip : bool
+            Whether what is read off a score model is cut off at zero and the number of columns.
+            If not, it is the statistic of the method, which means are taken over.
 
         Returns
         -------
         ndarray of shape (n_samples,)
         """
         check_is_fitted(self)
-        return self._local(self._check_rows(X, reset=False))
+        return self._local(self._check_rows(X, reset=False), clip)
 
     def transform(self, X):
         """Dimension around each row, as a column.
@@ -385,12 +422,13 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         check_is_fitted(self)
         return np.array(["dimension"], dtype=object)
 
-    def _local(self, X):
+    def _local(self, X, clip=True):
         if self._score is None:
             return np.zeros(len(X))
         if self.method_ == "neighbours":
             return self._neighbours.local(X)
-        return self._score.curve(X, np.array([self.sigma_]))[0]
+        values = self._score.values(X, np.array([self.sigma_]))[0]
+        return self._score.as_dimensions(values) if clip else values
 
     def tangent_basis(self, X, n_components=None):
         """Orthonormal basis of the tangent space at each row.

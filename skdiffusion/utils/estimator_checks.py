@@ -127,6 +127,10 @@ def _check_densities(est, X):
     assert log_density.shape == (len(X),), "score_samples must return one number per row."
     alone = np.concatenate([est.score_samples(X[k : k + 1]) for k in range(n_alone)])
     assert_close(alone, log_density[:n_alone], 1e-7, "score_samples of a row alone")
+    single = X[:n_alone].astype(np.float32)
+    assert np.array_equal(
+        est.score_samples(single), est.score_samples(single.astype(np.float64))
+    ), "log-densities must be computed in float64, whatever the rows come in."
     if closed:
         mean = log_density.mean()
         assert abs(est.score(X) - mean) < 1e-9, "score must be the mean of score_samples."
@@ -185,6 +189,9 @@ def _check_failed_fit(est, X):
     assert_raises(lambda: est.fit(X[:1]), "a single row")
     assert np.array_equal(_fingerprint(est, X), before), "a failed fit must change nothing."
     assert_raises(lambda: est.fit(np.ones_like(X)), "rows that are all the same")
+    if "random_state" in est.get_params():
+        bad = clone(est).set_params(random_state="no seed")
+        assert_raises(lambda: bad.fit(X), "a random_state that is no seed")
     assert np.array_equal(_fingerprint(est, X), before), "a failed fit must change nothing."
 
 

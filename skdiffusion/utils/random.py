@@ -21,14 +21,35 @@ from skdiffusion.utils.arrays import like, to_numpy
 
 __all__ = [
     "as_generator",
+    "as_seed",
     "balanced_by_row",
+    "check_random_state",
     "normal_by_row",
     "normal_like",
     "rademacher_like",
     "row_keys",
+    "uniform_by_key",
 ]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def check_random_state(random_state: Any) -> None:
+    """Raise ``ValueError`` for what makes no generator; nothing is drawn.
+
+    Accepted are ``None``, a non-negative int, a ``Generator`` and a ``RandomState``.
+    """
+    if random_state is None or isinstance(
+        random_state, (np.random.Generator, np.random.RandomState)
+    ):
+        return
+    if not isinstance(random_state, (int, np.integer)) or isinstance(random_state, bool):
+        raise ValueError(
+            "random_state must be None, an int, a numpy.random.Generator or a "
+            f"numpy.random.RandomState; got {random_state!r}."
+        )
+    if random_state < 0:
+        raise ValueError(f"random_state must be a non-negative seed; got {random_state}.")
 
 
 def as_generator(random_state: Any = None) -> np.random.Generator:
@@ -41,21 +62,16 @@ def as_generator(random_state: Any = None) -> np.random.Generator:
     ValueError
         If ``random_state`` is none of these.
     """
-    if isinstance(random_state, np.random.Generator):
-        return random_state
+    check_random_state(random_state)
     if isinstance(random_state, np.random.RandomState):
-        seed = random_state.randint(0, 2**32, size=8, dtype=np.uint32)
-        return np.random.default_rng(seed)
-    if random_state is None or (
-        isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool)
-    ):
-        if random_state is not None and random_state < 0:
-            raise ValueError(f"random_state must be a non-negative seed; got {random_state}.")
-        return np.random.default_rng(random_state)
-    raise ValueError(
-        "random_state must be None, an int, a numpy.random.Generator or a "
-        f"numpy.random.RandomState; got {random_state!r}."
-    )
+        random_state = random_state.randint(0, 2**32, size=8, dtype=np.uint32)
+    return np.random.default_rng(random_state)  # a generator stays itself
+
+
+def as_seed(random_state: Any = None) -> int:
+    """A seed for noise that is keyed by rows: an int is one, anything else gives one by a draw."""
+    rng = as_generator(random_state)
+    return int(random_state if isinstance(random_state, (int, np.integer)) else rng.integers(2**62))
 
 
 def normal_like(x: Any, random_state: Any = None, shape: tuple[int, ...] | None = None):
@@ -80,15 +96,29 @@ def row_keys(x: Any, seed: int = 0) -> np.ndarray:
         return _mix(keys + GOLDEN * np.uint64(seed + 1))
 
 
-def _bits_by_row(x, n_draws, seed):
-    """Random bits of shape ``(n_draws, n, d)`` that depend on each row and the seed alone."""
-    keys, d = row_keys(x, seed), np.shape(x)[1]
+def _bits_by_key(keys, n_columns, draws, seed):
+    """Random bits ``(n_draws, n, n_columns)`` that depend on each key, draw and seed alone."""
     with np.errstate(over="ignore"):
-        column_keys = _mix(GOLDEN * np.arange(1, d + 1, dtype=np.uint64))
-        draw_keys = _mix(GOLDEN * np.arange(1, n_draws + 1, dtype=np.uint64) + np.uint64(seed))
+        column_keys = _mix(GOLDEN * np.arange(1, n_columns + 1, dtype=np.uint64))
+        # never without an offset, lest draw p of column j be draw j of column p
+        draw_keys = _mix(GOLDEN * np.asarray(draws, dtype=np.uint64) + np.uint64(seed or 1))
         return _mix(
             draw_keys[:, None, None] + _mix(keys)[None, :, None] + column_keys[None, None, :]
         )
+
+
+def _bits_by_row(x, n_draws, seed):
+    """Random bits of shape ``(n_draws, n, d)`` that depend on each row and the seed alone."""
+    return _bits_by_key(row_keys(x, seed), np.shape(x)[1], np.arange(1, n_draws + 1), seed)
+
+
+def uniform_by_key(keys: np.ndarray, n_columns: int, draw: int) -> np.ndarray:
+    """Uniform draws in (0, 1), ``(n, n_columns)``, that depend on each key and ``draw`` alone."""
+    return _open_interval(_bits_by_key(keys, n_columns, [draw + 1], 0)[0])
+
+
+def _open_interval(bits):
+    return (bits >> np.uint64(11)) * 2.0**-53 + 2.0**-54
 
 
 def rademacher_like(x: Any, n_probes: int, seed: int = 0):
@@ -98,8 +128,7 @@ def rademacher_like(x: Any, n_probes: int, seed: int = 0):
 
 def normal_by_row(x: np.ndarray, n_draws: int, seed: int = 0) -> np.ndarray:
     """Standard normals of shape ``(n_draws, n, d)`` that depend on each row and the seed alone."""
-    uniform = (_bits_by_row(x, n_draws, seed) >> np.uint64(11)) * 2.0**-53 + 2.0**-54
-    return ndtri(uniform)
+    return ndtri(_open_interval(_bits_by_row(x, n_draws, seed)))
 
 
 def balanced_by_row(x: np.ndarray, n_draws: Any, seed: int = 0) -> np.ndarray:

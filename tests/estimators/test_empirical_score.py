@@ -68,12 +68,15 @@ def test_log_density_is_the_kernel_density_of_scikit_learn():
             np.testing.assert_allclose(found, peer.score_samples(test), rtol=1e-12, atol=1e-10)
 
 
-def test_float32_rows_are_served_in_float32():
+def test_log_densities_are_in_double_precision_and_the_model_offers_single():
     est = EmpiricalScore().fit(IRIS)
     rows = IRIS.astype(np.float32)
     found = est.score_samples(rows)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, est.score_samples(rows.astype(float)), rtol=0, atol=1e-4)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, est.score_samples(rows.astype(float)))
+    single = est.model_.log_prob(rows, 0.0)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, found, rtol=0, atol=1e-4)  # float32 holds 1e-7 of 100 nats
 
 
 @pytest.mark.parametrize("rule", ["scott", "silverman"])

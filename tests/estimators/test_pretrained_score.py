@@ -12,7 +12,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdiffusion import DiscreteSchedule, GaussianScore, MarginalEnergy, PretrainedScore
 from skdiffusion.datasets import make_embedded_circles
-from skdiffusion.estimators.base import FLOW_ERROR
 from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import AffineModel, GaussianModel, MixtureModel, as_score_model
 from skdiffusion.samplers import AdamsSampler
@@ -60,7 +59,8 @@ def test_everything_is_that_of_the_law_behind_the_model():
     est = PretrainedScore(network, schedule="vp", prediction="noise").fit(ROWS)
     np.testing.assert_allclose(est.denoise(ROWS, 0.5), LAW.denoise(ROWS, 0.5), rtol=1e-9, atol=1e-9)
     found, exact = est.score_samples(ROWS[:5]), LAW.log_prob(ROWS[:5], est.sigma_min_)
-    np.testing.assert_allclose(found, exact, atol=FLOW_ERROR)
+    # the far field has the mean of 400 rows, which costs nothing: the model says its own
+    np.testing.assert_allclose(found, exact, atol=5e-5)
     flow = flow_log_prob(LAW, ROWS[:5], est.far_field_, est.sigma_min_, est.sigma_max_)
     np.testing.assert_allclose(found, flow.log_prob, atol=1e-5)  # of steps to 1e-6
     bound = est.denoising_bound(ROWS)

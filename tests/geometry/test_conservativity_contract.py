@@ -70,6 +70,23 @@ def test_a_splitter_may_deal_out_the_rows(rng):
         ConservativityDecomposer("linear", cv=[(np.arange(25), np.arange(25, 50))]).fit(X, X)
 
 
+def test_the_field_goes_by_its_name_too(rng):
+    X = rng.standard_normal((60, 2))
+    V = X @ np.array([[1.0, 2.0], [0.0, 1.0]])
+    dec = ConservativityDecomposer("linear", random_state=0)
+    named, target = clone(dec).fit(X, V=V), clone(dec).fit(X, V)
+    np.testing.assert_array_equal(named.predict(X), target.predict(X))
+    assert named.score(X, V=V) == target.score(X, V)
+    # pipelines hand on labels that are for others, and parameters of a step by its name
+    pipeline = make_pipeline(StandardScaler(with_std=False), clone(dec))
+    pipeline.fit(X, np.arange(60) % 2, conservativitydecomposer__V=V)
+    np.testing.assert_allclose(pipeline.predict(X), target.predict(X), atol=1e-12)
+    with pytest.raises(ValueError, match="given twice"):
+        clone(dec).fit(X, V, V=V)
+    with pytest.raises(ValueError, match="V must hold the field"):
+        clone(dec).fit(X, V=np.arange(60) % 2)  # by its own name it is no label
+
+
 @pytest.mark.parametrize(
     "V, message",
     [

@@ -15,7 +15,8 @@ from skdiffusion.samplers import (
     hyperparameters,
     run_sampler,
 )
-from skdiffusion.utils.row_noise import RowNoise
+from skdiffusion.utils.random import row_keys
+from skdiffusion.utils.row_noise import RowKeys, RowNoise
 
 GAUSSIAN = GaussianModel([1.0, -1.0], [[2.0, 0.8], [0.8, 0.5]])
 MIXTURE = MixtureModel([0.3, 0.7], [[-1.5, 0.0], [1.0, 0.5]], [0.2, 0.4])
@@ -72,6 +73,23 @@ def test_noise_is_standard_normal_and_independent_over_rows_draws_and_seeds():
     uniform = noise.uniform(x)
     assert uniform.shape == (2000, 1) and uniform.min() >= 0 and uniform.max() < 1
     assert uniform.mean() == pytest.approx(0.5, abs=5 / (12 * 2000) ** 0.5)
+
+
+def test_noise_by_keys_is_as_good_and_follows_the_rows():
+    keys = row_keys(np.arange(2000.0)[:, None])
+    noise, x = RowNoise(RowNoise.key_from(RowKeys(keys))), np.empty((2000, 3))
+    draws = np.stack([noise.normal(x), noise.normal(x)])
+    flat = draws.transpose(0, 2, 1).reshape(6, -1)
+    np.testing.assert_allclose(flat @ flat.T / 2000, np.eye(6), atol=5 * (2 / 2000) ** 0.5)
+    uniform = noise.uniform(x)
+    assert uniform.mean() == pytest.approx(0.5, abs=5 / (12 * 2000) ** 0.5)
+    order = np.random.default_rng(0).permutation(2000)
+    x = np.ones((2000, 2))
+    there = run_sampler(Diffusing(), GAUSSIAN, x, LEVELS, random_state=RowKeys(keys))
+    moved = run_sampler(
+        Diffusing(), GAUSSIAN, x, LEVELS, random_state=RowKeys(keys[order]), chunk_size=300
+    )
+    np.testing.assert_allclose(moved, there[order], rtol=0, atol=1e-12)
 
 
 def test_fresh_entropy_unless_there_is_a_seed():

@@ -6,6 +6,7 @@ import scipy.stats
 
 from skdiffusion.utils.random import (
     as_generator,
+    as_seed,
     balanced_by_row,
     normal_by_row,
     rademacher_like,
@@ -22,14 +23,15 @@ def test_noise_belongs_to_the_row(draw, rng):
     assert not np.array_equal(draw(X, 4, seed=6), whole)
 
 
-def test_row_noise_is_normal_and_independent(rng):
-    z = normal_by_row(rng.standard_normal((4000, 2)), 3, seed=1)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_row_noise_is_normal_and_independent(seed, rng):
+    z = normal_by_row(rng.standard_normal((4000, 2)), 3, seed=seed)
     assert scipy.stats.kstest(z.ravel(), "norm").pvalue > 1e-3
     flat = z.transpose(1, 0, 2).reshape(4000, -1)
     # correlations of independent draws have standard deviation 1/sqrt(4000)
     off = np.corrcoef(flat.T) - np.eye(6)
     assert np.abs(off).max() < 5 / 4000**0.5
-    signs = rademacher_like(rng.standard_normal((4000, 2)), 3, seed=1)
+    signs = rademacher_like(rng.standard_normal((4000, 2)), 3, seed=seed)
     assert abs(signs.mean()) < 5 / signs.size**0.5
 
 
@@ -80,3 +82,9 @@ def test_sets_of_draws_share_directions_and_have_lengths_of_their_own(rng):
         share = scipy.stats.chi2.cdf(lengths[first : first + size] ** 2, 6) * size
         np.testing.assert_array_equal(np.floor(share), np.arange(size)[:, None] + np.zeros(50))
     np.testing.assert_array_equal(balanced_by_row(x, 9, seed=1), balanced_by_row(x, [9], seed=1))
+
+
+def test_a_seed_is_itself_and_other_states_give_one():
+    assert as_seed(7) == as_seed(np.int32(7)) == 7
+    assert as_seed(np.random.RandomState(0)) == as_seed(np.random.RandomState(0))
+    assert as_seed(None) != as_seed(None)
