@@ -49,9 +49,7 @@ class TriangularExpert:
     def __init__(self, means, covariances, dtype):
         k, d = means.shape
         factors = cholesky(covariances)
-        inverses = np.empty_like(factors)
-        for j in range(k):
-            inverses[j] = scipy.linalg.solve_triangular(factors[j], np.eye(d), lower=True)
+        inverses = np.stack([scipy.linalg.lapack.dtrtri(factor, lower=1)[0] for factor in factors])
         self.constants = _constants(2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1), d)
         width = -(-d // (4 if d >= 32 else 1))
         self.blocks = []

@@ -51,14 +51,15 @@ ROUNDS = 4
 """Turns of shape and scales; a fixed number, as a target need not be exact but reproducible."""
 BOUND = 10.0
 """A column counts at most as 1 + BOUND ordinary ones."""
-TURNS = 8
-"""Of Newton's method for the robust mean."""
+TURNS, DONE = 8, 1e-8
+"""Of Newton's method for the robust mean, at most; a step after which the next is rounding."""
 COLUMN = 8.0
 """Strength of a column's prior where that of a component's scale is 2."""
 ALIKE = 3.0
 """Factor within which a column's variance in a component is like the others'."""
 COLUMN_ROUNDS = 8
 """Turns of the columns' scales and their common level; each costs ``k * d``."""
+TINY = float(np.finfo(np.float64).tiny)
 SMALLEST = 1e-12
 """Least scale: the scatter of equal rows is rounding, whose shape must not count."""
 
@@ -98,20 +99,21 @@ def pulled_covariances(scatters, counts, pull: float, enough: int):
 
 def _columns(squares, counts, scales, prior):
     """Scales by component and column, shape (k, d)."""
-    rows = np.maximum(counts - 1, 0)
+    rows, total = np.maximum(counts - 1, 0), counts.sum()
     widths = np.repeat(scales[:, None], squares.shape[1], axis=1)
     # one row of each component goes into its mean: the level is that of the rows left
-    left = max(rows.sum(), 1.0) / counts.sum()
-    pooled = squares.sum(axis=0) / counts.sum()
+    left = (max(rows.sum(), 1.0) / total / scales)[:, None] * squares
+    per_row = np.full(len(counts), 1 / total)
+    least = SMALLEST * (per_row @ squares)
     for _ in range(COLUMN_ROUNDS):
-        level = (squares / widths).sum(axis=0) / counts.sum()
-        level_or_none = np.where(level > 0, level, np.inf)
-        parts = squares / level_or_none * (left / scales[:, None])
-        relative = _scales(parts, rows[:, None], prior)
-        relative = relative / np.clip(relative, 1 / ALIKE, ALIKE)
+        level = per_row @ (squares / widths)
+        empty = level <= 0
+        level_or_none = np.where(empty, np.inf, level)
+        relative = _scales(left / level_or_none, rows[:, None], prior)
+        relative = relative / np.minimum(np.maximum(relative, 1 / ALIKE), ALIKE)
         # a smaller share of the pooled variance is rounding, whose shape must not count
-        widths = np.maximum(scales[:, None] * relative, SMALLEST * pooled / level_or_none)
-        widths = np.where(level > 0, widths, 1.0)
+        widths = np.maximum(scales[:, None] * relative, least / level_or_none)
+        widths[:, empty] = 1.0
     return widths
 
 
@@ -143,41 +145,54 @@ def shape_and_scales(scatters, counts, pull: float, enough: int):
     pooled, scales = scatters.sum(axis=0) / counts.sum(), np.ones(len(counts))
     if not pull or not pooled.any():
         return pooled, scales
-    rows, parts, both = np.maximum(counts - 1, 0), pooled, np.concatenate([scatters, pooled[None]])
-    for _ in range(ROUNDS):
-        squares = _mean_square(parts, both)
-        level = squares[-1] or 1.0
-        shape = parts * level
-        scales = np.maximum(_scales(squares[:-1] / level, rows, 2 * pull / enough), SMALLEST)
-        parts = np.tensordot(1 / scales, scatters, axes=1)
-    return shape, scales
+    # scales are found from the diagonals alone
+    squares = np.diagonal(scatters, axis1=1, axis2=2) if scatters.ndim == 3 else scatters
+    squares = squares.reshape(len(counts), -1)
+    rows, prior = np.maximum(counts - 1, 0), 2 * pull / enough
+    parts = squares.sum(axis=0) / counts.sum()
+    both = np.concatenate([squares, parts[None]])
+    shares = robust = None
+    for turn in range(ROUNDS):
+        means, robust = _mean_square(parts, both, robust)
+        level = means[-1] or 1.0
+        scales = np.maximum(_scales(means[:-1] / level, rows, prior), SMALLEST)
+        if turn < ROUNDS - 1:
+            shares = 1 / scales
+            parts = shares @ squares
+    shape = pooled if shares is None else np.tensordot(shares, scatters, axes=1)
+    return shape * level, scales
 
 
 def _scales(squares, rows, prior):
     """Posterior modes: positive roots of ``(n + c) t^2 - (ns - n + c) t - ns``, stably."""
-    half = 0.5 * (squares - rows + prior)
-    root = np.sqrt(half**2 + (rows + prior) * squares)
-    other = np.where(half >= 0, 1.0, root - half)  # of the branch that is taken
-    return np.where(half >= 0, (half + root) / (rows + prior), squares / other)
+    half, leading = 0.5 * (squares - rows + prior), rows + prior
+    larger = np.abs(half) + np.sqrt(half * half + leading * squares)
+    upper = half >= 0
+    return np.where(upper, larger, squares) / np.where(upper, leading, larger)
 
 
-def _mean_square(shape, scatters):
-    """Robust means over columns of the diagonals of ``scatters``, in units of ``shape``."""
-    if shape.ndim == 2:
-        shape, scatters = np.diagonal(shape), np.diagonal(scatters, axis1=1, axis2=2)
-    shape, scatters = np.atleast_1d(shape), scatters.reshape(len(scatters), -1)
+def _mean_square(shape, squares, guess=None):
+    """Robust means over columns of ``squares``, shape (k, d), in units of ``shape``, (d,).
+
+    And their ratios to the plain means: a guess of those for a similar shape.
+    """
     # the scatter of rows that are all centres is rounding, of either sign
     kept = shape > np.finfo(np.float64).eps * len(shape) * max(shape.max(), 0.0)
-    if not kept.any():
-        return np.zeros(len(scatters))
-    ratios = np.maximum(scatters[:, kept], 0) / shape[kept]
+    if not kept.all():
+        if not kept.any():
+            return np.zeros(len(squares)), None
+        shape, squares = shape[kept], squares[:, kept]
+    ratios = np.maximum(squares, 0) / shape
+    average = np.full(len(shape), 1 / len(shape))
     # Newton's method in the logarithm, from the plain mean, which is above the root
-    means = ratios.mean(axis=1)
+    plain = ratios @ average
+    means = plain if guess is None else guess * plain
     for _ in range(TURNS):
-        share = BOUND * np.maximum(means, SMALLEST)[:, None]
-        share = share / (ratios + share)
-        excess = (1 + BOUND) * (1 - share).mean(axis=1) - 1
-        slope = (1 + BOUND) * (share * (1 - share)).mean(axis=1)
+        rest = ratios / (ratios + (BOUND * means + TINY)[:, None])
+        excess = (1 + BOUND) * (rest @ average) - 1
+        slope = (1 + BOUND) * ((rest - rest * rest) @ average)
         step = excess / np.maximum(slope, SMALLEST)
-        means = means * np.exp(np.clip(step, -2.0, 2.0))
-    return means
+        means = means * np.exp(np.minimum(np.maximum(step, -2.0), 2.0))
+        if np.abs(step).max() < DONE:
+            break
+    return means, means / (plain + TINY)

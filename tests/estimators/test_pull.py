@@ -276,3 +276,19 @@ def test_a_component_of_one_row_is_regular():
     # are of one size to a few percent, which the shape sees squared
     alone = est.covariances_[np.argmin(est.weights_)]
     np.testing.assert_allclose(alone, 0.8 * pooled, rtol=0.02, atol=0.005)
+
+
+@pytest.mark.parametrize("d", [1, 4, 64])
+def test_the_robust_mean_is_the_root_of_its_equation_from_any_guess(d):
+    """mean (1 + b) r/(r + b m) = 1, with ratios over fourteen powers of ten, and b = 10."""
+    rng = np.random.default_rng(0)
+    shape = np.exp(rng.standard_normal(d))
+    squares = shape * np.exp(rng.uniform(-1, 1, (50, d)) * np.logspace(-1, 1.2, 50)[:, None])
+    means, robust = _pull._mean_square(shape, squares)
+    ratios = squares / shape
+    equation = np.mean(11 * ratios / (ratios + 10 * means[:, None]), axis=1)
+    np.testing.assert_allclose(equation, 1, rtol=1e-12)
+    np.testing.assert_allclose(robust * ratios.mean(axis=1), means, rtol=1e-12)
+    for factor in (0.5, 0.9, 1.0, 1.1, 2.0):
+        again, _ = _pull._mean_square(shape, squares, factor * robust)
+        np.testing.assert_allclose(again, means, rtol=1e-12)
