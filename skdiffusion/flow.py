@@ -72,13 +72,15 @@ def _tail_weights(n_rates):
 TAIL, ROUGH_TAIL = _tail_weights(3), _tail_weights(2)
 REACHED = 1 / 16
 """Squared width of the law over that of the noise where the powers are those of a far field."""
-SMOOTH = 0.25
+SMOOTH = 0.15
 """Difference between two and three powers, over the rate, from which it is not of these."""
 THIRD_POWER = 1 / 3
 """Share of such a rate: either the third power is all there is, or the errors of a network are."""
 THIRD_ERROR, NEAR_ERROR = 1 / 12, 2 / 3
 """Share of a rate counted as error then; where the far field is not reached."""
 TINY = float(np.finfo(float).tiny)
+SETTLED, ROUNDING = 20, 1e-13
+"""Rounds in which codes find where they come from at the last level, at most; when they have."""
 DISPLACED = 1e-6
 """Length of a displacement that is carried along."""
 MOST_GROWTH = 100.0
@@ -182,8 +184,10 @@ def decode(
 
     def start(codes, level, condition):
         inner = codes
-        for _ in range(3):  # a contraction by how much the way beyond differs, some 1e-3
-            inner = codes - way_beyond(inner, level, condition)[0]
+        for _ in range(SETTLED):  # contracts by how much the way beyond differs, some 1e-3
+            before, inner = inner, codes - way_beyond(inner, level, condition)[0]
+            if float(namespace(inner).max(abs(inner - before))) < ROUNDING:
+                break
         return inner
 
     def finish(motion, level, condition):
