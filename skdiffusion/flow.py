@@ -20,6 +20,11 @@ normal: :math:`a/\sigma_1 + b/2\sigma_1^2 + c/3\sigma_1^3`.
 Steps are Dormand and Prince's pair of orders 5 and 4 (1980) on a grid uniform in :math:`u`; a row
 whose two orders disagree by more than ``tol`` takes two halves of the step instead, and so on.
 Each row decides for itself: it moves alone as in a batch.
+
+Where a row lies between clusters or kernels the way down is unstable: off by :math:`10^{-9}` at
+one level is off by one at the next, and no tolerance helps. A displacement carried along,
+:math:`dv/du = J v` with the Jacobian of the rate by a difference, says by how much errors grow,
+for one evaluation per step.
 """
 
 from __future__ import annotations
@@ -34,8 +39,10 @@ from skdiffusion.models import AffineModel, GaussianModel
 from skdiffusion.utils.arrays import as_points, is_torch, like, namespace
 from skdiffusion.utils.dormand_prince import dormand_prince
 from skdiffusion.utils.memory import rows_in_memory
+from skdiffusion.utils.random import normal_by_row
 
 __all__ = [
+    "Displacement",
     "Motion",
     "WayBeyond",
     "decode",
@@ -65,13 +72,19 @@ def _tail_weights(n_rates):
 TAIL, ROUGH_TAIL = _tail_weights(3), _tail_weights(2)
 REACHED = 1 / 16
 """Squared width of the law over that of the noise where the powers are those of a far field."""
-SMOOTH = 0.25
+SMOOTH = 0.15
 """Difference between two and three powers, over the rate, from which it is not of these."""
 THIRD_POWER = 1 / 3
 """Share of such a rate: either the third power is all there is, or the errors of a network are."""
 THIRD_ERROR, NEAR_ERROR = 1 / 12, 2 / 3
 """Share of a rate counted as error then; where the far field is not reached."""
 TINY = float(np.finfo(float).tiny)
+SETTLED, ROUNDING = 20, 1e-13
+"""Rounds in which codes find where they come from at the last level, at most; when they have."""
+DISPLACED = 1e-6
+"""Length of a displacement that is carried along."""
+MOST_GROWTH = 100.0
+"""Logarithm of a growth beyond which it makes no difference."""
 
 
 class Motion(NamedTuple):
@@ -145,24 +158,52 @@ def decode(
     *,
     y: Any = None,
     tol: float = 1e-8,
+    return_error: bool = False,
 ):
-    """Points at level ``sigma_min`` from latent codes: inverse of :func:`encode`."""
+    """Points at level ``sigma_min`` from latent codes: inverse of :func:`encode`.
+
+    Parameters
+    ----------
+    model, far_field, sigma_min, sigma_max, y, tol
+        As in :func:`encode`.
+    z : array of shape (n, d)
+        Codes.
+    return_error : bool
+        Whether to return errors too; of NumPy codes.
+
+    Returns
+    -------
+    x : array of shape (n, d)
+    error : ndarray of shape (n,)
+        Only if asked for: by how much a point may be off, in standard deviations of the law, as
+        the errors of the steps and of the rounding of codes grow on their way. An order of
+        magnitude, and beyond one another point altogether.
+    """
     far_field = under_noise_of(model, far_field)
     way_beyond = WayBeyond(_rates(model, far_field), model, far_field, sigma_max)
 
     def start(codes, level, condition):
         inner = codes
-        for _ in range(3):  # a contraction by how much the way beyond differs, some 1e-3
-            inner = codes - way_beyond(inner, level, condition)[0]
+        for _ in range(SETTLED):  # contracts by how much the way beyond differs, some 1e-3
+            before, inner = inner, codes - way_beyond(inner, level, condition)[0]
+            if float(namespace(inner).max(abs(inner - before))) < ROUNDING:
+                break
         return inner
 
     def finish(motion, level, condition):
         return far_field.from_latent(motion.state, level)
 
-    return _in_chunks(model, z, far_field, sigma_max, sigma_min, y, tol, start, finish)
+    ends = sigma_max, sigma_min
+    if not return_error:
+        return _in_chunks(model, z, far_field, *ends, y, tol, start, finish)
+    rounding, growth = np.finfo(z.dtype).eps, []
+    made = _in_chunks(model, z, far_field, *ends, y, tol, start, finish, growth)
+    grown, errors = (np.concatenate(part) for part in zip(*growth, strict=True))
+    codes = np.linalg.norm(z, axis=1)
+    return made, (errors + rounding * codes) * np.exp(np.minimum(grown, MOST_GROWTH))
 
 
-def _in_chunks(model, points, far_field, level, last, y, tol, start, finish):
+def _in_chunks(model, points, far_field, level, last, y, tol, start, finish, growth=None):
     points = as_float64(points, model.n_features)
     rates = _rates(model, far_field)
     parts = []
@@ -170,7 +211,10 @@ def _in_chunks(model, points, far_field, level, last, y, tol, start, finish):
         first, second = pick(level, rows), pick(last, rows)
         condition = {} if y is None else {"y": y[rows]}
         state = start(points[rows], first, condition)
-        motion = follow(rates, state, first, second, condition, tol)
+        carried = None if growth is None else Displacement(rates, state, first, condition)
+        motion = follow(rates, state, first, second, condition, tol, carried=carried)
+        if carried is not None:
+            growth.append((carried.growth, motion.error))
         parts.append(finish(motion, second, condition))
     return namespace(points).concat(parts, axis=0)
 
@@ -276,6 +320,7 @@ def follow(
     more: dict,
     tol: float,
     size: Callable | None = None,
+    carried: Displacement | None = None,
 ) -> Motion:
     """Follow rows from one level to another.
 
@@ -293,6 +338,8 @@ def follow(
         Error allowed in each step.
     size : callable, optional
         ``size(difference, state)``, how large a row's error is: the Euclidean norm by default.
+    carried : Displacement, optional
+        That is carried along.
 
     Returns
     -------
@@ -300,12 +347,13 @@ def follow(
     """
     u, end = _log(first), _log(last)
     n_steps = max(int(np.ceil(np.max(np.abs(end - u), initial=0.0) / STEP)), 1)
-    step = _Step(rates, size or _norm, tol)
+    step = _Step(rates, size or _norm, tol, carried)
+    index = None if carried is None else np.arange(len(state))
     rate = rates(state, _level(u), more)
     h, error = (end - u) / n_steps, 0.0
     for k in range(n_steps):
         span = u + k * h, (u + (k + 1) * h if k + 1 < n_steps else end)
-        state, rate, made = step(state, rate, *span, more, HALVINGS)
+        state, rate, made = step(state, rate, *span, more, HALVINGS, index)
         error = error + made
     return Motion(state, rate, error)
 
@@ -313,10 +361,10 @@ def follow(
 class _Step:
     """A step of the embedded pair, halved for the rows that need it."""
 
-    def __init__(self, rates, size, tol):
-        self.rates, self.size, self.tol = rates, size, tol
+    def __init__(self, rates, size, tol, carried=None):
+        self.rates, self.size, self.tol, self.carried = rates, size, tol, carried
 
-    def __call__(self, state, rate, start, end, more, halvings) -> Motion:
+    def __call__(self, state, rate, start, end, more, halvings, index=None) -> Motion:
         h = end - start
         span = h if isinstance(h, float) else like(h, state)
 
@@ -328,16 +376,73 @@ class _Step:
         after = Motion(after, its_rate, error)
 
         rough = error > self.tol
-        if not halvings or not bool(namespace(rough).any(rough)):
+        if not halvings:
+            rough = rough & False
+        if index is not None:
+            self._carry(~rough, index, after, end, h, more)
+        if not bool(namespace(rough).any(rough)):
             return after
         middle = (pick(start, rough) + pick(end, rough)) / 2
         inner = {name: values[rough] for name, values in more.items()}
         part = state[rough], rate[rough], pick(start, rough), middle
-        half = self(*part, inner, halvings - 1)
-        rest = self(half.state, half.rate, middle, pick(end, rough), inner, halvings - 1)
+        rows = None if index is None else index[rough]
+        half = self(*part, inner, halvings - 1, rows)
+        rest = self(half.state, half.rate, middle, pick(end, rough), inner, halvings - 1, rows)
         after.state[rough], after.rate[rough] = rest.state, rest.rate
         after.error[rough] = half.error + rest.error
         return after
+
+    def _carry(self, done, index, after, end, h, more):
+        if done.any():
+            inner = {name: values[done] for name, values in more.items()}
+            self.carried(
+                index[done],
+                after.state[done],
+                after.rate[done],
+                _level(pick(end, done)),
+                pick(h, done),
+                inner,
+            )
+
+
+class Displacement:
+    """A small displacement of every row, carried along its path.
+
+    Parameters
+    ----------
+    rates, state, level, more
+        As in :func:`follow`: where the path begins.
+
+    Attributes
+    ----------
+    growth : ndarray of shape (n,)
+        Logarithm of the largest growth from any point of the path to a later one.
+    """
+
+    def __init__(self, rates: Callable, state: np.ndarray, level: Any, more: dict):
+        self.rates = rates
+        self.direction = _unit(normal_by_row(state, 1)[0])
+        self.slope = self._slope(self.direction, state, rates(state, level, more), level, more)
+        self.log, self.least, self.growth = np.zeros((3, len(state)))
+
+    def __call__(self, index, state, rate, level, h, more):
+        """Go with some rows to the end of a step."""
+        old, slope = self.direction[index], self.slope[index]
+        new = _unit(old + h * slope)
+        its_slope = self._slope(new, state, rate, level, more)
+        # exact where the direction stays and its rate of growth changes evenly
+        rise = (old * slope).sum(axis=1) + (new * its_slope).sum(axis=1)
+        self.log[index] += np.ravel(h) / 2 * rise
+        self.least[index] = np.minimum(self.least[index], self.log[index])
+        self.growth[index] = np.maximum(self.growth[index], self.log[index] - self.least[index])
+        self.direction[index], self.slope[index] = new, its_slope
+
+    def _slope(self, direction, state, rate, level, more):
+        return (self.rates(state + DISPLACED * direction, level, more) - rate) / DISPLACED
+
+
+def _unit(rows):
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), TINY)
 
 
 def _norm(error, state):

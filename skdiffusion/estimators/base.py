@@ -38,6 +38,8 @@ __all__ = ["BaseScoreEstimator"]
 LIKELIHOODS = ("denoising", "ode")
 FLOW_ERROR = 0.01
 """Estimated error, in nats, from which a log-density along the flow comes with a warning."""
+CODE_ERROR = 0.01
+"""Estimated error, in standard deviations, from which a decoded row comes with a warning."""
 BOUND_DRAWS, BOUND_PAIRS = 12_800, (16, 128)
 """Pairs of noise per level that the bound on a mean takes in all, and limits of them per row."""
 
@@ -206,10 +208,9 @@ class BaseScoreEstimator(
         found = flow_log_prob(self.model_, X, self.far_field_, sigma, self.sigma_max_, y=y, tol=tol)
         rough = np.flatnonzero(found.error > FLOW_ERROR)
         if len(rough):
-            listed = ", ".join(str(row) for row in rough[:5]) + ", ..." * (len(rough) > 5)
             warnings.warn(
                 "the denoiser changes too fast to follow its flow: the log-densities of "
-                f"{len(rough)} of {len(X)} rows ({listed}) are uncertain by up to "
+                f"{len(rough)} of {len(X)} rows ({_listed(rough)}) are uncertain by up to "
                 f"{found.error.max():.2g} nats; denoising_bound does not depend on the flow.",
                 stacklevel=3,
             )
@@ -312,16 +313,35 @@ class BaseScoreEstimator(
         Returns
         -------
         ndarray of shape (n_samples, n_features)
+
+        Warns
+        -----
+        UserWarning
+            If the way to some row is so unstable that it may end a hundredth of a standard
+            deviation elsewhere, or anywhere: rows that were between kernels or clusters, whose
+            codes hardly differ. ``transform`` itself is exact to rounding there.
         """
         check_is_fitted(self)
         Z = check_rows(self, Z, reset=None)
-        codes = Z.astype(np.float64)
         if self.model_.has_flow:
-            rows = self.model_.from_latent(codes)
+            rows = self.model_.from_latent(Z.astype(np.float64))
         else:
-            tol = self._flow_tolerances["code"]
-            rows = decode(self.model_, codes, *self._flow_range(), tol=tol)
+            rows = self._decoded(Z)
         return rows.astype(Z.dtype, copy=False)
+
+    def _decoded(self, codes):
+        """Rows at the end of their flow, with a warning where it cannot be trusted."""
+        tol = self._flow_tolerances["code"]
+        rows, error = decode(self.model_, codes, *self._flow_range(), tol=tol, return_error=True)
+        unstable = np.flatnonzero(error > CODE_ERROR)
+        if len(unstable):
+            warnings.warn(
+                f"the flow down to {len(unstable)} of {len(codes)} rows ({_listed(unstable)}) is "
+                "unstable: rounding grows on the way until they may be anywhere between their "
+                "neighbours. Their codes hardly differ from those of other rows.",
+                stacklevel=3,
+            )
+        return rows
 
     def _flow_range(self):
         return self.far_field_, self.sigma_min_, self.sigma_max_
@@ -344,6 +364,11 @@ class BaseScoreEstimator(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _listed(rows):
+    """The first few of some positions, for a warning."""
+    return ", ".join(str(row) for row in rows[:5]) + ", ..." * (len(rows) > 5)
 
 
 def _holding_squares(X, low, high):
