@@ -36,6 +36,7 @@ of flow matching.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -119,15 +120,22 @@ def spectral_levels(covariance: Any, n_steps: int, sigma_min: float, sigma_max: 
     """
     n_steps = check_count(n_steps, "n_steps")
     radii, weights = _radii(covariance)
-    counts = weights / radii
-    weights = (1 - EQUAL_SHARE) * weights / weights.sum() + EQUAL_SHARE * counts / counts.sum()
-    table = np.geomspace(sigma_min, sigma_max, TABLE)
-    share = betainc(TAIL, TAIL, table[:, None] / (table[:, None] + radii))
-    below = share @ weights
+    table, below = _numbers_of_levels(radii.tobytes(), weights.tobytes(), sigma_min, sigma_max)
     last = max(below[-1] / n_steps, below[0])
     levels = np.exp(np.interp(np.linspace(below[-1], last, n_steps), below, np.log(table)))
     levels[0] = sigma_max
     return levels
+
+
+@functools.lru_cache(maxsize=16)  # milliseconds, that every call of a sampler would take again
+def _numbers_of_levels(radii, weights, sigma_min, sigma_max):
+    """Levels, and the share of all that lies below each, for arrays as their bytes."""
+    radii, weights = np.frombuffer(radii), np.frombuffer(weights)
+    counts = weights / radii
+    weights = (1 - EQUAL_SHARE) * weights / weights.sum() + EQUAL_SHARE * counts / counts.sum()
+    table = np.geomspace(sigma_min, sigma_max, TABLE)
+    share = betainc(TAIL, TAIL, table[:, None] / (table[:, None] + radii))
+    return table, share @ weights
 
 
 def _radii(covariance):
