@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skdiffusion.samplers.base import BaseSampler, hyperparameters, is_zero, of_rows
+from skdiffusion.samplers.base import BaseSampler, hyperparameters, is_zero
 from skdiffusion.samplers.ode import euler
 from skdiffusion.samplers.spectrum import SpectralClock
 from skdiffusion.utils.arrays import functions, is_torch, like, linear_combination, namespace
@@ -220,8 +220,9 @@ class AdamsSampler(_ExponentialAdams):
         if far_field is None:
             return super()._begin(model, x, level, denoised)
         clock, infinity = SpectralClock(far_field.covariance), level * float("inf")
-        felt = far_field.denoise(x, of_rows(level)) - like(far_field.mean, x)
-        code = _squares(far_field.to_latent(x, of_rows(level)))
+        centred = x - like(far_field.mean, x)
+        felt = far_field.covariance.apply(lambda v: v / (v + level**2), centred)
+        code = far_field.covariance.quadratic(lambda v: 1 / (v + level**2), centred)[:, None]
         begun = History(clock, [], [], [], code)
         return begun.seen(infinity, _time(clock, infinity), denoised - felt)
 
