@@ -137,14 +137,13 @@ def encode(
     (True, True)
     """
     far_field = under_noise_of(model, far_field)
-
     way_beyond = WayBeyond(_rates(model, far_field), model, far_field, sigma_max)
 
     def start(points, level, condition):
         return far_field.to_latent(points, level)
 
     def finish(motion, level, condition):
-        return motion.state + way_beyond(motion.state, level, condition)[0]
+        return motion.state + way_beyond(motion.state, motion.rate, level, condition)[0]
 
     return _in_chunks(model, x, far_field, sigma_min, sigma_max, y, tol, start, finish)
 
@@ -180,12 +179,14 @@ def decode(
         magnitude, and beyond one another point altogether.
     """
     far_field = under_noise_of(model, far_field)
-    way_beyond = WayBeyond(_rates(model, far_field), model, far_field, sigma_max)
+    rates = _rates(model, far_field)
+    way_beyond = WayBeyond(rates, model, far_field, sigma_max)
 
     def start(codes, level, condition):
         inner = codes
         for _ in range(SETTLED):  # contracts by how much the way beyond differs, some 1e-3
-            before, inner = inner, codes - way_beyond(inner, level, condition)[0]
+            rate = rates(inner, level, condition)
+            before, inner = inner, codes - way_beyond(inner, rate, level, condition)[0]
             if float(namespace(inner).max(abs(inner - before))) < ROUNDING:
                 break
         return inner
@@ -262,9 +263,8 @@ class WayBeyond:
         known = sigma_max / BELOW ** (len(TAIL) - 1) >= model.sigma_range[0]
         self.is_far = known and width <= REACHED
 
-    def __call__(self, state: Any, level: Any, more: dict) -> tuple[Any, Any]:
-        """The way from ``state`` at the last level, and what it may be wrong by."""
-        rate = self.rates(state, level, more)
+    def __call__(self, state: Any, rate: Any, level: Any, more: dict) -> tuple[Any, Any]:
+        """The way from ``state`` and its rate at the last level, and what it may be wrong by."""
         if not self.is_far:
             return THIRD_POWER * rate, NEAR_ERROR * rate
         rates = [rate, *(self.rates(state, level / BELOW**k, more) for k in (1, 2))]

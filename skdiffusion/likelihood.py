@@ -125,8 +125,8 @@ class _Flow:
         codes = self.far_field.to_latent(x, level)
         n_integrals = more["probes"].shape[1] if "probes" in more else 1
         start = xp.concat([codes] + [codes[:, :1] * 0] * n_integrals, axis=1)
-        state, _, error = follow(self.rates, start, level, last, more, self.tol, self.size)
-        rest, doubt = self.way_beyond(state, last, more)
+        state, rate, error = follow(self.rates, start, level, last, more, self.tol, self.size)
+        rest, doubt = self.way_beyond(state, rate, last, more)
         z, integrals = state[:, :d], state[:, d:] + rest[:, d:]
         # to first order in the rest of the way: what turns without end keeps its length
         squares = xp.sum(z * z + 2 * z * rest[:, :d] - codes * codes, axis=1)

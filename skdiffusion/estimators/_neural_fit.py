@@ -210,10 +210,8 @@ def _preconditioner(est, found, X, order, weights, seed, partial):
     parameterization = est.parameterization
     if isinstance(parameterization, str) and parameterization == "auto":
         # a first batch does not say what law will come
-        on_mixture = not partial and _takes_hints(est) and bool(est.noise_conditioning)
-        on_mixture = on_mixture and serves(len(order), len(found.variances))
-        skip = "mixture" if on_mixture else "gaussian"
-        parameterization = skip if _is_perceptron(est) else "edm"
+        known = not partial and serves(len(order), len(found.variances))
+        parameterization = _default_parameterization(est, known)
     parameterization = check_parameterization(parameterization)
     base = None
     if isinstance(parameterization, MixtureParameterization):
@@ -227,6 +225,13 @@ def _preconditioner(est, found, X, order, weights, seed, partial):
         base,
         base is not None and _takes_hints(est),
     )
+
+
+def _default_parameterization(est, law_is_known):
+    if not _is_perceptron(est):
+        return "edm"
+    on_mixture = law_is_known and est.noise_conditioning and _takes_hints(est)
+    return "mixture" if on_mixture else "gaussian"
 
 
 def _takes_hints(est):

@@ -31,7 +31,7 @@ from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import check_random_state
 from skdiffusion.utils.rows import check_rows
-from skdiffusion.utils.validation import check_number, lookup
+from skdiffusion.utils.validation import check_number, listed, lookup
 
 __all__ = ["BaseScoreEstimator"]
 
@@ -210,7 +210,7 @@ class BaseScoreEstimator(
         if len(rough):
             warnings.warn(
                 "the denoiser changes too fast to follow its flow: the log-densities of "
-                f"{len(rough)} of {len(X)} rows ({_listed(rough)}) are uncertain by up to "
+                f"{len(rough)} of {len(X)} rows ({listed(rough)}) are uncertain by up to "
                 f"{found.error.max():.2g} nats; denoising_bound does not depend on the flow.",
                 stacklevel=3,
             )
@@ -336,7 +336,7 @@ class BaseScoreEstimator(
         unstable = np.flatnonzero(error > CODE_ERROR)
         if len(unstable):
             warnings.warn(
-                f"the flow down to {len(unstable)} of {len(codes)} rows ({_listed(unstable)}) is "
+                f"the flow down to {len(unstable)} of {len(codes)} rows ({listed(unstable)}) is "
                 "unstable: rounding grows on the way until they may be anywhere between their "
                 "neighbours. Their codes hardly differ from those of other rows.",
                 stacklevel=3,
@@ -364,11 +364,6 @@ class BaseScoreEstimator(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _listed(rows):
-    """The first few of some positions, for a warning."""
-    return ", ".join(str(row) for row in rows[:5]) + ", ..." * (len(rows) > 5)
 
 
 def _holding_squares(X, low, high):

@@ -34,7 +34,7 @@ from skdiffusion.models import GaussianModel, SpectralCovariance
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
-from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.validation import check_count, check_number, listed, lookup
 
 __all__ = ["GaussianScore"]
 
@@ -423,9 +423,8 @@ class GaussianScore(BaseScoreEstimator):
         columns = np.flatnonzero(constant)
         if len(columns):
             names = getattr(self, "feature_names_in_", np.arange(len(constant)))[columns]
-            listed = ", ".join(str(name) for name in names[:5]) + ", ..." * (len(names) > 5)
             what += f", {len(columns)} column{'s are' * (len(columns) > 1) or ' is'} constant"
-            what += f" ({listed})"
+            what += f" ({listed(names)})"
         warnings.warn(
             f"the covariance of X is singular ({what}): {AUTO_REGULARISATION:g} of each column's "
             "variance was added to give it a density; set reg_covar, or use "

@@ -53,7 +53,6 @@ class Shrinkage:
 class Vectors(NamedTuple):
     """Where rows lie, by the vectors :math:`y_k` of shape ``(n, k, d)``."""
 
-    x: Any
     vectors: Any
 
 
@@ -101,7 +100,7 @@ class ComponentMatrices:
         product = with_ones(x) @ matrices
         vectors = xp.reshape(product[:, : k * d], (x.shape[0], k, d))
         quadratic = xp.matmul(vectors, x[:, :, None])[:, :, 0] - product[:, k * d :]
-        return Vectors(x, vectors), quadratic
+        return Vectors(vectors), quadratic
 
     def pull(self, where: Vectors, weights: Any) -> Any:
         """Weighted sum over components of the :math:`y_k`, shape ``(n, d)``.
@@ -114,8 +113,8 @@ class ComponentMatrices:
         return namespace(weights).matmul(weights[:, None, :], where.vectors)[:, 0, :]
 
 
-def with_ones(x):
-    """Rows with a one behind them, made without a copy of either."""
+def with_ones(x: Any):
+    """Rows with a one behind them, for products that include an offset."""
     if is_torch(x):
         return namespace(x).concat([x, namespace(x).ones_like(x[:, :1])], axis=1)
     result = np.empty((x.shape[0], x.shape[1] + 1), dtype=x.dtype)

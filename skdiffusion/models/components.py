@@ -39,8 +39,6 @@ NEGLIGIBLE = {np.dtype(t): np.finfo(t).eps ** 2 for t in (np.float32, np.float64
 """Weights below this move no digit of a sum over components."""
 SPARSE = 0.2
 """Share of weights that are not negligible up to which small products beat a large one."""
-KEPT = 4
-"""Things made for a level that are kept."""
 SMALL_PRODUCT = 2**12
 """Multiplications a row below which a large product is cheap anyway."""
 
@@ -335,20 +333,13 @@ class SpectralStack:
         return along
 
     def _once(self, name, key, x, make):
-        """What depends on the level alone, made once for all blocks of rows (NumPy only).
-
-        A few are kept, for threads that are at levels of their own.
-        """
+        """What depends on the level alone, made once for all blocks of rows (NumPy only)."""
         if is_torch(x):
             return make(key, x)
-        wanted = name, key, x.dtype
-        found = self._shared.get(wanted)
-        if found is None:
-            found = make(key, x)
-            if len(self._shared) >= KEPT:
-                self._shared.clear()
-            self._shared[wanted] = found
-        return found
+        seen, found = (key, x.dtype), self._shared.get(name)
+        if found is None or found[0] != seen:
+            found = self._shared[name] = seen, make(key, x)
+        return found[1]
 
     def __getstate__(self):
         return {**self.__dict__, "_shared": {}}

@@ -305,8 +305,7 @@ class MixtureModel(BaseScoreModel):
         where, quadratic = self._stack.locate(x - seen.centre, level, pulls)
         log_det = self._stack.trace(_log_variance(level), x)
         constant = seen.log_weights - 0.5 * (log_det + self.n_features * LOG_2PI)
-        log_density = constant - 0.5 * quadratic
-        return where, log_density
+        return where, constant - 0.5 * quadratic
 
     def _deviations(self, x, sigma):
         """Responsibilities, and scores of the components about the mixture's."""

@@ -237,11 +237,8 @@ class AdamsSampler(_ExponentialAdams):
         length = past.code.clip(min=np.finfo(np.float32).tiny)
         felt = 1 - _squares(x - denoised) / (level**2 * length)
         there = corrected - x
-        if is_torch(there):
-            there = namespace(there).addcmul(denoised, felt.clip(min=0.0), there)
-        else:
-            there *= felt.clip(min=0.0)
-            there += denoised
+        there *= felt.clip(min=0.0)
+        there += denoised
         return past._replace(denoised=[*past.denoised[:-1], there])
 
     def _to_zero(self, past):

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_callback", "check_count", "check_number", "lookup"]
+__all__ = ["check_callback", "check_count", "check_number", "listed", "lookup"]
+
+
+def listed(values: Sequence) -> str:
+    """The first five of some values, for a message.
+
+    Examples
+    --------
+    >>> listed(range(7))
+    '0, 1, 2, 3, 4, ...'
+    """
+    return ", ".join(str(value) for value in values[:5]) + ", ..." * (len(values) > 5)
 
 
 def lookup(
