@@ -37,7 +37,14 @@ import numpy as np
 from skdiffusion.samplers.base import BaseSampler, hyperparameters, is_zero
 from skdiffusion.samplers.ode import euler
 from skdiffusion.samplers.spectrum import SpectralClock
-from skdiffusion.utils.arrays import functions, is_torch, like, linear_combination, namespace
+from skdiffusion.utils.arrays import (
+    functions,
+    is_torch,
+    like,
+    linear_combination,
+    namespace,
+    shifted,
+)
 from skdiffusion.utils.validation import check_count
 
 __all__ = [
@@ -236,9 +243,7 @@ class AdamsSampler(_ExponentialAdams):
         # a row without a code, at the mean, has no noise either
         length = past.code.clip(min=np.finfo(np.float32).tiny)
         felt = 1 - _squares(x - denoised) / (level**2 * length)
-        there = corrected - x
-        there *= felt.clip(min=0.0)
-        there += denoised
+        there = shifted(denoised, felt.clip(min=0.0), corrected - x)
         return past._replace(denoised=[*past.denoised[:-1], there])
 
     def _to_zero(self, past):

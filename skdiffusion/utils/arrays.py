@@ -36,6 +36,7 @@ __all__ = [
     "like",
     "linear_combination",
     "namespace",
+    "shifted",
     "to_numpy",
 ]
 
@@ -241,6 +242,30 @@ def linear_combination(factors: list, arrays: list):
         for factor, x in zip(factors[1:], others, strict=True):
             add(x[rows], part, a=factor)
     return total.reshape(arrays[0].shape)
+
+
+def shifted(x: Any, factor: Any, by: Any):
+    """``x + factor * by`` without a temporary; a NumPy ``by`` is used up.
+
+    Parameters
+    ----------
+    x, by : array of shape (n, d)
+    factor : array of shape (n, 1)
+
+    Returns
+    -------
+    array of shape (n, d)
+
+    Examples
+    --------
+    >>> shifted(np.ones((1, 2)), np.array([[2.0]]), np.eye(1, 2))
+    array([[3., 1.]])
+    """
+    if is_torch(by):
+        return x.addcmul(factor, by)
+    by *= factor
+    by += x
+    return by
 
 
 class Parameters:
