@@ -12,7 +12,9 @@ components at once: :class:`SpectralStack` by one product with all the axes side
 :class:`DiagonalStack` by at most one common rotation (diagonal and tied covariances).
 
 A weighted sum for many rows at one level takes half the arithmetic by matrices, where rounding
-allows (:class:`~skdiffusion.models.component_matrices.ComponentMatrices`).
+allows (:class:`~skdiffusion.models.component_matrices.ComponentMatrices`); rows with levels of
+their own share a division and few logarithms
+(:func:`~skdiffusion.models.component_levels.locate_by_row`).
 
 The residual :math:`e_k` is formed, not inferred from :math:`\|x-m_k\|^2 - \|c_k\|^2`: the
 difference of squares is lost to rounding where :math:`s_k + \sigma^2` is small. Squares are
@@ -26,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from skdiffusion.models.component_levels import Pulls, locate_by_row
 from skdiffusion.models.component_matrices import ComponentMatrices, Precision, Vectors, with_ones
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.utils.arrays import Parameters, is_torch, like, namespace
@@ -106,18 +109,18 @@ class DiagonalStack:
         self.span = self.n_features  # and in the axes that make up a matrix
 
     def locate(self, x, level, pulls=False):
-        """Where rows lie, for ``pull`` and ``vectors``; and ``(x-m)' (C + level)^-1 (x-m)``."""
+        """Where rows lie (for ``pull``, ``vectors``); ``(x-m)' (C + level)^-1 (x-m)``; log-det."""
         xp, seen = namespace(x), self._seen.like(x)
-        turned = self._turned(x)
+        turned, log_det = self._turned(x), self.trace(_log_of_sum(level), x)
         if self._expands(level):
             precision = 1 / (seen.variances + level)
             squares = (turned * turned) @ precision.T
             cross = turned @ (seen.offsets * precision).T
             quadratic = squares - 2 * cross + xp.sum(seen.offsets**2 * precision, axis=-1)
-            return (turned, None), quadratic
+            return (turned, None), quadratic, log_det
         c = turned[:, None, :] - seen.offsets
         white = c / xp.sqrt(seen.variances + level)
-        return (turned, c), squared_norms(white)
+        return (turned, c), squared_norms(white), log_det
 
     def pull(self, where, weights, function):
         """Weighted sum over components of ``f(C) (x - m)``, shape ``(n, d)``."""
@@ -222,32 +225,37 @@ class SpectralStack:
         self.span = k * r
 
     def locate(self, x, level, pulls=False):
-        """Where rows lie, for ``pull`` and ``vectors``; and ``(x-m)' (C + level)^-1 (x-m)``.
+        """Where rows lie (for ``pull``, ``vectors``); ``(x-m)' (C + level)^-1 (x-m)``; log-det.
 
         With ``pulls`` all that follows is a pull by the precision of this level.
         """
-        if pulls and self._few_columns and self._matrices.serve(x, level):
-            return self._matrices.locate(x, self._once("all", level, x, self._side_by_side))
         xp, seen = namespace(x), self._seen.like(x)
+        if isinstance(level, np.ndarray) and not self.has_rest:
+            return locate_by_row(x, level[:, 0, 0], seen)
+        log_det = self._log_det(level, x)
+        if pulls and self._few_columns and self._matrices.serve(x, level):
+            where = self._matrices.locate(x, self._once("all", level, x, self._side_by_side))
+            return *where, log_det
         if isinstance(level, float) and not self.has_rest:
             # one level: white coordinates straight from the product, centres included
             basis, width = self._once("white", level, x, self._white)
             c = self._along(with_ones(x), basis)
-            return (c, None, width), squared_norms(c)
+            return (c, None, width), squared_norms(c), log_det
         root = 1 / xp.sqrt(seen.variances + level)
-        if self.has_rest:
-            c = self._along(x, seen.basis) - seen.offsets
-            e = x[:, None, :] - seen.centres - self._embedded(c)
-            rest = 1 / xp.sqrt(seen.residuals[:, None] + level)
-            quadratic = squared_norms(c * root) + squared_norms(e * rest)
-            return (c, e, None), quadratic
         c = self._along(x, seen.basis) - seen.offsets
-        return (c, None, None), squared_norms(c * root)
+        quadratic = squared_norms(c * root)
+        if not self.has_rest:
+            return (c, None, None), quadratic, log_det
+        e = x[:, None, :] - seen.centres - self._embedded(c)
+        rest = 1 / xp.sqrt(seen.residuals[:, None] + level)
+        return (c, e, None), quadratic + squared_norms(e * rest), log_det
 
     def pull(self, where, weights, function):
         """Weighted sum over components of ``f(C) (x - m)``, shape ``(n, d)``."""
         if isinstance(where, Vectors):
             return self._matrices.pull(where, weights)
+        if isinstance(where, Pulls):
+            return where.back(weights, function, self._seen.like(weights))
         xp, (c, e, width) = namespace(weights), where
         gain, rest = self._gains(function, weights)
         if gain.ndim == 2:
@@ -261,13 +269,15 @@ class SpectralStack:
 
     def vectors(self, where, function):
         """The vectors ``f(C) (x - m)`` of all components, shape ``(n, k, d)``."""
-        c, e, width = where
+        c, e, width = _rows_first(where)
         gain, rest = self._gains(function, c)
         along = self._embedded((gain if width is None else gain * width) * c)
         return along if e is None else along + rest * e
 
     def squares(self, where, function):
         """Squared lengths of ``f(C) (x - m)``, shape ``(n, k)``."""
+        if isinstance(where, Pulls):
+            return where.squares()
         c, e, width = where
         gain, rest = self._gains(function, c)
         total = squared_norms((gain if width is None else gain * width) * c)
@@ -301,6 +311,11 @@ class SpectralStack:
             return result
         isotropic = xp.sum(weights * rest[..., 0], axis=-1)[:, None, None]
         return result + isotropic * like(np.eye(d), weights)
+
+    def _log_det(self, level, x):
+        if not isinstance(level, float):
+            return self.trace(_log_of_sum(level), x)
+        return self._once("log_det", level, x, lambda *_: self.trace(_log_of_sum(level), x))
 
     def _side_by_side(self, level, x):
         each = self.matrices(like(np.eye(self.n_components), x), Precision(level))
@@ -361,6 +376,14 @@ class SpectralStack:
         axes = xp.matrix_transpose(self._seen.like(c).axes)
         by_component = xp.matmul(xp.permute_dims(c, (1, 0, 2)), axes)
         return xp.permute_dims(by_component, (1, 0, 2))
+
+
+def _log_of_sum(level):
+    return lambda variance: namespace(variance).log(variance + level)
+
+
+def _rows_first(where):
+    return (where.rows_first(), None, None) if isinstance(where, Pulls) else where
 
 
 def squared_norms(vectors):

@@ -57,6 +57,8 @@ LOG_2PI = math.log(2 * math.pi)
 BLOCK = 2**21
 """Numbers per block on the host: few enough for a shared cache, enough for products of many rows
 of one component."""
+FEWEST_ROWS = 128
+"""Rows of a block with levels of their own."""
 
 
 class MixtureModel(BaseScoreModel):
@@ -302,8 +304,7 @@ class MixtureModel(BaseScoreModel):
     def _expert(self, x, sigma, pulls=False):
         """Where rows lie in the components, and their weighted log-densities ``(n, k)``."""
         level, seen = _variance_of(sigma), self._seen.like(x)
-        where, quadratic = self._stack.locate(x - seen.centre, level, pulls)
-        log_det = self._stack.trace(_log_variance(level), x)
+        where, quadratic, log_det = self._stack.locate(x - seen.centre, level, pulls)
         constant = seen.log_weights - 0.5 * (log_det + self.n_features * LOG_2PI)
         return where, constant - 0.5 * quadratic
 
@@ -395,7 +396,12 @@ class MixtureModel(BaseScoreModel):
             with np.errstate(over="ignore"):  # a log-density that float32 cannot hold is -inf
                 return self._by_blocks(function, *more, matrices=matrices).astype(x.dtype)
         width = 3 * self._stack.width + 4 * matrices * self.n_features * self._stack.span
-        size = rows_in_memory(width) if is_torch(x) else rows_in_cache(width, BLOCK)
+        if is_torch(x):
+            size = rows_in_memory(width)
+        elif np.ndim(sigma):  # passes alone, no product that would want many rows
+            size = rows_in_cache(width, BLOCK // 8, fewest=FEWEST_ROWS)
+        else:
+            size = rows_in_cache(width, BLOCK)
         n = x.shape[0]
         if n <= size:
             return function(x, sigma, *rows)
@@ -463,10 +469,6 @@ def _as_covariances(covariances, n_components, n_features):
 def _variance_of(sigma):
     """Noise variance, shaped to meet ``(n, k, r)`` arrays."""
     return sigma**2 if np.ndim(sigma) == 0 else sigma[:, :, None] ** 2
-
-
-def _log_variance(level):
-    return lambda variance: namespace(variance).log(variance + level)
 
 
 def _standard_deviation(sigma):

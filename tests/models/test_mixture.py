@@ -580,3 +580,18 @@ def test_tensors_with_something_to_follow_are_not_taken_for_numbers(model, x):
         dual = model.denoise(forward_ad.make_dual(plain, v), 0.3)
         tangent = forward_ad.unpack_dual(dual).tangent
     np.testing.assert_allclose(tangent, expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_determinant_beyond_the_range_of_numbers_has_a_logarithm(dtype):
+    rng = np.random.default_rng(0)
+    d = 150
+    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    # (1e-6)^150 and (1e6)^150 are no numbers of any precision
+    model = MixtureModel([0.5, 0.5], np.zeros((2, d)), [turn * 1e-6 @ turn.T, turn * 1e6 @ turn.T])
+    levels = np.repeat([0.001, 1.0, 1000.0], 4).astype(dtype)
+    x = (levels[:, None] * rng.standard_normal((12, d))).astype(dtype)
+    told = model.log_prob(x, levels)
+    alone = [model.log_prob(x[i : i + 1].astype(float), float(levels[i]))[0] for i in range(12)]
+    # sums of 150 terms of size 1 to 14
+    np.testing.assert_allclose(told, alone, rtol=20 * np.finfo(dtype).eps * 150**0.5)
