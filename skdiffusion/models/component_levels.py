@@ -20,8 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skdiffusion.models.component_matrices import Shrinkage
-
 __all__ = ["Pulls", "locate_by_row"]
 
 HELD = 0.9
@@ -42,26 +40,19 @@ class Pulls(NamedTuple):
         """Squared lengths of the pulls, shape ``(n, k)``."""
         return np.einsum("krn,krn->nk", self.pulls, self.pulls)
 
-    def back(self, weights: np.ndarray, function: Any, seen: Any) -> np.ndarray:
-        """Weighted sum over components of the pulls, or shrunk points, in the columns of the rows.
-
-        It uses the pulls up.
+    def back(self, weights: np.ndarray, basis: np.ndarray) -> np.ndarray:
+        """Weighted sum over components of the pulls along their axes; it uses the pulls up.
 
         Parameters
         ----------
         weights : ndarray of shape (n, k)
-        function : Precision or Shrinkage
-            Of the levels of the rows.
-        seen : namespace
-            The ``basis`` of shape ``(d, k r)`` and the ``variances`` of shape ``(k, r)``.
+        basis : ndarray of shape (d, k r)
+            Axes, times variances for what is shrunk.
 
         Returns
         -------
         ndarray of shape (n, d)
         """
-        basis = seen.basis
-        if isinstance(function, Shrinkage):
-            basis = basis * seen.variances.reshape(-1)
         weighted = np.multiply(self.pulls, weights.T[:, None, :], out=self.pulls)
         return (basis @ weighted.reshape(basis.shape[1], -1)).T
 
@@ -75,7 +66,7 @@ def locate_by_row(x: np.ndarray, level: np.ndarray, seen: Any):
     level : ndarray of shape (n,)
         Noise variances.
     seen : namespace
-        As in :meth:`Pulls.back`, and the ``offsets`` of shape ``(k, r)``.
+        The ``basis`` of shape ``(d, k r)``, ``offsets`` and ``variances`` of shape ``(k, r)``.
 
     Returns
     -------

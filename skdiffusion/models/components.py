@@ -29,7 +29,13 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models.component_levels import Pulls, locate_by_row
-from skdiffusion.models.component_matrices import ComponentMatrices, Precision, Vectors, with_ones
+from skdiffusion.models.component_matrices import (
+    ComponentMatrices,
+    Precision,
+    Shrinkage,
+    Vectors,
+    with_ones,
+)
 from skdiffusion.models.covariance import SpectralCovariance
 from skdiffusion.utils.arrays import Parameters, is_torch, like, namespace
 
@@ -255,7 +261,10 @@ class SpectralStack:
         if isinstance(where, Vectors):
             return self._matrices.pull(where, weights)
         if isinstance(where, Pulls):
-            return where.back(weights, function, self._seen.like(weights))
+            basis = self._seen.like(weights).basis
+            if isinstance(function, Shrinkage):
+                basis = self._once("shrunk", None, weights, self._shrunk)
+            return where.back(weights, basis)
         xp, (c, e, width) = namespace(weights), where
         gain, rest = self._gains(function, weights)
         if gain.ndim == 2:
@@ -316,6 +325,10 @@ class SpectralStack:
         if not isinstance(level, float):
             return self.trace(_log_of_sum(level), x)
         return self._once("log_det", level, x, lambda *_: self.trace(_log_of_sum(level), x))
+
+    def _shrunk(self, _, x):
+        seen = self._seen.like(x)
+        return seen.basis * seen.variances.reshape(-1)
 
     def _side_by_side(self, level, x):
         each = self.matrices(like(np.eye(self.n_components), x), Precision(level))
