@@ -35,6 +35,14 @@ def relative_error(found, truth):
     return np.sqrt(((found - truth) ** 2).sum() / (truth**2).sum())
 
 
+def of_degree_two(x):
+    return np.stack([x[:, 1] ** 2, 0 * x[:, 1]], axis=1)
+
+
+def gauge_with_divergence(x):
+    return np.stack([x[:, 0] * x[:, 1], 1 - x[:, 0] ** 2], axis=1)
+
+
 # ------------------------------------------------------------------ known answers
 
 
@@ -84,7 +92,7 @@ def test_a_singular_covariance_is_no_obstacle(rng):
 @pytest.mark.parametrize("potential", ["polynomial", "auto"])
 def test_a_quadratic_field_under_a_normal_law(potential):
     X, _ = make_gaussian(4000, 2, covariance=1.0, random_state=1)
-    V = np.stack([X[:, 1] ** 2, 0 * X[:, 1]], axis=1)
+    V = of_degree_two(X)
     dec = ConservativityDecomposer(potential, random_state=0).fit(X, V)
     Y, _ = make_gaussian(2000, 2, covariance=1.0, random_state=2)
     truth = np.stack([Y[:, 1] ** 2 / 3 + 2 / 3, 2 * Y[:, 0] * Y[:, 1] / 3], axis=1)
@@ -93,9 +101,37 @@ def test_a_quadratic_field_under_a_normal_law(potential):
     assert abs(dec.conservative_fraction_ - 5 / 9) < 4 * dec.conservative_fraction_std_error_
 
 
+@pytest.mark.parametrize(
+    "field, gradient, energies",
+    [
+        (
+            of_degree_two,
+            lambda x: np.stack([x[:, 1] ** 2 / 3 + 2 / 3, 2 * x[:, 0] * x[:, 1] / 3], axis=1),
+            (3, 5 / 3, 4 / 3),
+        ),
+        (gauge_with_divergence, np.zeros_like, (3, 0, 3)),
+    ],
+)
+def test_cubic_potentials_are_exact_where_the_moments_of_the_rows_are(field, gradient, energies):
+    # ten Gauss-Hermite nodes per axis have the moments of the normal law up to degree 19
+    nodes, weights = np.polynomial.hermite_e.hermegauss(10)
+    X = np.stack(np.meshgrid(nodes, nodes), axis=-1).reshape(-1, 2)
+    weights = np.outer(weights, weights).ravel() / weights.sum() ** 2
+    V = field(X)
+    dec = ConservativityDecomposer("polynomial", alpha=1e-12, random_state=0)
+    dec.fit(X, V, sample_weight=weights)
+    parts = V, *dec.decompose(X, V)
+    # a ridge of 1e-12 times values up to 30
+    np.testing.assert_allclose(parts[1], gradient(X), atol=1e-10)
+    found = [weights @ (part**2).sum(axis=1) for part in parts]
+    np.testing.assert_allclose(found, energies, atol=1e-10)
+    share = dec.score(X, V, sample_weight=weights)
+    assert share == pytest.approx(energies[1] / energies[0], abs=1e-10)
+
+
 def test_a_gauge_with_divergence_has_no_gradient_part():
     X, _ = make_gaussian(2000, 2, covariance=1.0, random_state=0)
-    V = np.stack([X[:, 0] * X[:, 1], 1 - X[:, 0] ** 2], axis=1)
+    V = gauge_with_divergence(X)
     dec = ConservativityDecomposer(random_state=0).fit(X, V)
     assert abs(dec.conservative_fraction_) < 0.02
     assert (V**2).sum(axis=1).mean() == pytest.approx(3, abs=0.5)

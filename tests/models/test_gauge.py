@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from skdiffusion.geometry import strong_gauge_residual
 from skdiffusion.likelihood import flow_log_prob
 from skdiffusion.models import AdditiveGauge, GaussianModel, MixtureModel, jacobian
-from skdiffusion.samplers import HeunSampler, run_sampler
+from skdiffusion.samplers import HeunSampler, RK4Sampler, run_sampler
 from skdiffusion.utils.arrays import like
 from skdiffusion.utils.estimator_checks import check_score_model
 
@@ -49,8 +49,9 @@ def test_a_position_dependent_gauge_has_the_field_of_the_paper(rng):
     # div r = x_2 and <r, s> = -x_2: neither is zero, their sum is
     inner = (expected * NORMAL.score(x, 0.0)).sum(axis=1)
     np.testing.assert_allclose(inner, -x[:, 1], atol=1e-14)
-    trace = np.trace(jacobian(given, x, 0.0) - jacobian(NORMAL, x, 0.0), axis1=1, axis2=2)
-    np.testing.assert_allclose(trace, x[:, 1], atol=1e-8)
+    slopes = jacobian(given, x, 0.0) - jacobian(NORMAL, x, 0.0)
+    np.testing.assert_allclose(np.trace(slopes, axis1=1, axis2=2), x[:, 1], atol=1e-8)
+    np.testing.assert_allclose(slopes[:, 1, 0] - slopes[:, 0, 1], -3 * x[:, 0], atol=1e-8)  # curl
 
 
 @pytest.mark.parametrize("level", [0.1, 1.0, 10.0])
@@ -85,6 +86,27 @@ def test_likelihoods_of_a_gaussian_in_vp_time_do_not_change(strength, rng):
         found = law.at_time("vp").log_prob(path[None, :-1], end)[0] + path[-1]
         expected = law.at_time("vp").log_prob(row[None], 1e-3)[0]
         assert abs(found - expected) < 1e-8
+
+
+@pytest.mark.parametrize("strength", [0.0, 3.0])
+@pytest.mark.parametrize(
+    "start, level, printed",
+    [(1.0, 1e4, [1.40011, 0.99005, 0.70011]), (0.999, 999.0, [1.4015, 0.9910, 0.7008])],
+)
+def test_a_gauge_turns_the_flow_of_a_gaussian_and_stretches_nothing(
+    strength, start, level, printed, rng
+):
+    # flow matching down to t = .01: sqrt((1 - t)^2 lambda + t^2) there over the same at the start
+    variances, t = np.array([2.0, 1.0, 0.5] + 7 * [0.0]), 0.01
+    Q = rng.standard_normal((10, 10))
+    Q = strength * (Q - Q.T) / np.linalg.norm(Q - Q.T)
+    model = AdditiveGauge(GaussianModel(np.zeros(10), variances), Q)
+    # the field is linear: points on the axes go to the columns of the map
+    levels = np.geomspace(level, t / (1 - t), 120)
+    ends = run_sampler(RK4Sampler(), model, level * np.eye(10), levels)
+    found = np.linalg.svd((1 - t) * ends / start, compute_uv=False)
+    # fourth-order steps of an eighth, and the digits that are printed
+    np.testing.assert_allclose(found, printed + 7 * [0.01 / start], atol=1e-4)
 
 
 @pytest.mark.parametrize("fade", [2.0, None])
