@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pandas
 import pytest
+from scipy.special import gammainc
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -221,6 +222,21 @@ def test_a_gauge_field_is_projected_out(rng):
         fitted(X, conservative_projection=True)
 
 
+def test_the_spectrum_of_a_gaussian_counts_principal_components():
+    # thirty rows of a ball in five of ten columns: five variances above a twentieth of the
+    # largest, which is what scikit-dimension's lPCA counts of them
+    rng = np.random.RandomState(0)
+    z = rng.normal(size=(30, 5))
+    square = (z**2).sum(axis=1, keepdims=True)
+    X = np.pad(z * gammainc(2.5, square / 2) ** 0.2 / np.sqrt(square), ((0, 0), (0, 5)))
+    variances = np.linalg.eigvalsh(np.cov(X.T))
+    law = GaussianModel(X.mean(axis=0), np.cov(X.T))
+    for share, count in [(0.05, 5), (0.4, 4), (0.6, 3), (0.7, 2), (0.9, 1)]:
+        level = np.sqrt(share * variances.max())
+        est = fitted(X, "spectrum", score_estimator=law, sigma=level)
+        assert est.dimension_ == count == (variances > level**2).sum()
+
+
 # ------------------------------------------------------------------ means over rows
 
 LAMBDAS = np.array([2.0, 1.0, 0.5] + [0.0] * 7)
@@ -414,6 +430,11 @@ def test_local_dimension_of_mixed_data(rng):
     assert np.median(np.abs(fresh - est.dimension_pw_[::7])) < 0.1
 
 
+def concordance(found, truth, low, high):
+    """Share of pairs in their order."""
+    return (found[truth == high][:, None] > found[truth == low]).mean()
+
+
 def test_a_lollipop_is_ordered():
     rng = np.random.default_rng(0)
     stick = np.stack([rng.uniform(-2, -1, 300), np.zeros(300)], axis=1)
@@ -422,8 +443,12 @@ def test_a_lollipop_is_ordered():
     X, truth = np.vstack([stick, disc]), np.repeat([1, 2], 300)
     for est in (fitted(X), fitted(X, "flipd", sigma=0.08)):
         d = est.dimension_pw_
-        pairs = d[truth == 2][:, None] > d[truth == 1]
-        assert pairs.mean() >= 0.95  # concordance
+        assert concordance(d, truth, 1, 2) >= 0.95
+    # five copies of one row far away: to what is left of them without itself each is a point
+    X, truth = np.vstack([X, 5 * [[-3.0, 0.0]]]), np.append(truth, 5 * [0])
+    d = fitted(X, "flipd", sigma=0.08, score_estimator=EmpiricalModel(X)).dimension_pw_
+    assert min(concordance(d, truth, *pair) for pair in [(0, 1), (0, 2), (1, 2)]) >= 0.95
+    np.testing.assert_allclose(d[truth == 0], 0, atol=1e-12)
 
 
 def test_digits_have_many_fewer_dimensions_than_pixels():
