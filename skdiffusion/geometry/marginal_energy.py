@@ -182,7 +182,10 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
         inner = AffineModel(model, shift=-center / scale, scale=1 / scale)
         if not self.standardize:
             inner = model
-        far_field = GaussianModel((X.mean(axis=0) - center) / scale, covariance_of(X) / scale**2)
+        far_field = None
+        if not model.has_log_prob:  # it is integrated from there
+            covariance = covariance_of(X) / scale**2
+            far_field = GaussianModel((X.mean(axis=0) - center) / scale, covariance)
         path = NoisePath(inner, schedule, prior, self.n_nodes, far_field=far_field)
         self.model_, self.center_, self.scale_ = model, center, scale
         self.schedule_, self.prior_, self._path = schedule, prior, path

@@ -420,6 +420,51 @@ def test_the_posterior_knows_the_level_of_typical_points():
     assert abs(bias.mean()) < 4 * bias.std() / math.sqrt(len(X))
 
 
+@pytest.mark.parametrize("k, width", [(10, 0.313), (100, 0.0728), (1000, 0.0224), (3072, 0.01277)])
+def test_the_level_is_as_uncertain_as_the_codimension_leaves_it(k, width):
+    # all levels alike: r / b is chi of K = k - 1 degrees, and r = sigma sqrt(k) the typical point
+    est = energy_of(EmpiricalModel(np.zeros((1, k))), "edm", PowerPrior(0.0, 1e-9, 1e3))
+    u = np.zeros((1, k))
+    u[0, 0] = 0.3 * math.sqrt(k)
+    found = est.noise_posterior(u)
+    mean = 0.3 * math.sqrt(k / 2) * math.exp(math.lgamma(k / 2 - 1) - math.lgamma((k - 1) / 2))
+    np.testing.assert_allclose(found.mean("level"), mean, rtol=GOLDEN)
+    # three or four digits are printed
+    np.testing.assert_allclose(found.std("level") / 0.3, width, rtol=2e-3)
+
+
+def test_of_many_points_the_nearest_one_tells_the_level():
+    # fifty points in 200 columns, twenty apart, and noise of a length that makes the mean .3012
+    X = np.random.default_rng(0).standard_normal((50, 200))
+    noise = np.random.default_rng(1).standard_normal(X.shape)
+    length = 0.3012 * math.sqrt(2) * math.exp(math.lgamma(99.5) - math.lgamma(99))
+    noise *= length / np.linalg.norm(noise, axis=1, keepdims=True)
+    est = energy_of(EmpiricalModel(X), "edm", PowerPrior(0.0, 1e-9, 1e3))
+    found = est.noise_posterior(X + noise)
+    np.testing.assert_allclose(found.mean("level"), 0.3012, rtol=GOLDEN)
+    np.testing.assert_allclose(found.std("level"), 0.01518, atol=5e-6)  # as it is printed
+
+
+@pytest.mark.parametrize("target, share", [("noise", 1), ("equilibrium", 2)])
+def test_the_transport_correction_is_a_share_of_the_gradient(target, share):
+    # at any distance: -1/K or -2/K of it, K = 30, of a point in 31 columns
+    est = energy_of(EmpiricalModel(np.zeros((1, 31))), prior=UniformPrior(t_max=0.9))
+    parts = est.decompose([[1e-3] + 30 * [0.0], [1e-6] + 30 * [0.0]], target)
+    ratio = parts.transport_correction[:, 0] / parts.natural_gradient[:, 0]
+    # (1 - t)^-1 in the gain of equilibrium matching leaves a term of the order of the distance
+    np.testing.assert_allclose(ratio, -share / 30, rtol=1e-3)
+
+
+@pytest.mark.parametrize("along, speed", [(0.0, 2.127692), (1.5, 1.540373)])
+def test_the_speed_at_a_point_is_a_ratio_of_moments(along, speed):
+    # straight path, one point x in six columns, from the direction n with n.x = along
+    x = np.array([[along, 0.7, 0.0, 0.0, 0.0, 0.0]])
+    u = x + 1e-6 * np.eye(6)[:1]
+    found = energy_of(EmpiricalModel(x)).blind_field(u, "velocity")
+    # (u - x) / t: its part along n; of the order of the distance is left out
+    assert found[0, 0] == pytest.approx(speed, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "named, written",
     [

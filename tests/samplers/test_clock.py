@@ -13,11 +13,12 @@ from skdiffusion.samplers import (
     DDPMSampler,
     EulerSampler,
     NesterovSampler,
+    RK4Sampler,
     check_sampler,
     run_sampler,
 )
 from skdiffusion.samplers.clock import Clock
-from skdiffusion.schedules import FlowMatchingSchedule
+from skdiffusion.schedules import CosineSchedule, FlowMatchingSchedule
 
 D = 16
 LEVELS = [*np.geomspace(50.0, 0.01, 30), 0.0]
@@ -60,6 +61,26 @@ def test_an_estimated_clock_leaves_no_noise_behind(target):
     assert by["estimated"].max() < 0.05
     if target != "data":  # a point that is 1/sqrt(2D) quieter than its level keeps the difference
         assert np.mean(by["schedule"]) > 3 * np.mean(by["estimated"])
+
+
+@pytest.mark.filterwarnings("ignore:a model that is not told")  # it is what is measured
+@pytest.mark.parametrize(
+    "delta, noise, data", [(0.1, 1.4883, 0.6719), (0.01, 3.4287, 0.2917), (0.0064, 4.0323, 0.2480)]
+)
+def test_blind_noise_and_data_change_the_size_of_a_unit_gaussian(delta, noise, data):
+    # trigonometric path: all levels look alike, so that both are predicted as 2 u / pi. Noise errs
+    # from where there is little signal, a = sin delta, data down to where there is little noise
+    sampler = RK4Sampler(clock="schedule")
+    by_noise, by_data = (
+        BlindModel(lambda u: 2 / np.pi * u, 1, CosineSchedule(), target)
+        for target in ("noise", "data")
+    )
+    levels = [*np.geomspace(1 / np.tan(delta), 1e-3 * delta, 100), 0.0]
+    found = run_sampler(sampler, by_noise, np.array([[1 / np.sin(delta)]]), levels)
+    np.testing.assert_allclose(found, noise, rtol=1e-4)  # digits as printed
+    levels = np.geomspace(1e4, np.tan(delta), 200)
+    found = run_sampler(sampler, by_data, np.array([[1e4]]), levels)
+    np.testing.assert_allclose(np.cos(delta) * found, data, rtol=3e-4)
 
 
 @pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"flow", "mala", "dmcmc"}))
