@@ -76,6 +76,31 @@ def test_two_points_denoising_error(gamma, mmse, gap):
     assert weight @ (denoised - gaussian) ** 2 == pytest.approx(gap, abs=1e-13)
 
 
+def test_errors_of_two_points_integrate_to_their_entropy():
+    # over gamma = 1/sigma^2: twice log 2 for the least error, and for its gap to the Gaussian's
+    # twice the divergence, here up to gamma = 2
+    z, weight = normal_nodes()
+
+    def errors(log_gamma):
+        x = (1 + np.exp(-log_gamma / 2) * z)[:, None]
+        denoised = TWO.denoise(x, np.exp(-log_gamma / 2))[:, 0]
+        gaussian = GaussianModel([0.0], 1.0).denoise(x, np.exp(-log_gamma / 2))[:, 0]
+        both = weight @ (1 - denoised) ** 2, weight @ (denoised - gaussian) ** 2
+        return np.exp(log_gamma) * np.array(both)
+
+    def integral(low, high, n):
+        nodes, shares = np.polynomial.legendre.leggauss(n)
+        middle, half = (high + low) / 2, (high - low) / 2
+        return half * sum(
+            share * errors(middle + half * node) for node, share in zip(nodes, shares, strict=True)
+        )
+
+    # below e^-24 and above e^4.5 there is less than 1e-10
+    assert integral(-24, 4.5, 50)[0] == pytest.approx(2 * np.log(2), abs=1e-9)
+    # ten digits are printed
+    assert integral(-24, np.log(2), 30)[1] == pytest.approx(0.0984680165, abs=1e-10)
+
+
 @pytest.mark.parametrize("sigma, ratio", [(8.0, 0.96483), (16.0, 0.99051), (32.0, 0.99758)])
 def test_third_cumulant_law(sigma, ratio):
     # {-1 with 2/3, 2 with 1/3}: mean 0, variance 2, third cumulant 2

@@ -34,6 +34,17 @@ def test_order_of_convergence(sampler, rng):
     assert order == pytest.approx(sampler.order, abs=0.25)
 
 
+def test_halving_the_steps_of_heun_leaves_a_quarter_of_the_error():
+    x = GAUSSIAN.sample(20, 20.0, random_state=0)
+    exact = GAUSSIAN.flow(x, 20.0, 0.05)
+    errors = [
+        np.abs(run_sampler(HeunSampler(), GAUSSIAN, x, geometric(n)) - exact).max()
+        for n in (400, 800)
+    ]
+    # the next term is smaller by a step, log(400)/400
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.02)
+
+
 def test_the_closed_form_flow_is_exact_in_any_number_of_steps():
     x = GAUSSIAN.sample(20, 20.0, random_state=0)
     one = run_sampler(FlowSampler(), GAUSSIAN, x, [20.0, 0.0])
