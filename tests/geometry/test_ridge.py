@@ -66,17 +66,19 @@ def test_a_gaussian_is_projected_orthogonally_in_one_step(rng, k):
 
 
 def test_plain_mean_shift_contracts_a_gaussian_by_its_ratio(rng):
-    est, mean, axes, variances = gaussian(rng, 3)
+    est, mean, axes, variances = gaussian(rng, 4)
     sigma = 0.7
-    x = mean + 1e-3 * axes[:, 2]
-    for steps in (1, 3):
-        ridge = RidgeProjector(
-            1, score_estimator=est, sigma=sigma, solver="scms", max_iter=steps, tol=1e-12
-        ).fit(rng.standard_normal((20, 3)))
-        with pytest.warns(UserWarning, match="1 of 1 rows"):
-            y = ridge.transform(x[None])[0]
-        rate = variances[2] / (variances[2] + sigma**2)
-        assert (y - mean) @ axes[:, 2] == pytest.approx(1e-3 * rate**steps, rel=1e-9)
+    for k, printed in ((2, 0.67114), (3, 0.33784)):
+        rate = variances[k] / (variances[k] + sigma**2)
+        assert rate == pytest.approx(printed, abs=5e-6)
+        x = mean + 1e-3 * axes[:, k]
+        for steps in (1, 3):
+            ridge = RidgeProjector(
+                1, score_estimator=est, sigma=sigma, solver="scms", max_iter=steps, tol=1e-12
+            ).fit(rng.standard_normal((20, 4)))
+            with pytest.warns(UserWarning, match="1 of 1 rows"):
+                y = ridge.transform(x[None])[0]
+            assert (y - mean) @ axes[:, k] == pytest.approx(1e-3 * rate**steps, rel=1e-9)
 
 
 def ring_radius(sigma):
@@ -86,9 +88,13 @@ def ring_radius(sigma):
 
 PUBLISHED_RADII = {
     0.15: 0.988553451114,
+    0.2: 0.979360888562,
     0.3: 0.951460229008,
+    0.4: 0.906869734555,
     0.5: 0.831462024754,
     0.6: 0.677303072114,
+    0.65: 0.527683089211,
+    0.7: 0.198664472015,
 }
 
 
@@ -100,9 +106,10 @@ def test_ring_of_points_has_the_radius_of_the_bessel_ratio(rng, sigma):
     ridge = RidgeProjector(bandwidth=sigma, tol=1e-10).fit(points)
     starts = 0.4 * rng.standard_normal((200, 2)) + 0.1
     found = ridge.diagnostics(starts)
-    assert found.on_ridge.all()
+    # a start beside the centre, where all directions are alike, may be refused at high levels
+    assert (~found.on_ridge).sum() <= (sigma > 0.6)
     # 64 points differ from the uniform law by 2e-9 here
-    radius = np.linalg.norm(found.points, axis=1)
+    radius = np.linalg.norm(found.points[found.on_ridge], axis=1)
     np.testing.assert_allclose(radius, ring_radius(sigma), atol=1e-8)
 
 
@@ -117,7 +124,8 @@ def test_a_ring_that_is_smoothed_away_is_refused():
 
 @pytest.mark.parametrize(
     "d, sigma, radius",
-    [(3, 0.1, 0.989897948557), (3, 0.4, 0.800120883074), (3, 0.5, 0.599839320129),
+    [(3, 0.1, 0.989897948557), (3, 0.2, 0.958257569496), (3, 0.3, 0.900000004638),
+     (3, 0.4, 0.800120883074), (3, 0.5, 0.599839320129), (3, 0.55, 0.382275462429),
      (5, 0.15, 0.953369437003), (10, 0.15, 0.891569325556), (20, 0.15, 0.752450506315)],
 )  # fmt: skip
 def test_sphere_has_the_radius_of_the_bessel_ratio(rng, d, sigma, radius):
@@ -146,6 +154,20 @@ def test_two_points_have_the_gap_of_the_formula():
     gap = (c / sigma) ** 2 / np.cosh(c * x[:, 0] / sigma**2) ** 2
     np.testing.assert_allclose(found.gap, gap, rtol=1e-9)
     np.testing.assert_allclose(gap[:2] / sigma**2, [3.048, 1.542], atol=5e-4)
+    assert found.ratios[0, 0] == pytest.approx((c / sigma) ** 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("sigma", [0.95, 0.99, 1.01, 1.05])
+def test_two_modes_merge_at_half_their_distance(sigma):
+    ridge = RidgeProjector(0, score_estimator=Fixed(EmpiricalModel([[-1.0], [1.0]])), sigma=sigma)
+    ridge.fit([[0.0], [0.3], [-0.3]])
+    found = ridge.diagnostics([[0.0], [0.5], [-0.5]])
+    assert found.ratios[0, 0] == pytest.approx(sigma**-2, rel=1e-12)
+    # modes are fixed points of the denoiser, x = tanh(x / s^2); one is left at zero from s = 1 on
+    mode = brentq(lambda x: x - np.tanh(x / sigma**2), 0.05, 1) if sigma < 1 else 0.0
+    assert found.on_ridge.tolist() == [sigma > 1, True, True]
+    # steps end at 1e-6 of the level, over a curvature of 0.02 at 0.99 and 1.01
+    np.testing.assert_allclose(found.points[1:, 0], [mode, -mode], atol=1e-4)
 
 
 @pytest.mark.parametrize("t", [0.05, 0.3, 1.0])
@@ -183,13 +205,16 @@ def test_two_points_far_below_their_distance_are_flagged_not_projected():
     model = EmpiricalModel([[-c, 0.0], [c, 0.0]])
     ridge = RidgeProjector(score_estimator=Fixed(model), sigma=sigma, gap_tol=1e-3)
     ridge.fit([[0.0, 0.1], [0.01, 0.1], [0.0, -0.1]])
-    x = np.array([[0.0, 0.1], [3.0, 0.2], [-3.0, -0.2]])
+    x = np.array([[0.0, 0.1], [0.5, 0.2], [3.0, 0.2], [-3.0, -0.2]])
     found = ridge.diagnostics(x)
-    assert found.defined.tolist() == [True, False, False]
+    # at the points it is 4e-33, a difference of numbers of order one
+    gap = [183.6, 9.578e-4, 0, 0]
+    np.testing.assert_allclose(found.gap / sigma**2, gap, rtol=1e-4, atol=1e-12)
+    assert found.defined.tolist() == [True, False, False, False]
     np.testing.assert_array_equal(found.points[1:], x[1:])
-    with pytest.warns(UserWarning, match="2 of 3 rows are not on the ridge"):
+    with pytest.warns(UserWarning, match="3 of 4 rows are not on the ridge"):
         ridge.transform(x)
-    with pytest.warns(UserWarning, match="2 of 3 rows"):
+    with pytest.warns(UserWarning, match="3 of 4 rows"):
         assert np.isinf(ridge.normal_distance(x)[1:]).all()
 
 
@@ -243,6 +268,8 @@ def test_follows_rotation_shift_and_units(rng):
     # two runs that stop at 1e-6 of the level
     got = moved.transform(7 * X @ turn + [100.0, -3.0])
     np.testing.assert_allclose(got, expected, atol=7e-6)
+    mixed = RidgeProjector(bandwidth=base.bandwidth_).fit(rng.permutation(X))
+    np.testing.assert_allclose(mixed.transform(X), base.transform(X), atol=1e-6)
 
 
 def test_a_copy_is_a_weight_of_two(rng):
@@ -329,8 +356,9 @@ def test_stability_flag_agrees_with_the_jacobian(rng):
         jacobian[:, :, j] = (parts[0] - parts[1]) / (2 * h)
     values = np.sort(np.linalg.eigvals(jacobian).real, axis=1)
     # one direction along the ridge, one across; central differences of step 1e-5
-    np.testing.assert_allclose(values[:, 1], 0, atol=1e-5)
-    assert (values[:, 0] < 0).all()
+    np.testing.assert_allclose(values[:, 1], 0, atol=1e-6)
+    # gaps are half and more: the turning of the frame adds a hundredth
+    np.testing.assert_allclose(values[:, 0], found.ratios[:, 1] - 1, atol=0.02)
 
 
 def test_a_hollow_is_no_ridge():

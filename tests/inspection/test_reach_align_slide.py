@@ -35,6 +35,9 @@ def test_budget_identity(thirteen, kappa, sampler):
     )
     assert found.identity_error < 1e-12
     assert found.weights.sum() + found.start_weight == pytest.approx(1, abs=1e-13)
+    shares = (LEVELS[-1] / LEVELS) ** kappa
+    np.testing.assert_allclose(found.weights, np.diff(shares), rtol=1e-12)
+    assert found.start_weight == pytest.approx(shares[0], rel=1e-12)
     # these steps are exact for the denoiser: the solver adds nothing
     assert np.abs(found.solver_budget).max() < 1e-12
 
@@ -47,17 +50,24 @@ def test_budget_identity_of_any_sampler(thirteen, sampler):
     assert np.abs(found.solver_budget).max() > 1e-6
 
 
+LINE = np.outer(np.linspace(-1, 1, 30), [1.0, 2.0, 2.0]) / 3
+PLANE = LINE[::2, None] + np.outer(np.linspace(-1, 1, 12), [2.0, 1.0, -2.0]) / 3
+
+
+@pytest.mark.parametrize("X, dimension", [(LINE, 1), (PLANE.reshape(-1, 3), 2)])
 @pytest.mark.parametrize("kappa, sampler", [(1, "euler"), (2, NoiselessReverse())])
-def test_distance_from_a_line_shrinks_as_the_level(kappa, sampler, rng):
-    X = np.outer(np.linspace(-1, 1, 30), [1.0, 2.0, 2.0]) / 3
+def test_distance_from_a_flat_set_shrinks_as_the_level(kappa, sampler, X, dimension, rng):
     law = EmpiricalModel(X)
-    ridge = RidgeProjector(bandwidth=0.2).fit(X)
+    ridge = RidgeProjector(dimension, bandwidth=0.2).fit(X)
     levels = np.geomspace(10, 0.005, 60)
     start = 10 * rng.standard_normal((15, 3))
     found = reach_align_slide(law, ridge, sampler, levels=levels, start=start)
     # nothing pulls the normal offset but the noise level
-    expected = found.distance[0] * (levels[-1] / levels[0]) ** kappa
-    np.testing.assert_allclose(found.distance[-1], expected, rtol=1e-9)
+    share, across = (levels[-1] / levels[0]) ** kappa, np.linalg.svd(X)[2][dimension:]
+    offset = found.points @ across.T
+    np.testing.assert_allclose(offset[-1], share * offset[0], rtol=1e-9, atol=1e-13)
+    # points within 1e-6 of the level are on the ridge
+    np.testing.assert_allclose(found.distance[-1], share * found.distance[0], rtol=1e-9, atol=2e-7)
 
 
 class Injected(BaseScoreModel):
@@ -110,7 +120,8 @@ def test_normal_errors_saturate_and_tangential_ones_add_up(thirteen, kappa, samp
     predicted = np.linalg.norm(across.predicted_offset, axis=1)
     assert np.median(predicted) == pytest.approx(abs(change), rel=0.03)
     arc = [ridge.arc_coordinates(r.points[-1]) for r in (clean, across)]
-    assert abs(np.median(arc[1] - arc[0])) < 0.07 * a  # noise of the reverse diffusion: .05
+    # of the reverse diffusion, whose noise is not the same for both: .02
+    assert abs(np.median(arc[1] - arc[0])) < (0.01 if kappa == 1 else 0.07) * a
 
     along = run(ridge, sampler, along=a)
     left = 1 - ratios[0]
