@@ -48,8 +48,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         ``"mixture"`` (what a Gaussian mixture misses: the better density of most tables),
         ``"edm"``, ``"noise"``, ``"data"``, ``"velocity"``, ``"v"`` or ``"score"``. ``"auto"`` is
         ``"mixture"`` for a perceptron that is told the noise level and need not be conservative,
-        fitted to 100 rows or more of 128 columns at most; ``"edm"`` for networks of images, and
-        else ``"gaussian"``.
+        fitted to 100 rows or more, and five or more per column, of 128 columns at most;
+        ``"edm"`` for networks of images, and else ``"gaussian"``.
     schedule : "auto", str or NoiseSchedule
         Which noise levels training visits, and the path on which predictions such as the velocity
         are defined; default of samplers and of ``at_time``. ``"auto"`` visits levels where there
@@ -356,7 +356,7 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         return self
 
     def _training_rows(self, X, sample_weight, reset=True):
-        from skdiffusion.estimators._training_rows import is_dataset, read_rows
+        from skdiffusion.estimators._training_rows import is_dataset, read_rows, repeated_rows
 
         if is_dataset(X):
             if len(X) < 2:
@@ -373,8 +373,9 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
             checked = check_rows(self, X, reset=reset, ensure_min_samples=2)
             if isinstance(X, np.memmap):
                 checked = X if X.dtype in (np.float32, np.float64) else checked
-        weights = None if sample_weight is None else check_weights(sample_weight, len(checked))
-        return checked, weights
+        if sample_weight is None:
+            return checked, None
+        return checked, repeated_rows(check_weights(sample_weight, len(checked)))
 
     def _labels(self):
         return self._network_model().labels if hasattr(self, "model_") else None

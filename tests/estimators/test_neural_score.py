@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skdiffusion import GaussianScore, GMMScore, NeuralScore, VPSchedule
 from skdiffusion.datasets import make_embedded_circles
 from skdiffusion.estimators import NoiseLevelEstimator
+from skdiffusion.estimators._training_rows import LONGEST_EPOCH, repeated_rows
 from skdiffusion.models import GaussianModel, LabelGuidedModel, MixtureModel
 from skdiffusion.models.jacobian import jacobian
 from skdiffusion.models.neural import Preconditioner
@@ -52,6 +53,23 @@ def test_scikit_learn_checks(estimator, check):
 
 def test_the_contract():
     check_score_estimator(NeuralScore(**QUICK))
+
+
+def test_weights_in_any_unit_tell_how_rows_compare(moons):
+    weights = np.where(moons[:200, 1] > 0, 0.75, 0.25)
+    expected, found = (
+        NeuralScore(**QUICK).fit(moons[:200], sample_weight=weights * unit)
+        for unit in (1.0, 1e-300)
+    )
+    np.testing.assert_allclose(found.denoise(moons, 0.3), expected.denoise(moons, 0.3), atol=1e-3)
+
+
+def test_weights_stand_for_copies_as_far_as_an_epoch_holds_them():
+    whole = np.array([2.0, 0.0, 5.0])
+    assert repeated_rows(whole) is whole
+    for unit in (1e9, 1e300):
+        found = repeated_rows(whole * unit)
+        np.testing.assert_allclose(found, whole / 7 * LONGEST_EPOCH)
 
 
 # ---------------------------------------------------------------------- units
@@ -227,11 +245,21 @@ def test_the_default_adds_to_a_mixture_where_networks_take_hints(params, hinted,
     assert preconditioner.hints == hinted == (preconditioner.base is not None)
 
 
-def test_few_rows_and_first_batches_have_no_mixture(moons):
+def test_few_rows_and_first_batches_have_no_mixture(moons, rng):
     few = NeuralScore(max_epochs=1, random_state=0).fit(moons[:99])
+    wide = NeuralScore(max_epochs=1, random_state=0).fit(rng.normal(size=(140, 30)))
     batch = NeuralScore(random_state=0).partial_fit(moons)
-    for est in (few, batch):
+    for est in (few, wide, batch):
         assert est._network_model().preconditioner.base is None
+
+
+def test_a_mixture_of_fewer_rows_than_columns_does_not_believe_in_their_span(rng):
+    X = rng.normal(size=(340, 40))  # 40 rows leave directions in which they have no spread
+    est = NeuralScore(
+        parameterization="mixture", lr=1e-30, max_epochs=1, random_state=0, early_stopping=False
+    ).fit(X[:40])
+    # whole covariances cost hundreds of thousands of nats
+    assert est.score(X[40:]) > GaussianScore("oas").fit(X[:40]).score(X[40:]) - 20
 
 
 @pytest.mark.parametrize("conservative", [False, True, 0.1])
