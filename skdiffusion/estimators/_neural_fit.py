@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from skorch import NeuralNet
 
 from skdiffusion.denoising_bound import denoising_bound
 from skdiffusion.estimators._neural_base import fitted_base, serves
@@ -25,6 +26,7 @@ from skdiffusion.models import GaussianModel
 from skdiffusion.models.neural import NeuralModel, Preconditioner
 from skdiffusion.networks import check_network
 from skdiffusion.networks.device import check_device
+from skdiffusion.networks.images import check_input_shape
 from skdiffusion.networks.mlp import ResidualMLP
 from skdiffusion.parameterizations import MixtureParameterization, check_parameterization
 from skdiffusion.schedules import check_schedule
@@ -44,12 +46,13 @@ DROPOUT = 0.4
 """it then leaves out this share of its units while training."""
 SMALL_STEP = 256 * 512**2
 """Multiplications in a layer up to which a second thread brings nothing."""
-NOT_OF_THE_RUN = ("checkpoint", "verbose", "callbacks", "device")
+NOT_OF_THE_RUN = ("checkpoint", "verbose", "callbacks", "device", "random_state")
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
 def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial: bool = False):
     """Train the network of an estimator and set its fitted attributes; on failure set nothing."""
+    _check_tools(est)
     goes_on = partial and hasattr(est, "model_")
     checkpoint = None if est.checkpoint is None or partial else Checkpoint(est.checkpoint)
     seed = _seed(est, checkpoint, goes_on)
@@ -99,6 +102,26 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         est.__dict__.pop("level_estimator_", None)
     if checkpoint is not None and not net.interrupted_:  # done: nothing to go on from
         checkpoint.remove()
+
+
+def _check_tools(est):
+    """Refuse what is none of torch's and skorch's, before anything is computed."""
+    if est.net is not None and not isinstance(est.net, NeuralNet):
+        raise ValueError(f"net must be a skorch.NeuralNet; got {est.net!r}.")
+    if isinstance(est.optimizer, str) or not isinstance(est.optimizer, type):
+        lookup(est.optimizer, OPTIMIZERS, "optimizer", "a torch optimizer class")
+    if est.input_shape is not None:
+        check_input_shape(est.input_shape, est.n_features_in_)
+    callbacks = [] if est.callbacks is None else est.callbacks
+    if not isinstance(callbacks, (list, tuple)) or not all(map(_is_callback, callbacks)):
+        raise ValueError(f"callbacks must be a list of skorch callbacks; got {est.callbacks!r}.")
+
+
+def _is_callback(callback):
+    """Whether skorch takes it: an object or a class, alone or with a name before it."""
+    if isinstance(callback, tuple) and len(callback) == 2:
+        callback = callback[1]
+    return hasattr(callback, "on_epoch_end")
 
 
 def _seed(est, checkpoint, goes_on):

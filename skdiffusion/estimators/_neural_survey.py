@@ -149,7 +149,7 @@ def survey(
         for name, level in (("sigma_min", sigma_min), ("sigma_max", sigma_max))
     ]
     # one unit for all columns: the levels depend on the typical column, not on the narrowest
-    _, low, high = noise_range(np.full(len(seen), seen.mean()), *asked)
+    _, low, high = noise_range(np.full(len(seen), seen.mean()), *asked, found.unit)
     return Survey(found.far_field, coordinates, seen, low, high)
 
 

@@ -190,9 +190,12 @@ class Sampling:
             return tuple(to_numpy(part) * scale for part in result)
         return to_numpy(result) * scale
 
-    def _refuse_labels(self, y):
+    def _refuse_labels(self, y, n=None):
+        """Labels that the model has no use for, or that are not one for each of ``n`` rows."""
         if y is not None and not self.model_.is_conditional:
             raise ValueError(f"{type(self).__name__} is unconditional: it takes no labels y.")
+        if n is not None and np.ndim(y) and len(y) != n:
+            raise ValueError(f"y must hold one label per row, {n}; got {len(y)}.")
 
     def _sampler(self, sampler=None):
         """The sampler asked for, or else what integrates the flow best."""

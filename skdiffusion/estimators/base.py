@@ -112,7 +112,7 @@ class BaseScoreEstimator(
             If the flow of some row could not be followed to a hundredth of a nat.
         """
         X = self._rows(X, dtype=np.float64)
-        self._refuse_labels(y)
+        self._refuse_labels(y, len(X))
         if not self.model_.has_log_prob:
             return self._flow_log_prob(X, self.sigma_min_, y)
         if not self.model_.has_density:
@@ -171,7 +171,7 @@ class BaseScoreEstimator(
             ``score_std_error``; see :func:`skdiffusion.denoising_bound.denoising_bound`.
         """
         X = self._rows(X, dtype=np.float64)
-        self._refuse_labels(y)
+        self._refuse_labels(y, len(X))
         if n_noise is None:
             n_noise = int(np.clip(BOUND_DRAWS // len(X), *BOUND_PAIRS))
         return denoising_bound(
@@ -194,7 +194,7 @@ class BaseScoreEstimator(
         ndarray of shape (n_samples,)
         """
         X, sigma = self._rows_at(X, sigma, dtype=np.float64)
-        self._refuse_labels(y)
+        self._refuse_labels(y, len(X))
         if self.model_.has_log_prob:
             return self.model_.log_prob(X, sigma)
         return self._flow_log_prob(X, sigma, y)
@@ -234,16 +234,19 @@ class BaseScoreEstimator(
         ndarray of shape (n_samples, n_features)
         """
         X, sigma = self._rows_at(X, sigma)
+        self._refuse_labels(y, len(X))
         return self.model_.denoise(X, sigma, y=y)
 
     def stein_score(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:
         r"""Gradient :math:`\nabla \log p_\sigma` at each row; arguments as in :meth:`denoise`."""
         X, sigma = self._rows_at(X, sigma)
+        self._refuse_labels(y, len(X))
         return self.model_.score(X, sigma, y=y)
 
     def predict_noise(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:
         r"""Expected noise :math:`E[\varepsilon \mid x]`; arguments as in :meth:`denoise`."""
         X, sigma = self._rows_at(X, sigma)
+        self._refuse_labels(y, len(X))
         return self.model_.predict_noise(X, sigma, y=y)
 
     def jacobian(self, X: Any, sigma: Any, *, of: str = "score") -> np.ndarray:

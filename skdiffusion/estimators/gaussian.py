@@ -35,6 +35,7 @@ from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, listed, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["GaussianScore"]
 
@@ -150,6 +151,7 @@ class GaussianScore(BaseScoreEstimator):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Fit the mean and the covariance.
 
@@ -189,6 +191,7 @@ class GaussianScore(BaseScoreEstimator):
         return self._set_from_moments(moments)
 
     @available_if(_has_named_covariance)
+    @whole_or_not_at_all
     def partial_fit(self, X, y=None, sample_weight=None):
         """Update the fit by a batch of rows.
 

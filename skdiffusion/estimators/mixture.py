@@ -50,6 +50,7 @@ from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["GMMScore"]
 
@@ -250,6 +251,7 @@ class GMMScore(MixtureAnswers):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Fit the mixture by expectation-maximisation.
 
@@ -293,6 +295,7 @@ class GMMScore(MixtureAnswers):
         return self
 
     @available_if(_is_one_mixture)
+    @whole_or_not_at_all
     def partial_fit(self, X, y=None, sample_weight=None):
         r"""Update the fit by a batch of rows: stepwise EM (Cappé & Moulines 2009).
 

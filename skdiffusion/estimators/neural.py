@@ -24,11 +24,13 @@ from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import LabelCode, LabelGuidedModel
 from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.utils.rows import check_rows, check_weights
-from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.validation import check_count, check_flag, check_number, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["NeuralScore"]
 
 SCALINGS = ("auto", "global", "columns")
+FLAGS = ("noise_conditioning", "early_stopping", "curriculum", "warm_start", "amp", "compile")
 PREFIXES = ("module__", "optimizer__")
 
 
@@ -267,8 +269,10 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         if self.net is None:
             check_network(self.module)
         if self.parameterization != "auto":
-            check_parameterization(self.parameterization)
+            check_parameterization(self.parameterization, "'auto'")
         lookup(self.scaling, dict.fromkeys(SCALINGS), "scaling")
+        for name in FLAGS:
+            check_flag(getattr(self, name), name)
         if not isinstance(self.conservative, (bool, np.bool_)):
             check_number(self.conservative, "conservative", least=0)
         for name in ("max_epochs", "batch_size"):
@@ -290,6 +294,7 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Train the network.
 
@@ -327,6 +332,7 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         fit_network(self, X, codes, labels, weights)
         return self
 
+    @whole_or_not_at_all
     def partial_fit(self, X, y=None, sample_weight=None):
         """Go on training with one pass over a batch of rows, at a constant learning rate.
 
@@ -479,8 +485,13 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         if y is not None and np.ndim(y) == 0:
             y = np.full(check_count(n_samples, "n_samples"), y)
         model = self._quick_model()
-        if y is not None and scale != 1.0:
+        if scale != 1.0:
             self._refuse_labels(y)
+            if y is None:
+                raise ValueError(
+                    "guidance_scale is how much labels count: it goes with labels y of a "
+                    "conditional model."
+                )
             model = LabelGuidedModel(model, scale)
         return self._sample(model, n_samples, y=y, **options)
 

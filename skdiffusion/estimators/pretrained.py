@@ -34,6 +34,7 @@ from skdiffusion.models import GaussianModel, as_score_model
 from skdiffusion.noising import noise_range, perturb
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.rows import check_rows, check_weights
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["PretrainedScore"]
 
@@ -163,6 +164,7 @@ class PretrainedScore(OwnClock, BaseScoreEstimator):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Learn what the data say besides the model: far field, scale and noise range.
 

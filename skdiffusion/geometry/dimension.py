@@ -32,6 +32,7 @@ from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["IntrinsicDimensionEstimator"]
 
@@ -174,6 +175,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None):
         """Estimate the dimension of the rows.
 

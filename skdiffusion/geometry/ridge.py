@@ -36,6 +36,7 @@ from skdiffusion.models.base import check_columns
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["RidgeProjector"]
 
@@ -187,6 +188,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Choose the level and the dimension of the ridge, and see whether there is one.
 

@@ -852,6 +852,13 @@ BAD = {
     "input_shape": ((8, 8), r"input_shape must be \(channels, height, width\)"),
     "optimizer": ("adamm", "did you mean 'adam'"),
     "likelihood": ("odee", "did you mean 'ode'"),
+    "early_stopping": ("no", "early_stopping must be True or False; got 'no'"),
+    "noise_conditioning": (None, "noise_conditioning must be True or False"),
+    "checkpoint": ("nowhere/run.pt", "checkpoint must be a file in a folder that exists"),
+    "net": (3, "net must be a skorch.NeuralNet; got 3"),
+    "callbacks": ([print], "callbacks must be a list of skorch callbacks"),
+    "module__width": (0, "width must be an integer of at least 1"),
+    "sigma_min": (1e6, "sigma_min < sigma_max; got 1000000 and"),
     "device": ("gpu", "device must be 'auto', 'cpu', 'cuda' or another torch device"),
 }
 
@@ -861,6 +868,53 @@ def test_bad_parameters_get_a_sentence(name, moons):
     value, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         NeuralScore(**{**QUICK, name: value}).fit(moons)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("optimizer", 3, "accepted are 'adamw', 'adam', 'sgd' or a torch optimizer class"),
+        ("module", int, "or a class of torch modules"),
+        ("input_shape", (1, 8, 8), "holds 64 numbers, but the rows have 2 columns"),
+        ("checkpoint", 3, "checkpoint must be the path of a file; got 3"),
+        ("parameterization", None, "'score' or 'auto' or a Parameterization instance"),
+        ("parameterization", MixtureParameterization("many"), "accepted are 'auto', 'bic'"),
+        ("parameterization", MixtureParameterization(3, 0), "n_averaged must be an integer"),
+    ],
+)
+def test_parameters_of_a_wrong_kind_get_a_sentence(name, value, message, moons):
+    with pytest.raises(ValueError, match=message):
+        NeuralScore(**{**QUICK, name: value}).fit(moons)
+
+
+class OneColumn(Plain):
+    def forward(self, x, noise, condition=None):
+        return super().forward(x, noise)[:, :1]
+
+
+def test_a_network_that_returns_no_rows_is_refused(moons):
+    with pytest.raises(ValueError, match=r"OneColumn returned \(256, 1\)"):
+        NeuralScore(OneColumn, max_epochs=1, random_state=0).fit(moons)
+
+
+def test_labels_that_cannot_be_used_get_a_sentence(moons):
+    with pytest.raises(ValueError, match="labels y must be all words or all numbers"):
+        NeuralScore(**QUICK).fit(moons[:100], [None, "a"] * 50)
+    est = NeuralScore(**QUICK).fit(moons[:100], ["a", "b"] * 50)
+    for method in (est.score, est.score_samples, lambda X, y: est.denoise(X, 0.3, y)):
+        with pytest.raises(ValueError, match="y must hold one label per row, 9; got 3"):
+            method(moons[:9], ["a"] * 3)
+    with pytest.raises(ValueError, match="guidance_scale is how much labels count"):
+        est.sample(3, guidance_scale=2.0)
+    est.fit(moons[:100])
+    with pytest.raises(ValueError, match="NeuralScore is unconditional: it takes no labels y"):
+        est.denoise(moons[:2], 0.3, ["a", "b"])
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, moons):
+    (tmp_path / "run.pt").write_text("something else")
+    with pytest.raises(ValueError, match="is no checkpoint of a training run"):
+        NeuralScore(**QUICK, checkpoint=tmp_path / "run.pt").fit(moons)
 
 
 @pytest.mark.parametrize(
