@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ from skdiffusion.parameterizations import MixtureParameterization, check_paramet
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.random import as_generator, row_keys
 from skdiffusion.utils.validation import lookup
+from skdiffusion.utils.warning import warn_user
 
 __all__ = ["fit_network"]
 
@@ -68,6 +68,8 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     rows = RowStream(X, order, found.coordinates, codes, weights, seed, device)
     if goes_on and hasattr(est, "net_"):
         net = est.net_
+        if est.net is None:
+            net.lr = est.lr
     else:
         few = rows.length < min(FEW_ROWS, FEW_PER_COLUMN * len(found.variances))
         # a first batch does not say how many rows will come
@@ -167,14 +169,24 @@ def _train(est, net, plan, begins_with_the_last):
             if device.type == "cuda":  # the layout that its convolutions are fast in
                 net.module_.to(memory_format=torch.channels_last)
             if begins_with_the_last and hasattr(est, "model_"):
-                net.module_.load_state_dict(est.module_.state_dict())
+                _begin_with(net.module_, est.module_)
         net.partial_fit(plan)
     if net.interrupted_:
-        warnings.warn(
+        warn_user(
             f"training was interrupted after {net.step_} of {plan.n_steps} steps; the model is "
             "what was learned up to then.",
-            stacklevel=4,
         )
+
+
+def _begin_with(module, last):
+    """Give a network the weights of the last one, which must be of its shape."""
+    ours, theirs = module.state_dict(), last.state_dict()
+    if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+        raise ValueError(
+            "the weights of the last fit do not fit this network: warm_start needs rows of as many "
+            "columns, the same labels, parameterization and sizes; fit without it, or a clone."
+        )
+    module.load_state_dict(theirs)
 
 
 def _set_fitted(est, net, found, preconditioner, labels, goes_on):
@@ -232,9 +244,13 @@ def _split(est, X, weights, seed, partial):
 def _preconditioner(est, found, X, order, weights, seed, partial):
     parameterization = est.parameterization
     if isinstance(parameterization, str) and parameterization == "auto":
-        # a first batch does not say what law will come
-        known = not partial and serves(len(order), len(found.variances))
-        parameterization = _default_parameterization(est, known)
+        if est.warm_start and not partial and hasattr(est, "model_"):
+            # the weights are an answer to what was asked last
+            parameterization = est._network_model().preconditioner.parameterization
+        else:
+            # a first batch does not say what law will come
+            known = not partial and serves(len(order), len(found.variances))
+            parameterization = _default_parameterization(est, known)
     parameterization = check_parameterization(parameterization)
     base = None
     if isinstance(parameterization, MixtureParameterization):

@@ -12,7 +12,6 @@ Methods that return rows keep their order and units.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import check_random_state
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_number, listed, lookup
+from skdiffusion.utils.warning import warn_user
 
 __all__ = ["BaseScoreEstimator"]
 
@@ -208,11 +208,10 @@ class BaseScoreEstimator(
         found = flow_log_prob(self.model_, X, self.far_field_, sigma, self.sigma_max_, y=y, tol=tol)
         rough = np.flatnonzero(found.error > FLOW_ERROR)
         if len(rough):
-            warnings.warn(
+            warn_user(
                 "the denoiser changes too fast to follow its flow: the log-densities of "
                 f"{len(rough)} of {len(X)} rows ({listed(rough)}) are uncertain by up to "
                 f"{found.error.max():.2g} nats; denoising_bound does not depend on the flow.",
-                stacklevel=3,
             )
         return found.log_prob
 
@@ -338,11 +337,10 @@ class BaseScoreEstimator(
         rows, error = decode(self.model_, codes, *self._flow_range(), tol=tol, return_error=True)
         unstable = np.flatnonzero(error > CODE_ERROR)
         if len(unstable):
-            warnings.warn(
+            warn_user(
                 f"the flow down to {len(unstable)} of {len(codes)} rows ({listed(unstable)}) is "
                 "unstable: rounding grows on the way until they may be anywhere between their "
                 "neighbours. Their codes hardly differ from those of other rows.",
-                stacklevel=3,
             )
         return rows
 

@@ -321,7 +321,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         Warns
         -----
         UserWarning
-            If training was interrupted: the model is what was learned up to then.
+            If training was interrupted: the model is what was learned up to then. If a few far
+            rows decide the standard deviation of a column, and with it the noise levels.
         """
         from skdiffusion.estimators._neural_fit import fit_network
 

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+import warnings
 
 import joblib
 import numpy as np
@@ -88,6 +89,18 @@ def test_rows_in_any_units_and_at_any_offset_are_learned_as_well(scaling, unit, 
     np.testing.assert_allclose(denoised, rows[:5], atol=0.05)  # five times the noise
     spread = (est.sample(500, random_state=0) - offset).std(axis=0) / unit
     np.testing.assert_allclose(spread, rows.std(axis=0), rtol=0.2)
+
+
+def test_far_rows_that_decide_the_scale_are_told_of(rng):
+    X = np.column_stack([rng.normal(size=(300, 2)), np.arange(300) == 7])  # a rare category
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        NeuralScore(**QUICK).fit(X)
+    X[0, 1] = 1e8
+    told_of = r"scale of 1 of 3 columns \(1\).* lie within 3\.\d+,"
+    with pytest.warns(UserWarning, match=told_of) as told:
+        NeuralScore(**QUICK).fit(X)
+    assert told[0].filename == __file__  # the line that called fit
 
 
 def test_rows_whose_noise_levels_no_number_can_hold_are_refused():
@@ -502,10 +515,31 @@ def test_partial_fit_goes_on(moons):
         est.partial_fit(np.c_[moons, moons[:, :1]])
 
 
+def test_partial_fit_takes_the_learning_rate_of_now(moons):
+    est = NeuralScore(**QUICK).partial_fit(moons)
+    before = [part.clone() for part in est.net_.module_.parameters()]
+    est.set_params(lr=1e-30).partial_fit(moons)
+    after = est.net_.module_.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
 def test_warm_start_begins_where_the_last_fit_ended(moons):
     est = NeuralScore(**{**QUICK, "max_epochs": 30}, warm_start=True).fit(moons)
     first = est.validation_bound_
     assert est.set_params(max_epochs=2).fit(moons).history_[0]["valid_bound"] > first - 0.2
+
+
+def test_warm_start_needs_a_network_of_the_same_shape(moons, rng):
+    est = NeuralScore(**QUICK, warm_start=True).fit(moons[:90])
+    kind = type(est._network_model().preconditioner.parameterization)
+    est.fit(moons)  # as many rows as by default have a mixture, whose hints the weights do not know
+    assert type(est._network_model().preconditioner.parameterization) is kind
+    before = est.denoise(moons[:5], 0.3)
+    with pytest.raises(ValueError, match="weights of the last fit do not fit this network"):
+        est.fit(rng.normal(size=(90, 3)))
+    with pytest.raises(ValueError, match="weights of the last fit do not fit this network"):
+        est.fit(moons, moons[:, 0] > 0)
+    assert np.array_equal(est.denoise(moons[:5], 0.3), before)
 
 
 def test_datasets_and_mapped_files_are_read_row_by_row(tmp_path, moons):
