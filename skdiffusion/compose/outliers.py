@@ -232,7 +232,7 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         return estimator.model_.log_prob(rows, level, exclude=_own_kernels(estimator, rows))
 
     def _noise_posterior(self, estimator, rows):
-        levels = np.clip(LEVELS, estimator.sigma_min_, None)
+        levels = np.clip(LEVELS, estimator.sigma_min_, estimator.model_.sigma_range[1])
         if _is_of_round_kernels(estimator.model_):
             own = _own_kernels(estimator, rows)
             logits = _kernel_logits(estimator.model_, rows, levels, own)

@@ -61,7 +61,7 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         found, preconditioner = est._survey, est._network_model().preconditioner
     else:
         found = _survey(est, X, order, weights, seed)
-        preconditioner = _preconditioner(est, found, X, order, weights, seed, partial)
+        preconditioner = _preconditioner(est, found, X, order, weights, labels, seed, partial)
     reads_levels = not (est.noise_conditioning or goes_on)
     level_estimator = _level_estimator(est, X, order, found, seed) if reads_levels else None
     device = check_device(est.device)
@@ -241,15 +241,16 @@ def _split(est, X, weights, seed, partial):
     return order[copy_of >= n_held], HeldOut(order[first[:n_held]], counts[:n_held].astype(float))
 
 
-def _preconditioner(est, found, X, order, weights, seed, partial):
+def _preconditioner(est, found, X, order, weights, labels, seed, partial):
     parameterization = est.parameterization
     if isinstance(parameterization, str) and parameterization == "auto":
         if est.warm_start and not partial and hasattr(est, "model_"):
             # the weights are an answer to what was asked last
             parameterization = est._network_model().preconditioner.parameterization
         else:
-            # a first batch does not say what law will come
-            known = not partial and serves(len(order), len(found.variances))
+            # a first batch does not say what law will come, and a mixture of all labels holds
+            # samples to itself long before the network can tell it where each label is
+            known = not partial and labels is None and serves(len(order), len(found.variances))
             parameterization = _default_parameterization(est, known)
     parameterization = check_parameterization(parameterization)
     base = None

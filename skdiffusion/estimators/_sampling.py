@@ -22,7 +22,7 @@ from skdiffusion.samplers import check_sampler, run_sampler, spectral_levels
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.arrays import to_numpy
 from skdiffusion.utils.output import in_container
-from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.random import as_generator, generator_beside
 from skdiffusion.utils.validation import check_callback, check_count
 
 __all__ = ["Sampling"]
@@ -142,6 +142,7 @@ class Sampling:
         if model.has_sample and not asks:
             return in_container(model.sample(n_samples, random_state=rng), self)
 
+        noise = generator_beside(rng)
         codes = rng.standard_normal((n_samples, self.n_features_in_))
         result = self._generate(
             codes,
@@ -149,7 +150,7 @@ class Sampling:
             n_steps,
             model=model,
             y=y,
-            random_state=rng,
+            random_state=noise,
             return_trajectory=return_trajectory,
             callback=callback,
             verbose=verbose,

@@ -258,11 +258,12 @@ def test_the_default_adds_to_a_mixture_where_networks_take_hints(params, hinted,
     assert preconditioner.hints == hinted == (preconditioner.base is not None)
 
 
-def test_few_rows_and_first_batches_have_no_mixture(moons, rng):
+def test_few_rows_first_batches_and_labels_have_no_mixture(moons, rng):
     few = NeuralScore(max_epochs=1, random_state=0).fit(moons[:99])
     wide = NeuralScore(max_epochs=1, random_state=0).fit(rng.normal(size=(140, 30)))
     batch = NeuralScore(random_state=0).partial_fit(moons)
-    for est in (few, wide, batch):
+    labelled = NeuralScore(max_epochs=1, random_state=0).fit(moons, moons[:, 0] > 0)
+    for est in (few, wide, batch, labelled):
         assert est._network_model().preconditioner.base is None
 
 
@@ -793,6 +794,12 @@ def test_a_blind_network_goes_by_the_level_of_its_points(blind):
     assert away(own) < 1.75 * away(X)
     asked = est.sample(1000, sampler=AdamsSampler(clock="estimated"), random_state=0)
     np.testing.assert_array_equal(asked, own)
+
+
+@pytest.mark.parametrize("sampler", ["heun", "rk4", "adaptive", "edm", "langevin"])
+def test_no_sampler_asks_a_blind_network_below_its_range(sampler, moons):
+    est = NeuralScore(**QUICK, noise_conditioning=False).fit(moons)  # two columns hide the level
+    assert np.isfinite(est.sample(20, sampler=sampler, n_steps=6, random_state=0)).all()
 
 
 def test_its_clock_is_in_the_coordinates_where_noise_is_alike(blind):
