@@ -26,7 +26,7 @@ images, labels = load_digits(return_X_y=True)
 X = images + np.random.default_rng(0).uniform(size=images.shape)
 params = dict(module__width=128, random_state=0)
 models = {
-    name: NeuralScore(parameterization=name, max_epochs=60, **params).fit(X)
+    name: NeuralScore(parameterization=name, max_epochs=80, **params).fit(X)
     for name in ("auto", "gaussian", "edm")
 }
 
@@ -47,7 +47,7 @@ for name, est in models.items():
     left.plot(steps, [entry["valid_bound"] for entry in est.history_], label=shown)
 left.set(xlabel="steps", ylabel="bound on the log-density of held-out rows, nats")
 best = max(est.validation_bound_ for est in models.values())
-left.set_ylim(best - 40, best + 3)
+left.set_ylim(best - 70, best + 5)
 left.legend(title="parameterization")
 right.imshow(np.block(tiles), cmap="gray_r", vmin=0, vmax=17)
 right.set(xticks=[], yticks=np.arange(10) * 10 + 4.5, yticklabels=range(10), ylabel="label")
