@@ -32,7 +32,10 @@ class NoiseRange(NamedTuple):
 
 
 def noise_range(
-    column_variances: Any, sigma_min: float | None = None, sigma_max: float | None = None
+    column_variances: Any,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    unit: float = 1.0,
 ) -> NoiseRange:
     """Scale and noise range of data from the variances of its columns.
 
@@ -42,6 +45,8 @@ def noise_range(
         At least one must be positive; columns of zero variance do not count.
     sigma_min, sigma_max : float, optional
         What the user asked for instead.
+    unit : float
+        What level one is to the user, for the error.
 
     Returns
     -------
@@ -65,7 +70,7 @@ def noise_range(
     if not 0 < low < high < np.inf:
         raise ValueError(
             f"sigma_min and sigma_max must satisfy 0 < sigma_min < sigma_max; "
-            f"got {low!r} and {high!r}."
+            f"got {low * unit:.9g} and {high * unit:.9g}."
         )
     _check_squares(low, high)
     return NoiseRange(float(np.sqrt(variances.mean())), float(low), float(high))

@@ -42,7 +42,7 @@ from typing import Any, NamedTuple
 
 from sklearn.base import BaseEstimator
 
-from skdiffusion.utils.validation import lookup
+from skdiffusion.utils.validation import check_count, lookup
 
 __all__ = [
     "PARAMETERIZATIONS",
@@ -274,8 +274,9 @@ class MixtureParameterization(GaussianParameterization):
 
     Parameters
     ----------
-    n_components : "auto" or int
-        Components of a mixture; ``"auto"`` is one for every fifty rows, 20 at most.
+    n_components : "auto", int or {"bic", "held_out"}
+        Components of a mixture; ``"auto"`` is one for every fifty rows, 20 at most; the others
+        choose as :class:`~skdiffusion.GMMScore` does.
     n_averaged : int
         Mixtures from different starts whose average is taken: a single one knows its rows too well
         for the network to see where it is wrong.
@@ -298,6 +299,8 @@ PARAMETERIZATIONS = {
     **dict.fromkeys(PREDICTIONS, PredictionParameterization),
 }
 
+CHOSEN = ("auto", "bic", "held_out")
+
 ELSEWHERE = {
     **dict.fromkeys(("epsilon", "eps"), "noise"),
     **dict.fromkeys(("x0", "sample", "denoiser"), "data"),
@@ -306,7 +309,7 @@ ELSEWHERE = {
 }
 
 
-def check_parameterization(parameterization: Any) -> Parameterization:
+def check_parameterization(parameterization: Any, or_else: str = "") -> Parameterization:
     """A parameterization from its short name or from itself.
 
     Parameters
@@ -314,6 +317,8 @@ def check_parameterization(parameterization: Any) -> Parameterization:
     parameterization : str or Parameterization
         ``"gaussian"``, ``"mixture"``, ``"edm"``, ``"noise"``, ``"data"``, ``"velocity"``, ``"v"``,
         ``"score"`` or an instance.
+    or_else : str
+        What else the caller accepts, for the error.
 
     Returns
     -------
@@ -322,7 +327,7 @@ def check_parameterization(parameterization: Any) -> Parameterization:
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown, or a parameter of an instance is out of its range.
 
     Examples
     --------
@@ -331,13 +336,20 @@ def check_parameterization(parameterization: Any) -> Parameterization:
     """
     if isinstance(parameterization, PredictionParameterization):
         lookup(parameterization.prediction, PREDICTIONS, "prediction")
+    if isinstance(parameterization, MixtureParameterization):
+        n_components = parameterization.n_components
+        if isinstance(n_components, str):
+            lookup(n_components, dict.fromkeys(CHOSEN), "n_components", "an integer")
+        else:
+            check_count(n_components, "n_components")
+        check_count(parameterization.n_averaged, "n_averaged")
     if isinstance(parameterization, Parameterization):
         return parameterization
     made = lookup(
         parameterization,
         PARAMETERIZATIONS,
         "parameterization",
-        "a Parameterization instance",
+        f"{or_else and or_else + ' or '}a Parameterization instance",
         ELSEWHERE,
     )
     return made(parameterization) if made is PredictionParameterization else made()

@@ -32,6 +32,7 @@ from skdiffusion.models.base import check_columns
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_seed, normal_by_row
 from skdiffusion.utils.validation import check_number
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["Denoiser", "estimate_noise_level"]
 
@@ -93,6 +94,7 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         self.purify = purify
         self.random_state = random_state
 
+    @whole_or_not_at_all
     def fit(self, X, y=None):
         """Fit the law of clean rows.
 

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skdiffusion.compose.table import TableFormat, is_numeric, is_temporal
 from skdiffusion.models import LinearMeasurement
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["TableEncoder"]
 
@@ -64,6 +65,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     def __init__(self, categorical="auto"):
         self.categorical = categorical
 
+    @whole_or_not_at_all
     def fit(self, X, y=None):
         """Learn the values of the categories.
 

@@ -37,6 +37,7 @@ from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator, normal_by_row, row_keys
 from skdiffusion.utils.row_noise import RowKeys
 from skdiffusion.utils.validation import check_count, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["DiffusionImputer"]
 
@@ -138,6 +139,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         self.n_steps = n_steps
         self.random_state = random_state
 
+    @whole_or_not_at_all
     def fit(self, X, y=None):
         """Fit the law of the rows.
 

@@ -39,6 +39,7 @@ from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_seed, normal_by_row, row_keys
 from skdiffusion.utils.validation import check_number, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["ScoreOutlierDetector"]
 
@@ -126,6 +127,7 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         self.sigma = sigma
         self.random_state = random_state
 
+    @whole_or_not_at_all
     def fit(self, X, y=None):
         """Fit the law of normal rows, and the score at its border.
 
@@ -230,7 +232,7 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         return estimator.model_.log_prob(rows, level, exclude=_own_kernels(estimator, rows))
 
     def _noise_posterior(self, estimator, rows):
-        levels = np.clip(LEVELS, estimator.sigma_min_, None)
+        levels = np.clip(LEVELS, estimator.sigma_min_, estimator.model_.sigma_range[1])
         if _is_of_round_kernels(estimator.model_):
             own = _own_kernels(estimator, rows)
             logits = _kernel_logits(estimator.model_, rows, levels, own)

@@ -14,7 +14,6 @@ is ever whole.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +26,7 @@ from skdiffusion.estimators._mixture_experts import (
 )
 from skdiffusion.estimators._mixture_forms import Mixture, Statistics
 from skdiffusion.estimators._seeding import nearest, seeds
+from skdiffusion.utils.warning import warn_user
 
 __all__ = ["Progress", "Rows", "Run", "best_of", "expectation_maximisation", "one_pass"]
 
@@ -186,9 +186,8 @@ def expectation_maximisation(
             candidate = form.maximise(statistics, candidate)
     except KeyboardInterrupt:
         interrupted = True
-        warnings.warn(
+        warn_user(
             f"fitting was interrupted: the parameters after {n_iter} iterations are kept.",
-            stacklevel=3,
         )
     level = history[-1] if history else -np.inf
     return Run(mixture, level, history, n_iter, converged, interrupted)

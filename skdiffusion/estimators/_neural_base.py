@@ -25,13 +25,18 @@ __all__ = ["fitted_base", "serves"]
 MOST_ROWS = 10_000
 """Rows, evenly spaced, that the mixture is fitted to, at most."""
 ROWS_PER_COMPONENT, MOST_COMPONENTS = 50, 20
-FULL_UP_TO = 128
-"""Columns up to which components have whole covariances; beyond, a few axes each."""
+FULL_UP_TO, ROWS_PER_COLUMN = 128, 5
+"""Columns up to which components have whole covariances, and rows per column from which; else
+they have a few axes each: of fewer rows a covariance knows directions without any spread."""
 
 
 def serves(n: int, d: int) -> bool:
     """Whether so many rows make a mixture of more than one component with whole covariances."""
-    return n >= 2 * ROWS_PER_COMPONENT and d <= FULL_UP_TO
+    return n >= 2 * ROWS_PER_COMPONENT and _know_covariances(n, d)
+
+
+def _know_covariances(n: int, d: int) -> bool:
+    return d <= FULL_UP_TO and n >= ROWS_PER_COLUMN * d
 
 
 def fitted_base(
@@ -61,13 +66,13 @@ def fitted_base(
     index = evenly_spaced(order, MOST_ROWS)
     rows = Coordinates(coordinates.shift, coordinates.scale).inward(read_rows(X, index)).numpy()
     weights = None if weights is None else weights[index]
+    n = len(index) if weights is None else effective_rows(weights)
     k = parameterization.n_components
     if k == "auto":
-        n = len(index) if weights is None else effective_rows(weights)
         k = int(np.clip(n // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
     mixture = GMMScore(
         k,
-        covariance_type="full" if rows.shape[1] <= FULL_UP_TO else "low_rank",
+        covariance_type="full" if _know_covariances(n, rows.shape[1]) else "low_rank",
         n_averaged=parameterization.n_averaged,
         random_state=seed,
     )

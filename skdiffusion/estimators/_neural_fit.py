@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from skorch import NeuralNet
 
 from skdiffusion.denoising_bound import denoising_bound
 from skdiffusion.estimators._neural_base import fitted_base, serves
@@ -25,11 +25,13 @@ from skdiffusion.models import GaussianModel
 from skdiffusion.models.neural import NeuralModel, Preconditioner
 from skdiffusion.networks import check_network
 from skdiffusion.networks.device import check_device
+from skdiffusion.networks.images import check_input_shape
 from skdiffusion.networks.mlp import ResidualMLP
 from skdiffusion.parameterizations import MixtureParameterization, check_parameterization
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.random import as_generator, row_keys
 from skdiffusion.utils.validation import lookup
+from skdiffusion.utils.warning import warn_user
 
 __all__ = ["fit_network"]
 
@@ -44,12 +46,13 @@ DROPOUT = 0.4
 """it then leaves out this share of its units while training."""
 SMALL_STEP = 256 * 512**2
 """Multiplications in a layer up to which a second thread brings nothing."""
-NOT_OF_THE_RUN = ("checkpoint", "verbose", "callbacks", "device")
+NOT_OF_THE_RUN = ("checkpoint", "verbose", "callbacks", "device", "random_state")
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
 def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial: bool = False):
     """Train the network of an estimator and set its fitted attributes; on failure set nothing."""
+    _check_tools(est)
     goes_on = partial and hasattr(est, "model_")
     checkpoint = None if est.checkpoint is None or partial else Checkpoint(est.checkpoint)
     seed = _seed(est, checkpoint, goes_on)
@@ -58,13 +61,15 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         found, preconditioner = est._survey, est._network_model().preconditioner
     else:
         found = _survey(est, X, order, weights, seed)
-        preconditioner = _preconditioner(est, found, X, order, weights, seed, partial)
+        preconditioner = _preconditioner(est, found, X, order, weights, labels, seed, partial)
     reads_levels = not (est.noise_conditioning or goes_on)
     level_estimator = _level_estimator(est, X, order, found, seed) if reads_levels else None
     device = check_device(est.device)
     rows = RowStream(X, order, found.coordinates, codes, weights, seed, device)
     if goes_on and hasattr(est, "net_"):
         net = est.net_
+        if est.net is None:
+            net.lr = est.lr
     else:
         few = rows.length < min(FEW_ROWS, FEW_PER_COLUMN * len(found.variances))
         # a first batch does not say how many rows will come
@@ -99,6 +104,26 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         est.__dict__.pop("level_estimator_", None)
     if checkpoint is not None and not net.interrupted_:  # done: nothing to go on from
         checkpoint.remove()
+
+
+def _check_tools(est):
+    """Refuse what is none of torch's and skorch's, before anything is computed."""
+    if est.net is not None and not isinstance(est.net, NeuralNet):
+        raise ValueError(f"net must be a skorch.NeuralNet; got {est.net!r}.")
+    if isinstance(est.optimizer, str) or not isinstance(est.optimizer, type):
+        lookup(est.optimizer, OPTIMIZERS, "optimizer", "a torch optimizer class")
+    if est.input_shape is not None:
+        check_input_shape(est.input_shape, est.n_features_in_)
+    callbacks = [] if est.callbacks is None else est.callbacks
+    if not isinstance(callbacks, (list, tuple)) or not all(map(_is_callback, callbacks)):
+        raise ValueError(f"callbacks must be a list of skorch callbacks; got {est.callbacks!r}.")
+
+
+def _is_callback(callback):
+    """Whether skorch takes it: an object or a class, alone or with a name before it."""
+    if isinstance(callback, tuple) and len(callback) == 2:
+        callback = callback[1]
+    return hasattr(callback, "on_epoch_end")
 
 
 def _seed(est, checkpoint, goes_on):
@@ -144,14 +169,24 @@ def _train(est, net, plan, begins_with_the_last):
             if device.type == "cuda":  # the layout that its convolutions are fast in
                 net.module_.to(memory_format=torch.channels_last)
             if begins_with_the_last and hasattr(est, "model_"):
-                net.module_.load_state_dict(est.module_.state_dict())
+                _begin_with(net.module_, est.module_)
         net.partial_fit(plan)
     if net.interrupted_:
-        warnings.warn(
+        warn_user(
             f"training was interrupted after {net.step_} of {plan.n_steps} steps; the model is "
             "what was learned up to then.",
-            stacklevel=4,
         )
+
+
+def _begin_with(module, last):
+    """Give a network the weights of the last one, which must be of its shape."""
+    ours, theirs = module.state_dict(), last.state_dict()
+    if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+        raise ValueError(
+            "the weights of the last fit do not fit this network: warm_start needs rows of as many "
+            "columns, the same labels, parameterization and sizes; fit without it, or a clone."
+        )
+    module.load_state_dict(theirs)
 
 
 def _set_fitted(est, net, found, preconditioner, labels, goes_on):
@@ -206,12 +241,17 @@ def _split(est, X, weights, seed, partial):
     return order[copy_of >= n_held], HeldOut(order[first[:n_held]], counts[:n_held].astype(float))
 
 
-def _preconditioner(est, found, X, order, weights, seed, partial):
+def _preconditioner(est, found, X, order, weights, labels, seed, partial):
     parameterization = est.parameterization
     if isinstance(parameterization, str) and parameterization == "auto":
-        # a first batch does not say what law will come
-        known = not partial and serves(len(order), len(found.variances))
-        parameterization = _default_parameterization(est, known)
+        if est.warm_start and not partial and hasattr(est, "model_"):
+            # the weights are an answer to what was asked last
+            parameterization = est._network_model().preconditioner.parameterization
+        else:
+            # a first batch does not say what law will come, and a mixture of all labels holds
+            # samples to itself long before the network can tell it where each label is
+            known = not partial and labels is None and serves(len(order), len(found.variances))
+            parameterization = _default_parameterization(est, known)
     parameterization = check_parameterization(parameterization)
     base = None
     if isinstance(parameterization, MixtureParameterization):

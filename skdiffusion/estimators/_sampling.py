@@ -22,7 +22,7 @@ from skdiffusion.samplers import check_sampler, run_sampler, spectral_levels
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.arrays import to_numpy
 from skdiffusion.utils.output import in_container
-from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.random import as_generator, generator_beside
 from skdiffusion.utils.validation import check_callback, check_count
 
 __all__ = ["Sampling"]
@@ -142,6 +142,7 @@ class Sampling:
         if model.has_sample and not asks:
             return in_container(model.sample(n_samples, random_state=rng), self)
 
+        noise = generator_beside(rng)
         codes = rng.standard_normal((n_samples, self.n_features_in_))
         result = self._generate(
             codes,
@@ -149,7 +150,7 @@ class Sampling:
             n_steps,
             model=model,
             y=y,
-            random_state=rng,
+            random_state=noise,
             return_trajectory=return_trajectory,
             callback=callback,
             verbose=verbose,
@@ -190,9 +191,12 @@ class Sampling:
             return tuple(to_numpy(part) * scale for part in result)
         return to_numpy(result) * scale
 
-    def _refuse_labels(self, y):
+    def _refuse_labels(self, y, n=None):
+        """Labels that the model has no use for, or that are not one for each of ``n`` rows."""
         if y is not None and not self.model_.is_conditional:
             raise ValueError(f"{type(self).__name__} is unconditional: it takes no labels y.")
+        if n is not None and np.ndim(y) and len(y) != n:
+            raise ValueError(f"y must hold one label per row, {n}; got {len(y)}.")
 
     def _sampler(self, sampler=None):
         """The sampler asked for, or else what integrates the flow best."""

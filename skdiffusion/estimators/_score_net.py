@@ -132,6 +132,11 @@ class ScoreNet(NeuralNet):
                 output = plan.preconditioner.output(module, point, noise, condition).float()
         else:
             output = plan.preconditioner.output(module, point, noise, condition)
+        if output.shape != target.shape:  # it would be repeated to fit
+            raise ValueError(
+                f"module must return points of shape {tuple(target.shape)}, as it is given; "
+                f"{type(module).__name__} returned {tuple(output.shape)}."
+            )
         loss = (weights * (output - target).square()).mean()
         if plan.symmetry:
             loss = loss + plan.symmetry * _asymmetry(plan, module, point, noise, condition, extra)

@@ -17,10 +17,19 @@ class Checkpoint:
     Parameters
     ----------
     path : str or path
+
+    Raises
+    ------
+    ValueError
+        If no file can be written there.
     """
 
     def __init__(self, path: Any):
+        if not isinstance(path, (str, os.PathLike)):
+            raise ValueError(f"checkpoint must be the path of a file; got {path!r}.")
         self.path = Path(path)
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise ValueError(f"checkpoint must be a file in a folder that exists; got {path!r}.")
         self.fingerprint: Any = None
 
     def exists(self) -> bool:
@@ -82,4 +91,9 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
     def _load(self, device="cpu"):
-        return torch.load(self.path, map_location=device, weights_only=True)
+        try:
+            return torch.load(self.path, map_location=device, weights_only=True)
+        except Exception as error:  # of anything else torch's reader may raise anything
+            raise ValueError(
+                f"{self.path} is no checkpoint of a training run: remove it, or give another path."
+            ) from error

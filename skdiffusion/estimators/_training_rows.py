@@ -22,10 +22,13 @@ __all__ = [
     "is_dataset",
     "is_streamed",
     "read_rows",
+    "repeated_rows",
 ]
 
 IN_MEMORY = 2**31
 """Bytes of float32 rows up to which they are standardised once and kept on the device."""
+LONGEST_EPOCH = 2**24
+"""Rows that weights may stand for, at most, unless there are more."""
 
 
 class Coordinates:
@@ -144,6 +147,20 @@ def read_rows(X: Any, index: np.ndarray) -> np.ndarray:
 def effective_rows(weights: np.ndarray) -> int:
     """Slices of an epoch: the rows that whole weights stand for, and no fewer than there are."""
     return max(int(np.count_nonzero(weights)), round(float(weights.sum())))
+
+
+def repeated_rows(weights: np.ndarray) -> np.ndarray:
+    """Weights as numbers of copies: those that stand for fewer rows than there are, or for more
+    than an epoch can hold, tell only how rows compare, and are brought to that many.
+    """
+    largest = weights.max()
+    total = float((weights / largest).sum()) * float(largest)
+    least = int(np.count_nonzero(weights))
+    most = max(least, LONGEST_EPOCH)
+    if least <= total <= most:
+        return weights
+    compared = weights / largest
+    return compared * ((least if total < least else most) / compared.sum())
 
 
 def _row(item: Any) -> np.ndarray:

@@ -12,7 +12,6 @@ Methods that return rows keep their order and units.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import check_random_state
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_number, listed, lookup
+from skdiffusion.utils.warning import warn_user
 
 __all__ = ["BaseScoreEstimator"]
 
@@ -112,7 +112,7 @@ class BaseScoreEstimator(
             If the flow of some row could not be followed to a hundredth of a nat.
         """
         X = self._rows(X, dtype=np.float64)
-        self._refuse_labels(y)
+        self._refuse_labels(y, len(X))
         if not self.model_.has_log_prob:
             return self._flow_log_prob(X, self.sigma_min_, y)
         if not self.model_.has_density:
@@ -171,7 +171,7 @@ class BaseScoreEstimator(
             ``score_std_error``; see :func:`skdiffusion.denoising_bound.denoising_bound`.
         """
         X = self._rows(X, dtype=np.float64)
-        self._refuse_labels(y)
+        self._refuse_labels(y, len(X))
         if n_noise is None:
             n_noise = int(np.clip(BOUND_DRAWS // len(X), *BOUND_PAIRS))
         return denoising_bound(
@@ -194,7 +194,7 @@ class BaseScoreEstimator(
         ndarray of shape (n_samples,)
         """
         X, sigma = self._rows_at(X, sigma, dtype=np.float64)
-        self._refuse_labels(y)
+        self._refuse_labels(y, len(X))
         if self.model_.has_log_prob:
             return self.model_.log_prob(X, sigma)
         return self._flow_log_prob(X, sigma, y)
@@ -208,11 +208,10 @@ class BaseScoreEstimator(
         found = flow_log_prob(self.model_, X, self.far_field_, sigma, self.sigma_max_, y=y, tol=tol)
         rough = np.flatnonzero(found.error > FLOW_ERROR)
         if len(rough):
-            warnings.warn(
+            warn_user(
                 "the denoiser changes too fast to follow its flow: the log-densities of "
                 f"{len(rough)} of {len(X)} rows ({listed(rough)}) are uncertain by up to "
                 f"{found.error.max():.2g} nats; denoising_bound does not depend on the flow.",
-                stacklevel=3,
             )
         return found.log_prob
 
@@ -234,16 +233,19 @@ class BaseScoreEstimator(
         ndarray of shape (n_samples, n_features)
         """
         X, sigma = self._rows_at(X, sigma)
+        self._refuse_labels(y, len(X))
         return self.model_.denoise(X, sigma, y=y)
 
     def stein_score(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:
         r"""Gradient :math:`\nabla \log p_\sigma` at each row; arguments as in :meth:`denoise`."""
         X, sigma = self._rows_at(X, sigma)
+        self._refuse_labels(y, len(X))
         return self.model_.score(X, sigma, y=y)
 
     def predict_noise(self, X: Any, sigma: Any, y: Any = None) -> np.ndarray:
         r"""Expected noise :math:`E[\varepsilon \mid x]`; arguments as in :meth:`denoise`."""
         X, sigma = self._rows_at(X, sigma)
+        self._refuse_labels(y, len(X))
         return self.model_.predict_noise(X, sigma, y=y)
 
     def jacobian(self, X: Any, sigma: Any, *, of: str = "score") -> np.ndarray:
@@ -335,11 +337,10 @@ class BaseScoreEstimator(
         rows, error = decode(self.model_, codes, *self._flow_range(), tol=tol, return_error=True)
         unstable = np.flatnonzero(error > CODE_ERROR)
         if len(unstable):
-            warnings.warn(
+            warn_user(
                 f"the flow down to {len(unstable)} of {len(codes)} rows ({listed(unstable)}) is "
                 "unstable: rounding grows on the way until they may be anywhere between their "
                 "neighbours. Their codes hardly differ from those of other rows.",
-                stacklevel=3,
             )
         return rows
 

@@ -26,6 +26,7 @@ from skdiffusion.targets import check_target, target_coefficients
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["BlindScore"]
 
@@ -115,6 +116,7 @@ class BlindScore(BaseScoreEstimator):
         # levels that are read off points are too rough for what gains from many of them
         return super()._sampler("euler" if sampler is None and self.sampler is None else sampler)
 
+    @whole_or_not_at_all
     def fit(self, X: Any, y: Any = None):
         """Noise the rows and fit the regressors.
 

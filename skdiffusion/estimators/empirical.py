@@ -33,6 +33,7 @@ from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import BarycentricModel, EmpiricalModel, GaussianModel, SpectralCovariance
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["EmpiricalScore"]
 
@@ -167,6 +168,7 @@ class EmpiricalScore(BaseScoreEstimator):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Keep the rows and choose the kernel.
 

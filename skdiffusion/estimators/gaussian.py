@@ -16,8 +16,6 @@ at high and medium noise; it is also the linear denoiser of least error for any 
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
@@ -35,6 +33,8 @@ from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, listed, lookup
+from skdiffusion.utils.warning import warn_user
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["GaussianScore"]
 
@@ -150,6 +150,7 @@ class GaussianScore(BaseScoreEstimator):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Fit the mean and the covariance.
 
@@ -189,6 +190,7 @@ class GaussianScore(BaseScoreEstimator):
         return self._set_from_moments(moments)
 
     @available_if(_has_named_covariance)
+    @whole_or_not_at_all
     def partial_fit(self, X, y=None, sample_weight=None):
         """Update the fit by a batch of rows.
 
@@ -425,11 +427,10 @@ class GaussianScore(BaseScoreEstimator):
             names = getattr(self, "feature_names_in_", np.arange(len(constant)))[columns]
             what += f", {len(columns)} column{'s are' * (len(columns) > 1) or ' is'} constant"
             what += f" ({listed(names)})"
-        warnings.warn(
+        warn_user(
             f"the covariance of X is singular ({what}): {AUTO_REGULARISATION:g} of each column's "
             "variance was added to give it a density; set reg_covar, or use "
             "covariance='ledoit_wolf' or 'oas', to choose otherwise.",
-            stacklevel=5,
         )
 
     # ------------------------------------------------------------------ closed forms

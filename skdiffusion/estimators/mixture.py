@@ -22,8 +22,6 @@ The mean of several mixtures (``n_averaged``) is nearly always the better densit
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
@@ -50,6 +48,8 @@ from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.warning import warn_user
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["GMMScore"]
 
@@ -250,6 +250,7 @@ class GMMScore(MixtureAnswers):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Fit the mixture by expectation-maximisation.
 
@@ -293,6 +294,7 @@ class GMMScore(MixtureAnswers):
         return self
 
     @available_if(_is_one_mixture)
+    @whole_or_not_at_all
     def partial_fit(self, X, y=None, sample_weight=None):
         r"""Update the fit by a batch of rows: stepwise EM (Cappé & Moulines 2009).
 
@@ -506,10 +508,9 @@ class GMMScore(MixtureAnswers):
                 runs.append(self._run(form, rows, k, init, n_init, rng, options))
         converged = all(run.converged for run in runs)
         if not (converged or runs[-1].interrupted) and self.tol > 0:
-            warnings.warn(
+            warn_user(
                 f"EM did not converge in {self.max_iter} iterations: increase max_iter or tol.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         jacobian = frame.log_jacobian(rows)
         mixtures, counts = distinct([run.mixture for run in runs])

@@ -24,11 +24,13 @@ from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import LabelCode, LabelGuidedModel
 from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.utils.rows import check_rows, check_weights
-from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.validation import check_count, check_flag, check_number, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["NeuralScore"]
 
 SCALINGS = ("auto", "global", "columns")
+FLAGS = ("noise_conditioning", "early_stopping", "curriculum", "warm_start", "amp", "compile")
 PREFIXES = ("module__", "optimizer__")
 
 
@@ -48,8 +50,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         ``"mixture"`` (what a Gaussian mixture misses: the better density of most tables),
         ``"edm"``, ``"noise"``, ``"data"``, ``"velocity"``, ``"v"`` or ``"score"``. ``"auto"`` is
         ``"mixture"`` for a perceptron that is told the noise level and need not be conservative,
-        fitted to 100 rows or more of 128 columns at most; ``"edm"`` for networks of images, and
-        else ``"gaussian"``.
+        fitted without labels to 100 rows or more, and five or more per column, of 128 columns at
+        most; ``"edm"`` for networks of images, and else ``"gaussian"``.
     schedule : "auto", str or NoiseSchedule
         Which noise levels training visits, and the path on which predictions such as the velocity
         are defined; default of samplers and of ``at_time``. ``"auto"`` visits levels where there
@@ -267,8 +269,10 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         if self.net is None:
             check_network(self.module)
         if self.parameterization != "auto":
-            check_parameterization(self.parameterization)
+            check_parameterization(self.parameterization, "'auto'")
         lookup(self.scaling, dict.fromkeys(SCALINGS), "scaling")
+        for name in FLAGS:
+            check_flag(getattr(self, name), name)
         if not isinstance(self.conservative, (bool, np.bool_)):
             check_number(self.conservative, "conservative", least=0)
         for name in ("max_epochs", "batch_size"):
@@ -290,6 +294,7 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Train the network.
 
@@ -316,7 +321,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         Warns
         -----
         UserWarning
-            If training was interrupted: the model is what was learned up to then.
+            If training was interrupted: the model is what was learned up to then. If a few far
+            rows decide the standard deviation of a column, and with it the noise levels.
         """
         from skdiffusion.estimators._neural_fit import fit_network
 
@@ -327,6 +333,7 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         fit_network(self, X, codes, labels, weights)
         return self
 
+    @whole_or_not_at_all
     def partial_fit(self, X, y=None, sample_weight=None):
         """Go on training with one pass over a batch of rows, at a constant learning rate.
 
@@ -356,7 +363,7 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         return self
 
     def _training_rows(self, X, sample_weight, reset=True):
-        from skdiffusion.estimators._training_rows import is_dataset, read_rows
+        from skdiffusion.estimators._training_rows import is_dataset, read_rows, repeated_rows
 
         if is_dataset(X):
             if len(X) < 2:
@@ -373,8 +380,9 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
             checked = check_rows(self, X, reset=reset, ensure_min_samples=2)
             if isinstance(X, np.memmap):
                 checked = X if X.dtype in (np.float32, np.float64) else checked
-        weights = None if sample_weight is None else check_weights(sample_weight, len(checked))
-        return checked, weights
+        if sample_weight is None:
+            return checked, None
+        return checked, repeated_rows(check_weights(sample_weight, len(checked)))
 
     def _labels(self):
         return self._network_model().labels if hasattr(self, "model_") else None
@@ -478,8 +486,13 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         if y is not None and np.ndim(y) == 0:
             y = np.full(check_count(n_samples, "n_samples"), y)
         model = self._quick_model()
-        if y is not None and scale != 1.0:
+        if scale != 1.0:
             self._refuse_labels(y)
+            if y is None:
+                raise ValueError(
+                    "guidance_scale is how much labels count: it goes with labels y of a "
+                    "conditional model."
+                )
             model = LabelGuidedModel(model, scale)
         return self._sample(model, n_samples, y=y, **options)
 

@@ -35,6 +35,7 @@ from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["NoiseLevelEstimator", "log_nearness"]
 
@@ -123,6 +124,7 @@ class NoiseLevelEstimator(Configurable):
         self.n_noise = n_noise
         self.random_state = random_state
 
+    @whole_or_not_at_all
     def fit(self, X: Any, y: Any = None):
         """Learn the level from noised rows.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,8 @@ from skdiffusion.models import GaussianModel, as_score_model
 from skdiffusion.noising import noise_range, perturb
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.rows import check_rows, check_weights
+from skdiffusion.utils.warning import warn_user
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["PretrainedScore"]
 
@@ -163,6 +164,7 @@ class PretrainedScore(OwnClock, BaseScoreEstimator):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Learn what the data say besides the model: far field, scale and noise range.
 
@@ -358,9 +360,8 @@ def _try(model, rows, y, scale):
     noise = level * np.asarray(model.noise_scale) * noise
     error, before = model.denoise(rows + noise, level, y=y) - rows, np.mean(noise**2)
     if not np.mean(error**2) <= before:
-        warnings.warn(
+        warn_user(
             f"at noise level {level:.3g} the model denoises rows of X worse than by leaving them "
             f"as they are (mean squared error {np.mean(error**2):.3g} after, {before:.3g} before): "
             "are schedule, prediction and the units of X those it was trained with?",
-            stacklevel=3,
         )

@@ -39,6 +39,7 @@ from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["ErrorDecomposition", "RandomFeatureScore"]
 
@@ -168,6 +169,7 @@ class RandomFeatureScore(BaseScoreEstimator):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Draw the features and train their coefficients.
 
@@ -198,6 +200,7 @@ class RandomFeatureScore(BaseScoreEstimator):
         setting = new_setting(self, moments)
         return self._train(setting, moments, equations_of(X, weights, setting))
 
+    @whole_or_not_at_all
     def partial_fit(self, X, y=None, sample_weight=None):
         """Add a batch of rows to the normal equations and solve them anew.
 

@@ -35,6 +35,7 @@ from skdiffusion.noising import noise_range
 from skdiffusion.utils.random import as_generator, normal_by_row, row_keys
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["StackedScore"]
 
@@ -146,6 +147,7 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
         self._set_params("estimators", **params)
         return self
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Fit the candidates and find their weights per noise level.
 

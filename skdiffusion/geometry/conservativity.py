@@ -41,6 +41,7 @@ from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator, normal_by_row
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["ConservativityDecomposer"]
 
@@ -185,6 +186,7 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None, *, V=None):
         """Find the potential.
 

@@ -14,8 +14,6 @@ and corrects them by what they were in simulated laws of known dimension
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
@@ -32,6 +30,8 @@ from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.warning import warn_user
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["IntrinsicDimensionEstimator"]
 
@@ -174,6 +174,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None):
         """Estimate the dimension of the rows.
 
@@ -203,10 +204,9 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         variances = typical_variances(rows)
         self.span_ = _span(_some(rows, max(MOST_ROWS, 2 * X.shape[1]), rng))
         if len(rows) < FEW_ROWS:
-            warnings.warn(
+            warn_user(
                 f"X has only {len(rows)} distinct rows: their dimension is little more than a "
                 f"guess; {FEW_ROWS} are the least that say something.",
-                stacklevel=2,
             )
         self.method_, self.sigma_, self.plateaus_ = method, np.nan, []
         self._nearest = Neighbours(rows)
@@ -337,11 +337,10 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
             return max(self.plateaus_, key=lambda p: p.high / p.low).sigma
         d = self.curve_.dimension
         best = int(np.argmin(np.abs(np.gradient(d, np.log(levels))) / np.maximum(d, 1)))
-        warnings.warn(
+        warn_user(
             "the dimension changes with the noise level throughout: no plateau was found, and "
             f"dimension_ is that at sigma = {levels[best]:.3g}, where it changes least; see "
             "curve_.",
-            stacklevel=3,
         )
         return float(levels[best])
 
@@ -349,31 +348,28 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         far = np.flatnonzero(values != kept)
         if self._score.is_leave_one_out or not len(far):
             return
-        warnings.warn(
+        warn_user(
             f"{len(far)} of {len(values)} rows are far from the law of the score model, or it errs "
             f"there: at row {far[0]} it answers {values[far[0]]:.3g}, which counts as "
             f"{kept[far[0]]:.3g} in the mean.",
-            stacklevel=4,
         )
 
     def _warn_if_no_dimension(self, mean, error):
         nearest = float(self._score.as_dimensions(mean))
         if abs(mean - nearest) > max(3 * error, STALLED):
-            warnings.warn(
+            warn_user(
                 f"the mean over rows, {mean:.3g}, is no dimension: the score model errs, by a "
                 "gauge field (see conservative_projection) or otherwise, or the rows are not of "
                 f"its law; dimension_ is {nearest:g}.",
-                stacklevel=4,
             )
 
     def _warn_if_stalled(self, variances):
         span = int((variances > self.sigma_**2).sum())
         if not self.model_.has_jacobian and abs(self.dimension_ - span) <= STALLED:
-            warnings.warn(
+            warn_user(
                 f"the dimension equals that of the linear span, {span}: score matching learns the "
                 "covariance first and may have stalled there; train longer, with more noise, or "
                 "compare with the default method.",
-                stacklevel=3,
             )
 
     # ------------------------------------------------------------------ answers

@@ -43,6 +43,7 @@ from skdiffusion.utils.covariance import covariance_of
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["EnergyDecomposition", "MarginalEnergy"]
 
@@ -151,6 +152,7 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None):
         """Fit the score model, and the unit of the path.
 

@@ -17,8 +17,6 @@ are arbitrary. So the gap is looked at first, and levels without one are refused
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
@@ -36,6 +34,8 @@ from skdiffusion.models.base import check_columns
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows, check_weights
 from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.warning import warn_user
+from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["RidgeProjector"]
 
@@ -187,6 +187,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
 
     # ------------------------------------------------------------------ fitting
 
+    @whole_or_not_at_all
     def fit(self, X, y=None, sample_weight=None):
         """Choose the level and the dimension of the ridge, and see whether there is one.
 
@@ -558,10 +559,9 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
         found = ridge.project(points)
         arrived = ridge.arrived(found)
         if not arrived.all():
-            warnings.warn(
+            warn_user(
                 f"{(~arrived).sum()} of {len(points)} rows are not on the ridge (no gap, no data "
                 "near, or not converged); diagnostics(X) says which and why.",
-                stacklevel=3,
             )
         return found, arrived
 

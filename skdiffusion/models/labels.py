@@ -82,6 +82,8 @@ class LabelCode:
     @staticmethod
     def _flat(y):
         y = np.asarray(y)
+        if y.dtype == object and len({isinstance(label, str) for label in y.flat}) > 1:
+            raise ValueError("labels y must be all words or all numbers, and none may be missing.")
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         if y.ndim != 1:

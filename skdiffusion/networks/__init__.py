@@ -33,12 +33,14 @@ def check_network(module):
     Raises
     ------
     ValueError
-        If the name is unknown or the object is not a class.
+        If the name is unknown or the object is not a class of torch modules.
     """
     if isinstance(module, str):
         home, name = lookup(module, NETWORKS, "module", "a class of torch modules").split(":")
         return getattr(import_module(home), name)
-    if not isinstance(module, type):
+    from torch.nn import Module
+
+    if not (isinstance(module, type) and issubclass(module, Module)):
         raise ValueError(
             f"module must be one of {', '.join(map(repr, NETWORKS))} or a class of torch modules "
             f"(its parameters are given as module__name); got {module!r}."

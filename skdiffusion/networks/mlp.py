@@ -15,6 +15,7 @@ from torch import nn
 
 from skdiffusion.networks.embedding import Features
 from skdiffusion.networks.initial import initialise
+from skdiffusion.utils.validation import check_count
 
 __all__ = ["ResidualMLP"]
 
@@ -48,6 +49,8 @@ class ResidualMLP(nn.Module):
         n_hints: int = 0,
     ):
         super().__init__()
+        check_count(width, "width")
+        check_count(n_blocks, "n_blocks", 0)
         self.features = Features(n_conditions)
         self.embedding = nn.Linear(self.features.size, width * (n_blocks + 1))
         self.first = nn.Linear(n_features + n_hints, width)

@@ -89,7 +89,8 @@ class Clock:
         ratio = to_numpy(next_level) / to_numpy(level)
         if self.arrives:
             ratio = _ratio_to_arrive(seen, ratio, to_numpy(end) / to_numpy(level), to_numpy(end))
-        return x, like(seen, x), like(seen * ratio, x)
+        # the next level is one at which samplers of higher order ask
+        return x, like(seen, x), like(np.clip(seen * ratio, self.low, self.high), x)
 
 
 def _of_each(level, points):

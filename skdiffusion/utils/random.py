@@ -24,6 +24,7 @@ __all__ = [
     "as_seed",
     "balanced_by_row",
     "check_random_state",
+    "generator_beside",
     "normal_by_row",
     "normal_like",
     "rademacher_like",
@@ -66,6 +67,18 @@ def as_generator(random_state: Any = None) -> np.random.Generator:
     if isinstance(random_state, np.random.RandomState):
         random_state = random_state.randint(0, 2**32, size=8, dtype=np.uint32)
     return np.random.default_rng(random_state)  # a generator stays itself
+
+
+def generator_beside(rng: np.random.Generator) -> np.random.Generator:
+    """Another generator that follows from a generator, and not from how much that draws later.
+
+    One without a sequence of seeds stands for itself.
+    """
+    bits = rng.bit_generator
+    seeds = getattr(bits, "seed_seq", getattr(bits, "_seed_seq", None))  # before NumPy 1.25
+    if not isinstance(seeds, np.random.SeedSequence):
+        return rng
+    return np.random.default_rng(seeds.spawn(1)[0])
 
 
 def as_seed(random_state: Any = None) -> int:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_callback", "check_count", "check_number", "listed", "lookup"]
+import numpy as np
+
+__all__ = ["check_callback", "check_count", "check_flag", "check_number", "listed", "lookup"]
 
 
 def listed(values: Sequence) -> str:
@@ -73,6 +75,13 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
     if isinstance(value, Integral) and not isinstance(value, bool) and value >= minimum:
         return int(value)
     raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}.")
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """``value`` as a bool, or a ``ValueError`` that says so."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise ValueError(f"{name} must be True or False; got {value!r}.")
 
 
 def check_number(

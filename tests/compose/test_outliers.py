@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skdiffusion import EmpiricalScore, GaussianScore
+from skdiffusion import EmpiricalScore, GaussianScore, NeuralScore
 from skdiffusion.compose import ScoreOutlierDetector
 from skdiffusion.compose.outliers import CRITERIA, LEVELS
 
@@ -119,6 +119,15 @@ def test_the_noise_posterior_of_a_point_is_an_inverse_gamma():
     # a trapezoidal rule with five levels per e-fold, and no mass at the ends of their range
     assert -detector.score_samples(row)[0] == pytest.approx(truth, abs=0.01)
     assert LEVELS[0] < 0.1 * r and LEVELS[-1] > 10 * r
+
+
+def test_the_posterior_of_a_network_is_over_its_levels(rng, monkeypatch):
+    # each level is an integral along the flow: three instead of 33
+    monkeypatch.setattr("skdiffusion.compose.outliers.LEVELS", np.array([0.01, 1.0, 30.0]))
+    X = rng.standard_normal((30, 1))
+    network = NeuralScore(max_epochs=1, module__width=8, random_state=0, sigma_max=5.0)
+    scores = ScoreOutlierDetector(network).fit(X).score_samples([[0.0], [9.0]])
+    assert scores[0] > scores[1] > -np.log(5.0)
 
 
 def test_reconstruction_of_a_gaussian_has_a_closed_form():

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+import warnings
 
 import joblib
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skdiffusion import GaussianScore, GMMScore, NeuralScore, VPSchedule
 from skdiffusion.datasets import make_embedded_circles
 from skdiffusion.estimators import NoiseLevelEstimator
+from skdiffusion.estimators._training_rows import LONGEST_EPOCH, repeated_rows
 from skdiffusion.models import GaussianModel, LabelGuidedModel, MixtureModel
 from skdiffusion.models.jacobian import jacobian
 from skdiffusion.models.neural import Preconditioner
@@ -54,6 +56,23 @@ def test_the_contract():
     check_score_estimator(NeuralScore(**QUICK))
 
 
+def test_weights_in_any_unit_tell_how_rows_compare(moons):
+    weights = np.where(moons[:200, 1] > 0, 0.75, 0.25)
+    expected, found = (
+        NeuralScore(**QUICK).fit(moons[:200], sample_weight=weights * unit)
+        for unit in (1.0, 1e-300)
+    )
+    np.testing.assert_allclose(found.denoise(moons, 0.3), expected.denoise(moons, 0.3), atol=1e-3)
+
+
+def test_weights_stand_for_copies_as_far_as_an_epoch_holds_them():
+    whole = np.array([2.0, 0.0, 5.0])
+    assert repeated_rows(whole) is whole
+    for unit in (1e9, 1e300):
+        found = repeated_rows(whole * unit)
+        np.testing.assert_allclose(found, whole / 7 * LONGEST_EPOCH)
+
+
 # ---------------------------------------------------------------------- units
 
 
@@ -70,6 +89,18 @@ def test_rows_in_any_units_and_at_any_offset_are_learned_as_well(scaling, unit, 
     np.testing.assert_allclose(denoised, rows[:5], atol=0.05)  # five times the noise
     spread = (est.sample(500, random_state=0) - offset).std(axis=0) / unit
     np.testing.assert_allclose(spread, rows.std(axis=0), rtol=0.2)
+
+
+def test_far_rows_that_decide_the_scale_are_told_of(rng):
+    X = np.column_stack([rng.normal(size=(300, 2)), np.arange(300) == 7])  # a rare category
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        NeuralScore(**QUICK).fit(X)
+    X[0, 1] = 1e8
+    told_of = r"scale of 1 of 3 columns \(1\).* lie within 3\.\d+,"
+    with pytest.warns(UserWarning, match=told_of) as told:
+        NeuralScore(**QUICK).fit(X)
+    assert told[0].filename == __file__  # the line that called fit
 
 
 def test_rows_whose_noise_levels_no_number_can_hold_are_refused():
@@ -227,11 +258,21 @@ def test_the_default_adds_to_a_mixture_where_networks_take_hints(params, hinted,
     assert preconditioner.hints == hinted == (preconditioner.base is not None)
 
 
-def test_few_rows_and_first_batches_have_no_mixture(moons):
+def test_few_rows_first_batches_and_labels_have_no_mixture(moons, rng):
     few = NeuralScore(max_epochs=1, random_state=0).fit(moons[:99])
+    wide = NeuralScore(max_epochs=1, random_state=0).fit(rng.normal(size=(140, 30)))
     batch = NeuralScore(random_state=0).partial_fit(moons)
-    for est in (few, batch):
+    labelled = NeuralScore(max_epochs=1, random_state=0).fit(moons, moons[:, 0] > 0)
+    for est in (few, wide, batch, labelled):
         assert est._network_model().preconditioner.base is None
+
+
+def test_a_mixture_of_fewer_rows_than_columns_does_not_believe_in_their_span(rng):
+    X = rng.normal(size=(90, 30))  # 30 rows leave directions in which they have no spread
+    quick = dict(lr=1e-30, max_epochs=1, module__width=8, random_state=0, early_stopping=False)
+    est = NeuralScore(parameterization="mixture", **quick).fit(X[:30])
+    # whole covariances cost hundreds of thousands of nats
+    assert est.score(X[30:]) > GaussianScore("oas").fit(X[:30]).score(X[30:]) - 20
 
 
 @pytest.mark.parametrize("conservative", [False, True, 0.1])
@@ -474,10 +515,31 @@ def test_partial_fit_goes_on(moons):
         est.partial_fit(np.c_[moons, moons[:, :1]])
 
 
+def test_partial_fit_takes_the_learning_rate_of_now(moons):
+    est = NeuralScore(**QUICK).partial_fit(moons)
+    before = [part.clone() for part in est.net_.module_.parameters()]
+    est.set_params(lr=1e-30).partial_fit(moons)
+    after = est.net_.module_.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
 def test_warm_start_begins_where_the_last_fit_ended(moons):
     est = NeuralScore(**{**QUICK, "max_epochs": 30}, warm_start=True).fit(moons)
     first = est.validation_bound_
     assert est.set_params(max_epochs=2).fit(moons).history_[0]["valid_bound"] > first - 0.2
+
+
+def test_warm_start_needs_a_network_of_the_same_shape(moons, rng):
+    est = NeuralScore(**QUICK, warm_start=True).fit(moons[:90])
+    kind = type(est._network_model().preconditioner.parameterization)
+    est.fit(moons)  # as many rows as by default have a mixture, whose hints the weights do not know
+    assert type(est._network_model().preconditioner.parameterization) is kind
+    before = est.denoise(moons[:5], 0.3)
+    with pytest.raises(ValueError, match="weights of the last fit do not fit this network"):
+        est.fit(rng.normal(size=(90, 3)))
+    with pytest.raises(ValueError, match="weights of the last fit do not fit this network"):
+        est.fit(moons, moons[:, 0] > 0)
+    assert np.array_equal(est.denoise(moons[:5], 0.3), before)
 
 
 def test_datasets_and_mapped_files_are_read_row_by_row(tmp_path, moons):
@@ -733,6 +795,12 @@ def test_a_blind_network_goes_by_the_level_of_its_points(blind):
     np.testing.assert_array_equal(asked, own)
 
 
+@pytest.mark.parametrize("sampler", ["heun", "rk4", "adaptive", "edm", "langevin"])
+def test_no_sampler_asks_a_blind_network_below_its_range(sampler, moons):
+    est = NeuralScore(**QUICK, noise_conditioning=False).fit(moons)  # two columns hide the level
+    assert np.isfinite(est.sample(20, sampler=sampler, n_steps=6, random_state=0)).all()
+
+
 def test_its_clock_is_in_the_coordinates_where_noise_is_alike(blind):
     """Columns of other units: the level that is read is that of noise in proportion to them."""
     X = blind[1] * np.geomspace(1, 1000, 8)
@@ -824,6 +892,13 @@ BAD = {
     "input_shape": ((8, 8), r"input_shape must be \(channels, height, width\)"),
     "optimizer": ("adamm", "did you mean 'adam'"),
     "likelihood": ("odee", "did you mean 'ode'"),
+    "early_stopping": ("no", "early_stopping must be True or False; got 'no'"),
+    "noise_conditioning": (None, "noise_conditioning must be True or False"),
+    "checkpoint": ("nowhere/run.pt", "checkpoint must be a file in a folder that exists"),
+    "net": (3, "net must be a skorch.NeuralNet; got 3"),
+    "callbacks": ([print], "callbacks must be a list of skorch callbacks"),
+    "module__width": (0, "width must be an integer of at least 1"),
+    "sigma_min": (1e6, "sigma_min < sigma_max; got 1000000 and"),
     "device": ("gpu", "device must be 'auto', 'cpu', 'cuda' or another torch device"),
 }
 
@@ -833,6 +908,53 @@ def test_bad_parameters_get_a_sentence(name, moons):
     value, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         NeuralScore(**{**QUICK, name: value}).fit(moons)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("optimizer", 3, "accepted are 'adamw', 'adam', 'sgd' or a torch optimizer class"),
+        ("module", int, "or a class of torch modules"),
+        ("input_shape", (1, 8, 8), "holds 64 numbers, but the rows have 2 columns"),
+        ("checkpoint", 3, "checkpoint must be the path of a file; got 3"),
+        ("parameterization", None, "'score' or 'auto' or a Parameterization instance"),
+        ("parameterization", MixtureParameterization("many"), "accepted are 'auto', 'bic'"),
+        ("parameterization", MixtureParameterization(3, 0), "n_averaged must be an integer"),
+    ],
+)
+def test_parameters_of_a_wrong_kind_get_a_sentence(name, value, message, moons):
+    with pytest.raises(ValueError, match=message):
+        NeuralScore(**{**QUICK, name: value}).fit(moons)
+
+
+class OneColumn(Plain):
+    def forward(self, x, noise, condition=None):
+        return super().forward(x, noise)[:, :1]
+
+
+def test_a_network_that_returns_no_rows_is_refused(moons):
+    with pytest.raises(ValueError, match=r"OneColumn returned \(256, 1\)"):
+        NeuralScore(OneColumn, max_epochs=1, random_state=0).fit(moons)
+
+
+def test_labels_that_cannot_be_used_get_a_sentence(moons):
+    with pytest.raises(ValueError, match="labels y must be all words or all numbers"):
+        NeuralScore(**QUICK).fit(moons[:100], [None, "a"] * 50)
+    est = NeuralScore(**QUICK).fit(moons[:100], ["a", "b"] * 50)
+    for method in (est.score, est.score_samples, lambda X, y: est.denoise(X, 0.3, y)):
+        with pytest.raises(ValueError, match="y must hold one label per row, 9; got 3"):
+            method(moons[:9], ["a"] * 3)
+    with pytest.raises(ValueError, match="guidance_scale is how much labels count"):
+        est.sample(3, guidance_scale=2.0)
+    est.fit(moons[:100])
+    with pytest.raises(ValueError, match="NeuralScore is unconditional: it takes no labels y"):
+        est.denoise(moons[:2], 0.3, ["a", "b"])
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, moons):
+    (tmp_path / "run.pt").write_text("something else")
+    with pytest.raises(ValueError, match="is no checkpoint of a training run"):
+        NeuralScore(**QUICK, checkpoint=tmp_path / "run.pt").fit(moons)
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,10 @@ def test_samplers_and_exact_draws_have_the_same_moments(est):
     np.testing.assert_allclose(exact.var(0), by_flow.var(0), atol=5 * spread * (2 / n) ** 0.5)
 
 
-def test_the_first_rows_of_a_long_sample_are_a_short_one(est):
-    long = est.sample(300, sampler="heun", n_steps=5, random_state=7)
-    short = est.sample(3, sampler="heun", n_steps=5, random_state=7)
+@pytest.mark.parametrize("sampler", ["heun", "ddpm", "predictor_corrector"])
+def test_the_first_rows_of_a_long_sample_are_a_short_one(est, sampler):
+    long = est.sample(300, sampler=sampler, n_steps=5, random_state=7)
+    short = est.sample(3, sampler=sampler, n_steps=5, random_state=7)
     np.testing.assert_allclose(long[:3], short, rtol=1e-10)
 
 
