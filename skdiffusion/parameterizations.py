@@ -275,8 +275,10 @@ class MixtureParameterization(GaussianParameterization):
     Parameters
     ----------
     n_components : "auto", int or {"bic", "held_out"}
-        Components of a mixture; ``"auto"`` is one for every fifty rows, 20 at most; the others
-        choose as :class:`~skdiffusion.GMMScore` does.
+        Components of a mixture. ``"auto"`` is 20 from a thousand rows on; of fewer, as many as
+        held-out rows ask for, with the regularisation that they ask for, or one for every fifty
+        rows where there are fewer than five per column. The others choose as
+        :class:`~skdiffusion.GMMScore` does.
     n_averaged : int
         Mixtures from different starts whose average is taken: a single one knows its rows too well
         for the network to see where it is wrong.

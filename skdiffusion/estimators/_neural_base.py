@@ -67,17 +67,20 @@ def fitted_base(
     rows = Coordinates(coordinates.shift, coordinates.scale).inward(read_rows(X, index)).numpy()
     weights = None if weights is None else weights[index]
     n = len(index) if weights is None else effective_rows(weights)
-    k = parameterization.n_components
+    k, whole = parameterization.n_components, _know_covariances(n, rows.shape[1])
     if k == "auto":
         k = int(np.clip(n // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
+        if whole and k < MOST_COMPONENTS:  # it is quick, and few rows are particular
+            k = "held_out"
     mixture = GMMScore(
         k,
-        covariance_type="full" if _know_covariances(n, rows.shape[1]) else "low_rank",
+        covariance_type="full" if whole else "low_rank",
         n_averaged=parameterization.n_averaged,
         random_state=seed,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # one not quite there serves as well
+        warnings.filterwarnings("ignore", "a few far rows")  # said of the network already
         model = mixture.fit(rows, sample_weight=weights).model_
     turn = coordinates.rotation
     if turn is None:

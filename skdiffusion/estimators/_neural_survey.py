@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from skdiffusion.estimators._far_rows import QUANTILE_ROWS, warn_of_far_rows
 from skdiffusion.estimators._moments import (
     DiagonalMoments,
     FactorMoments,
@@ -24,8 +25,7 @@ from skdiffusion.estimators._training_rows import Coordinates, read_rows
 from skdiffusion.models import AffineModel, GaussianModel, SpectralCovariance
 from skdiffusion.noising import check_spread, noise_range
 from skdiffusion.utils.rows import evenly_spaced
-from skdiffusion.utils.validation import check_number, listed
-from skdiffusion.utils.warning import warn_user
+from skdiffusion.utils.validation import check_number
 
 __all__ = ["Survey", "survey"]
 
@@ -38,9 +38,6 @@ COMPARABLE = 30.0
 FULL_UP_TO = 1024
 """Columns up to which the whole covariance is formed; beyond, its leading axes."""
 N_AXES = 256
-QUANTILE_ROWS, FAR_ROWS = 10_000, 50.0
-"""Rows that quantiles are taken of, and how many times as wide as nine rows in ten of a normal law
-a column is where far rows must have decided its standard deviation."""
 FEW_ROWS = 5
 """Rows per column below which the covariance is shrunk."""
 
@@ -127,7 +124,11 @@ def survey(
     """
     moments, low, high = _moments(X, order, weights, seed)
     variances = moments.column_variances()
-    _warn_of_far_rows(X, order, np.sqrt(variances))
+    warn_of_far_rows(
+        read_rows(X, evenly_spaced(order, QUANTILE_ROWS)),
+        np.sqrt(variances),
+        "Noise levels are in proportion to it, and see little of the others",
+    )
     if not variances.any():
         raise ValueError("X has no variance: all of its rows are the same.")
     check_spread(float(np.sqrt(variances.sum())))
@@ -161,23 +162,6 @@ def survey(
     # one unit for all columns: the levels depend on the typical column, not on the narrowest
     _, low, high = noise_range(np.full(len(seen), seen.mean()), *asked, found.unit)
     return Survey(found.far_field, coordinates, seen, low, high)
-
-
-def _warn_of_far_rows(X, order, deviations):
-    """Say so where the scale of a column is that of a few rows, and the others lie at a point."""
-    rows = read_rows(X, evenly_spaced(order, QUANTILE_ROWS)).astype(np.float64)
-    low, high = np.quantile(rows, [0.05, 0.95], axis=0)
-    # columns that are nearly always the same, such as indicators of rare categories, are no worse
-    columns = np.flatnonzero((high > low) & (deviations > FAR_ROWS * (high - low) / 3.29))
-    if len(columns):
-        j = columns[0]
-        warn_user(
-            f"a few far rows decide the scale of {len(columns)} of {len(deviations)} columns "
-            f"({listed(columns)}): in column {j} nine rows in ten lie within "
-            f"{high[j] - low[j]:.3g}, the standard deviation is {deviations[j]:.3g}. Noise levels "
-            "are in proportion to it, and see little of the others: leave the far rows out, clip "
-            "or transform the column."
-        )
 
 
 def _moments(X, order, weights, seed):

@@ -30,6 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdiffusion.estimators import _em
 from skdiffusion.estimators._averaging import average, distinct
 from skdiffusion.estimators._background import background_of
+from skdiffusion.estimators._far_rows import warn_of_far_rows
 from skdiffusion.estimators._frame import Frame
 from skdiffusion.estimators._lazy_mixture_rows import LazyMixtureRows
 from skdiffusion.estimators._low_rank_form import LowRankForm
@@ -62,6 +63,7 @@ FORMS = {
 }
 INITS = ("kmeans", "k-means++", "random")
 CRITERIA = ("bic", "held_out")
+FLOOR = "The least variance of a component is a share of its square, beyond that of other rows"
 DEFAULT_REGULARISATION = 1e-6
 DEFAULT_RANK = 8
 FEW_ROWS = 10_000
@@ -278,7 +280,8 @@ class GMMScore(MixtureAnswers):
         ConvergenceWarning
             If EM did not converge in ``max_iter`` iterations.
         UserWarning
-            If it was interrupted; the parameters reached are kept.
+            If it was interrupted; the parameters reached are kept. If a few far rows decide the
+            standard deviation of a column.
         """
         self._check_parameters()
         rng = as_generator(self.random_state)
@@ -288,7 +291,10 @@ class GMMScore(MixtureAnswers):
             frame = rows.frame
         else:
             X = check_rows(self, X, reset=True, ensure_all_finite="allow-nan", ensure_min_samples=2)
-            frame, rows = self._framed(X, check_weights(sample_weight, len(X)))
+            weights = check_weights(sample_weight, len(X))
+            frame, rows = self._framed(X, weights)
+            seen = X[weights > 0]
+            warn_of_far_rows(seen, np.nanstd(seen, axis=0), FLOOR)
         self._fit_rows(frame, rows, rng)
         self._stepwise = None
         return self

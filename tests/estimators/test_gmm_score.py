@@ -607,3 +607,15 @@ def test_nearly_constant_columns_do_not_widen_the_rest():
     est = GMMScore(20, random_state=0).fit(X)
     # EM keeps the total variance but for the pull of small components
     assert est.far_field_.covariance.total == pytest.approx(X.var(0).sum(), rel=0.05)
+
+
+def test_far_rows_that_decide_the_scale_are_told_of():
+    X = np.random.default_rng(0).normal(size=(300, 2))
+    X[5, 0], X[0, 1], X[1, 1] = np.nan, 1e8, -1e8
+    with pytest.warns(UserWarning, match=r"scale of 1 of 2 columns \(1\).*share of its square"):
+        GMMScore(2, random_state=0).fit(X)
+    # rows that do not count decide nothing, nor do those that a background is made for
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        GMMScore(2, random_state=0).fit(X, sample_weight=np.r_[0, 0, np.ones(298)])
+        GMMScore(2, random_state=0).fit(np.clip(X, -100, 100))

@@ -1,0 +1,49 @@
+r"""Whether a few far rows decide what a column is measured in.
+
+A row :math:`a` standard deviations :math:`s` of :math:`n` others away makes that of all about
+:math:`s\, a/\sqrt n`. Whatever is then set as a share of it, a floor of variances or a range of
+noise levels, takes the other rows for one point.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skdiffusion.utils.rows import evenly_spaced
+from skdiffusion.utils.validation import listed
+from skdiffusion.utils.warning import warn_user
+
+__all__ = ["QUANTILE_ROWS", "warn_of_far_rows"]
+
+QUANTILE_ROWS = 10_000
+"""Rows that quantiles are taken of, at most."""
+FAR = 50.0
+"""How many times as wide as nine rows in ten of a normal law a column is where far rows must have
+decided its standard deviation."""
+NINE_IN_TEN = 3.29
+
+
+def warn_of_far_rows(rows: np.ndarray, deviations: np.ndarray, consequence: str) -> None:
+    """Warn where the standard deviation of a column is that of a few rows.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+        NaN where a value is missing.
+    deviations : ndarray of shape (d,)
+        Standard deviations of the columns.
+    consequence : str
+        What comes of it, as the end of the message.
+    """
+    rows = rows[evenly_spaced(np.arange(len(rows)), QUANTILE_ROWS)].astype(np.float64)
+    low, high = np.nanquantile(rows, [0.05, 0.95], axis=0)
+    # columns that are nearly always the same, such as indicators of rare categories, are no worse
+    columns = np.flatnonzero((high > low) & (deviations > FAR * (high - low) / NINE_IN_TEN))
+    if len(columns):
+        j = columns[0]
+        warn_user(
+            f"a few far rows decide the scale of {len(columns)} of {len(deviations)} columns "
+            f"({listed(columns)}): in column {j} nine rows in ten lie within "
+            f"{high[j] - low[j]:.3g}, the standard deviation is {deviations[j]:.3g}. "
+            f"{consequence}: leave the far rows out, clip or transform the column."
+        )
