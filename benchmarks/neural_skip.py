@@ -3,7 +3,7 @@
 The same network (width 128), rows, seed, optimizer, rate and number of steps; only what the network
 is asked for and where it is trained differ: parameterization "gaussian", "mixture" or "edm", levels
 from the data (schedule "auto") or EDM's log-normal ones (schedule "edm", Karras et al. 2022). Plain
-EDM is "edm" on EDM's levels, the default of NeuralScore is "gaussian" on levels from the data.
+EDM is "edm" on EDM's levels; the default of NeuralScore is "mixture" on levels from the data.
 Targets are given by how far they lie below the best bound of plain EDM, in nats per row; steps to a
 target are interpolated between rounds of training, and a dash is a target that was not reached. All
 share the data's principal axes and standardisation.
