@@ -233,7 +233,8 @@ class SpectralStack:
     def locate(self, x, level, pulls=False):
         """Where rows lie (for ``pull``, ``vectors``); ``(x-m)' (C + level)^-1 (x-m)``; log-det.
 
-        With ``pulls`` all that follows is a pull by the precision of this level.
+        With ``pulls`` all that follows is a pull by the precision of this level. Where every row
+        has a level of its own, ``pull`` and ``squares`` are of these levels, whichever is asked.
         """
         xp, seen = namespace(x), self._seen.like(x)
         if isinstance(level, np.ndarray) and not self.has_rest:

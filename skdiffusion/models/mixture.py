@@ -398,7 +398,7 @@ class MixtureModel(BaseScoreModel):
         width = 3 * self._stack.width + 4 * matrices * self.n_features * self._stack.span
         if is_torch(x):
             size = rows_in_memory(width)
-        elif np.ndim(sigma):  # passes alone, no product that would want many rows
+        elif np.ndim(sigma) and not matrices:  # passes, more than products that want many rows
             size = rows_in_cache(width, BLOCK // 8, fewest=FEWEST_ROWS)
         else:
             size = rows_in_cache(width, BLOCK)
