@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from skdiffusion.utils.rows import evenly_spaced
 from skdiffusion.utils.validation import listed
 from skdiffusion.utils.warning import warn_user
 
@@ -29,14 +28,13 @@ def warn_of_far_rows(rows: np.ndarray, deviations: np.ndarray, consequence: str)
     Parameters
     ----------
     rows : ndarray of shape (n, d)
-        NaN where a value is missing.
+        At most ``QUANTILE_ROWS``, evenly spaced among all; NaN where a value is missing.
     deviations : ndarray of shape (d,)
         Standard deviations of the columns.
     consequence : str
         What comes of it, as the end of the message.
     """
-    rows = rows[evenly_spaced(np.arange(len(rows)), QUANTILE_ROWS)].astype(np.float64)
-    low, high = np.nanquantile(rows, [0.05, 0.95], axis=0)
+    low, high = np.nanquantile(rows.astype(np.float64), [0.05, 0.95], axis=0)
     # columns that are nearly always the same, such as indicators of rare categories, are no worse
     columns = np.flatnonzero((high > low) & (deviations > FAR * (high - low) / NINE_IN_TEN))
     if len(columns):

@@ -37,9 +37,10 @@ class Frame:
         self.n_features = len(mean)
         if not variances.any():
             raise ValueError("X has no variance: all of its rows are the same.")
+        self.deviations = np.sqrt(variances)
         typical = np.sqrt(variances[variances > 0].mean())
         self.shift = mean
-        self.scale = np.where(variances > 0, np.sqrt(variances), typical)
+        self.scale = np.where(variances > 0, self.deviations, typical)
         if not per_column:
             self.scale = np.full(self.n_features, np.sqrt(variances.mean()))
 

@@ -244,14 +244,10 @@ def _split(est, X, weights, seed, partial):
 def _preconditioner(est, found, X, order, weights, labels, seed, partial):
     parameterization = est.parameterization
     if isinstance(parameterization, str) and parameterization == "auto":
-        if est.warm_start and not partial and hasattr(est, "model_"):
-            # the weights are an answer to what was asked last
-            parameterization = est._network_model().preconditioner.parameterization
-        else:
-            # a first batch does not say what law will come, and a mixture of all labels holds
-            # samples to itself long before the network can tell it where each label is
-            known = not partial and labels is None and serves(len(order), len(found.variances))
-            parameterization = _default_parameterization(est, known)
+        # a first batch does not say what law will come, and a mixture of all labels holds
+        # samples to itself long before the network can tell it where each label is
+        known = not partial and labels is None and serves(len(order), len(found.variances))
+        parameterization = _default_parameterization(est, known, partial)
     parameterization = check_parameterization(parameterization)
     base = None
     if isinstance(parameterization, MixtureParameterization):
@@ -267,7 +263,10 @@ def _preconditioner(est, found, X, order, weights, labels, seed, partial):
     )
 
 
-def _default_parameterization(est, law_is_known):
+def _default_parameterization(est, law_is_known, partial):
+    if est.warm_start and not partial and hasattr(est, "model_"):
+        # the weights are an answer to what was asked last
+        return est._network_model().preconditioner.parameterization
     if not _is_perceptron(est):
         return "edm"
     on_mixture = law_is_known and est.noise_conditioning and _takes_hints(est)

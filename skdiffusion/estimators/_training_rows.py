@@ -153,14 +153,11 @@ def repeated_rows(weights: np.ndarray) -> np.ndarray:
     """Weights as numbers of copies: those that stand for fewer rows than there are, or for more
     than an epoch can hold, tell only how rows compare, and are brought to that many.
     """
-    largest = weights.max()
-    total = float((weights / largest).sum()) * float(largest)
-    least = int(np.count_nonzero(weights))
-    most = max(least, LONGEST_EPOCH)
-    if least <= total <= most:
-        return weights
+    largest = float(weights.max())
     compared = weights / largest
-    return compared * ((least if total < least else most) / compared.sum())
+    total, least = float(compared.sum()) * largest, int(np.count_nonzero(weights))
+    wanted = min(max(total, least), max(least, LONGEST_EPOCH))
+    return weights if wanted == total else compared * (wanted / compared.sum())
 
 
 def _row(item: Any) -> np.ndarray:

@@ -30,7 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdiffusion.estimators import _em
 from skdiffusion.estimators._averaging import average, distinct
 from skdiffusion.estimators._background import background_of
-from skdiffusion.estimators._far_rows import warn_of_far_rows
+from skdiffusion.estimators._far_rows import QUANTILE_ROWS, warn_of_far_rows
 from skdiffusion.estimators._frame import Frame
 from skdiffusion.estimators._lazy_mixture_rows import LazyMixtureRows
 from skdiffusion.estimators._low_rank_form import LowRankForm
@@ -47,7 +47,7 @@ from skdiffusion.estimators._stepwise import Stepwise
 from skdiffusion.models import MixtureModel
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.rows import check_rows, check_weights
+from skdiffusion.utils.rows import check_rows, check_weights, evenly_spaced
 from skdiffusion.utils.validation import check_count, check_number, lookup
 from skdiffusion.utils.warning import warn_user
 from skdiffusion.utils.whole import whole_or_not_at_all
@@ -293,8 +293,8 @@ class GMMScore(MixtureAnswers):
             X = check_rows(self, X, reset=True, ensure_all_finite="allow-nan", ensure_min_samples=2)
             weights = check_weights(sample_weight, len(X))
             frame, rows = self._framed(X, weights)
-            seen = X[weights > 0]
-            warn_of_far_rows(seen, np.nanstd(seen, axis=0), FLOOR)
+            some = evenly_spaced(np.flatnonzero(weights), QUANTILE_ROWS)
+            warn_of_far_rows(X[some], frame.deviations, FLOOR)
         self._fit_rows(frame, rows, rng)
         self._stepwise = None
         return self

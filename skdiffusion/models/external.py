@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +30,7 @@ from skdiffusion.parameterizations import PREDICTIONS, denoised_from_prediction
 from skdiffusion.schedules import EDMSchedule, check_schedule
 from skdiffusion.utils.arrays import is_torch, like, namespace, to_numpy
 from skdiffusion.utils.validation import check_count, lookup
+from skdiffusion.utils.warning import warn_user
 
 __all__ = ["CallableModel", "as_score_model"]
 
@@ -341,8 +341,7 @@ def _warn_of_training_mode(fn):
         if module.training and type(module).__name__.startswith(random) and getattr(module, "p", 1)
     }
     if at_random:
-        warnings.warn(
+        warn_user(
             f"the module is in training mode, in which {', '.join(sorted(at_random))} make its "
             "answers random or depend on the batch: call its eval() first.",
-            stacklevel=3,
         )

@@ -33,7 +33,6 @@ Kadkhodaie and Simoncelli (2020).
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ import numpy as np
 from skdiffusion.models import BaseScoreModel, BlindModel
 from skdiffusion.samplers.base import is_zero
 from skdiffusion.utils.arrays import like, to_numpy
+from skdiffusion.utils.warning import warn_user
 
 __all__ = ["Clock", "ClockFreeModel", "set_clock"]
 
@@ -200,10 +200,9 @@ def set_clock(sampler: Any, model: Any, x: Any, level: Any):
         return model, x, Clock(own, model.sigma_range)
     deterministic = not sampler.stochastic or getattr(sampler, "eta", 1) == 0
     if deterministic and model.blind_target == "noise":
-        warnings.warn(
+        warn_user(
             "a model that is not told the noise level and predicts noise leaves noise behind where "
             "the sampler draws none and goes by the schedule; give the sampler "
             "clock=NoiseLevelEstimator().fit(X), or take sampler='ddpm' or the target 'data'.",
-            stacklevel=3,
         )
     return model, x, None

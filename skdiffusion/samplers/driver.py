@@ -10,7 +10,6 @@ trajectories, Ctrl-C.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +30,7 @@ from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.row_noise import RowNoise
 from skdiffusion.utils.validation import check_callback, check_count
+from skdiffusion.utils.warning import warn_user
 
 __all__ = ["run_sampler"]
 
@@ -186,9 +186,7 @@ def _warn_of_interruption(watch, finished, x):
         what = f"the {n_rows} of {len(x)} rows that are finished are returned"
     else:
         what = f"the points there are returned ({len(watch.point)} of {len(x)} rows)"
-    warnings.warn(
-        f"sampling was interrupted at noise level {named(watch.level)}; {what}.", stacklevel=3
-    )
+    warn_user(f"sampling was interrupted at noise level {named(watch.level)}; {what}.")
 
 
 def _checked_levels(levels, n, sampler):
