@@ -1,7 +1,7 @@
 r"""Gaussian kernel sums in one and two dimensions at a cost that does not grow with the points.
 
 Around a box centre :math:`c`, with :math:`u = (x-c)/\sigma` and :math:`v = (y-c)/\sigma`, the
-kernel of one coordinate separates,
+kernel of one coordinate, whose width may be its own, separates,
 
 .. math:: e^{-(u-v)^2/2} = \sum_a \phi_a(u)\, \phi_a(v), \qquad
           \phi_a(u) = e^{-u^2/2} u^a / \sqrt{a!},
@@ -33,7 +33,7 @@ LARGEST = 2**22
 
 
 class Expansion:
-    """Expansion of weighted points for kernels of one width.
+    """Expansion of weighted points for one kernel.
 
     Parameters
     ----------
@@ -41,18 +41,19 @@ class Expansion:
         In one or two dimensions.
     weights : ndarray of shape (n,)
         Of sum one.
-    sigma : float
-        Standard deviation of the kernel.
+    sigma : float or ndarray of shape (d,)
+        Standard deviation of the kernel, of all coordinates or of each.
     dtype : {numpy.float32, numpy.float64}
         Accuracy to aim for; the arithmetic is float64.
     """
 
     def __init__(self, points, weights, sigma, dtype):
-        self.points, self.weights, self.sigma = points, weights, sigma
+        self.points, self.weights = points, weights
+        self.sigma = np.broadcast_to(sigma, points.shape[1])
         self.terms, self.reach = TERMS[dtype]
         self.error, self.promised = ERROR[dtype], PROMISED[dtype]
         self.low = points.min(axis=0)
-        self.count = _box(points, self.low, sigma).max(axis=0) + 1
+        self.count = _box(points, self.low, self.sigma).max(axis=0) + 1
         self._matrices: dict = {}
 
     def _matrix(self, k):
@@ -92,7 +93,7 @@ class Expansion:
 
     def _factor(self, values, box, j):
         """The functions ``phi_a`` of one coordinate around given boxes, ``(..., terms)``."""
-        u = (values - self.low[j]) / self.sigma - (2 * box + 1)
+        u = (values - self.low[j]) / self.sigma[j] - (2 * box + 1)
         factor = np.empty((*u.shape, self.terms))
         factor[..., 0] = np.exp(-0.5 * u**2)
         for a in range(1, self.terms):
@@ -139,7 +140,7 @@ class Expansion:
         if hidden is not None:
             rows = np.flatnonzero(hidden >= 0)
             own = self.points[hidden[rows]]
-            kernel = np.exp(-0.5 * ((x[rows] - own) ** 2).sum(axis=1) / self.sigma**2)
+            kernel = np.exp(-0.5 * (((x[rows] - own) / self.sigma) ** 2).sum(axis=1))
             kernel *= self.weights[hidden[rows]]
             sums[rows, 0] -= kernel
             if of_points:

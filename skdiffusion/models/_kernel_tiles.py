@@ -2,6 +2,8 @@ r"""Gaussian kernel sums on one block of points, by the cheapest of two exact ro
 
 With :math:`L_i = (x\cdot y_i - |y_i|^2/2)/\sigma^2 + \log w_i`, one matrix product, the kernel
 weights are the softmax of :math:`L`; :math:`|x|^2` cancels, so far queries are no problem.
+A query has a variance :math:`\sigma^2` of its own, or one per coordinate
+(:class:`Metric`).
 
 **Stream.** Tiles that stay in the cache: product, exponential in place, product with the
 features whose means are wanted. The shift that keeps the exponential in range is one more
@@ -24,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Block", "KernelMoments", "is_well_conditioned", "kernel_moments"]
+__all__ = ["Block", "KernelMoments", "Metric", "is_well_conditioned", "kernel_moments"]
 
 NEGLIGIBLE = 30.0
 """Minus the log of the share of a row's mass that the shortlist may leave out."""
@@ -54,6 +56,50 @@ class KernelMoments(NamedTuple):
     second: np.ndarray | None
 
 
+class Metric:
+    r"""Variances of the kernel at each row, and what the squares of the points weigh in them.
+
+    :math:`\tfrac12 |y|^2` in the metric of a row is a product of weights of that row with half
+    squares of the points: of one term if all coordinates, or all rows, share their variance, and
+    else of one per coordinate.
+
+    Parameters
+    ----------
+    variance : ndarray of shape (m, 1), (m, d) or (1, d)
+        Of each row, of each row and coordinate, or of each coordinate for all rows; of levels
+        that are similar.
+    """
+
+    def __init__(self, variance: np.ndarray, is_shared: bool):
+        self.variance = variance
+        self.is_shared = is_shared
+        # of half squares: (m, 1), (m, d) or (1, 1)
+        self.weights = np.ones((1, 1)) if is_shared else 1 / variance
+
+    @classmethod
+    def of(cls, variance: np.ndarray) -> Metric:
+        """Metric of ``m`` rows of shape ``(m, 1)`` or ``(m, d)``."""
+        is_shared = len(variance) > 0 and variance.shape[1] > 1
+        is_shared = is_shared and bool((variance == variance[0]).all())
+        return cls(variance[:1] if is_shared else variance, is_shared)
+
+    def __getitem__(self, rows) -> Metric:
+        return self if self.is_shared else Metric(self.variance[rows], False)
+
+    @property
+    def key(self) -> bytes | int:
+        """Equal where half squares are."""
+        return self.variance.tobytes() if self.is_shared else self.variance.shape[1]
+
+
+class HalfSquares(NamedTuple):
+    """``|y|^2/2`` but for the weights of a metric, ``(n, 1)`` or ``(n, d)``; sizes of columns."""
+
+    values: np.ndarray
+    largest: np.ndarray
+    unit: np.ndarray
+
+
 class Block:
     """Points, ideally centred, with log-weights, as the kernel sums need them.
 
@@ -68,34 +114,56 @@ class Block:
         self.points = points
         self.log_weights = log_weights
         self.is_weighted = isinstance(log_weights, np.ndarray)
-        self.half_squares = 0.5 * np.einsum("ij,ij->i", points, points)
-        self.radius = float(np.sqrt(2 * self.half_squares.max()))
         self.weight_range = float(np.ptp(log_weights)) if self.is_weighted else 0.0
+        self.unit = _power_of_two(np.maximum(points.max(axis=0), -points.min(axis=0)))
+        self._half_squares: dict = {}
         self._columns: dict = {}
         self._features: dict = {}
 
-    def columns(self, dtype) -> np.ndarray:
-        """Right factor of ``L``: rows ``(y, -|y|^2/2, 1)``, and ``log w`` where they differ."""
-        if dtype not in self._columns:
-            n, d = self.points.shape
-            columns = np.empty((n, d + 2 + self.is_weighted), dtype)
-            columns[:, :d] = self.points
-            columns[:, d] = -self.half_squares
-            columns[:, d + 1] = 1
-            if self.is_weighted:
-                columns[:, d + 2] = self.log_weights
-            self._columns[dtype] = columns
-        return self._columns[dtype]
+    def half_squares(self, metric) -> HalfSquares:
+        """Half squares of the points in a metric."""
+        return _kept(self._half_squares, metric.is_shared, metric.key, self._new_squares, metric)
 
-    def rows(self, x, variance, dtype) -> np.ndarray:
-        """Left factor of ``L``: ``(x/sigma^2, 1/sigma^2, 0, 1)``; a shift replaces the 0."""
-        d = x.shape[1]
-        rows = np.empty((len(x), d + 2 + self.is_weighted), dtype)
-        rows[:, :d] = x / variance
-        rows[:, d] = 1 / variance[:, 0]
-        rows[:, d + 1] = 0
+    def _new_squares(self, metric):
+        if metric.is_shared:
+            inverse = 1 / metric.variance
+            half = self.half_squares(Metric(inverse, False)).values @ inverse.T
+        elif metric.variance.shape[1] == 1:
+            half = 0.5 * np.einsum("ij,ij->i", self.points, self.points)[:, None]
+        else:
+            half = 0.5 * self.points**2
+        largest = half.max(axis=0)
+        return HalfSquares(half, largest, _power_of_two(largest))
+
+    def columns(self, dtype, metric) -> np.ndarray:
+        """Right factor of ``L``: rows ``(y, -|y|^2/2, 1)``, and ``log w`` where they differ.
+
+        In units in which all columns are of order one, whatever those of the points are.
+        """
+        slot = metric.is_shared, dtype
+        return _kept(self._columns, slot, metric.key, self._new_columns, dtype, metric)
+
+    def _new_columns(self, dtype, metric):
+        half = self.half_squares(metric)
+        (n, d), q = self.points.shape, len(half.unit)
+        columns = np.empty((n, d + q + 1 + self.is_weighted), dtype)
+        np.multiply(self.points, 1 / self.unit, out=columns[:, :d], casting="same_kind")
+        np.multiply(half.values, -1 / half.unit, out=columns[:, d : d + q], casting="same_kind")
+        columns[:, d + q] = 1
         if self.is_weighted:
-            rows[:, d + 2] = 1
+            columns[:, d + q + 1] = self.log_weights
+        return columns
+
+    def rows(self, x, metric, dtype) -> np.ndarray:
+        """Left factor of ``L``: ``(x/sigma^2, 1/sigma^2, 0, 1)``; a shift replaces the 0."""
+        unit = self.half_squares(metric).unit
+        d, q = x.shape[1], len(unit)
+        rows = np.empty((len(x), d + q + 1 + self.is_weighted), dtype)
+        rows[:, :d] = x / metric.variance * self.unit
+        rows[:, d : d + q] = metric.weights * unit
+        rows[:, d + q] = 0
+        if self.is_weighted:
+            rows[:, d + q + 1] = 1
         return rows
 
     def features(self, dtype, want) -> np.ndarray:
@@ -113,10 +181,14 @@ class Block:
             self._features[dtype, kind] = np.hstack(parts).astype(dtype)
         return self._features[dtype, kind]
 
-    def size(self, x, variance) -> np.ndarray:
+    def size(self, x, metric) -> np.ndarray:
         """Size of the terms of ``L`` in each row: what its rounding is relative to."""
-        norms = np.sqrt(np.einsum("ij,ij->i", x, x))
-        return (norms + self.radius) * self.radius / variance[:, 0] + self.weight_range
+        half, weights = self.half_squares(metric), metric.weights
+        if len(half.unit) == 1:
+            radius = np.sqrt(2 * half.largest * weights[:, 0])
+        else:  # levels are similar: the largest weights serve all rows
+            radius = np.sqrt(2 * (half.values @ weights.max(axis=0, initial=0.0)).max())
+        return (np.sqrt(_inner(x, x, metric.variance)) + radius) * radius + self.weight_range
 
     def subset(self, runs) -> Block:
         """The points of some runs ``(start, stop)`` of consecutive ones."""
@@ -127,10 +199,13 @@ class Block:
         part = object.__new__(Block)
         part.__dict__.update(self.__dict__)
         part.points = pick(self.points)
-        part.half_squares = pick(self.half_squares)
         if self.is_weighted:
             part.log_weights = pick(self.log_weights)
-        part._columns = {key: pick(value) for key, value in self._columns.items()}
+        part._half_squares = {
+            slot: (key, half._replace(values=pick(half.values)))
+            for slot, (key, half) in self._half_squares.items()
+        }
+        part._columns = {slot: (key, pick(value)) for slot, (key, value) in self._columns.items()}
         part._features = {key: pick(value) for key, value in self._features.items()}
         return part
 
@@ -139,7 +214,27 @@ class Block:
         return Block(self.points - centre, self.log_weights)
 
 
-def kernel_moments(block, x, variance, want, *, dtype=np.float64, v=None, hidden=None):
+def _inner(a, b, variance):
+    """Inner products of rows, over their variances."""
+    if variance.shape[1] == 1:
+        return np.einsum("ij,ij->i", a, b) / variance[:, 0]
+    return np.einsum("ij,ij->i", a / variance, b)
+
+
+def _power_of_two(values):
+    """Powers of two of the size of positive values, by which to divide is exact; one for zero."""
+    return np.exp2(np.floor(np.log2(np.where(values > 0, values, 1.0))))
+
+
+def _kept(cache, slot, key, make, *args):
+    """What was made for this key, unless another has been asked for since."""
+    kept = cache.get(slot)
+    if kept is None or kept[0] != key:
+        kept = cache[slot] = key, make(*args)
+    return kept[1]
+
+
+def kernel_moments(block, x, metric, want, *, dtype=np.float64, v=None, hidden=None):
     """Kernel sums of a block at the rows ``x``.
 
     Parameters
@@ -147,7 +242,8 @@ def kernel_moments(block, x, variance, want, *, dtype=np.float64, v=None, hidden
     block : Block
     x : ndarray of shape (m, d)
         In float64, in the coordinates of the block.
-    variance : ndarray of shape (m, 1)
+    metric : Metric
+        Of these rows.
     want : {"log_sum", "mean", "covariance", "diagonal", "product"}
         How much to compute: the last three are the second moments.
     dtype : {numpy.float32, numpy.float64}
@@ -164,14 +260,14 @@ def kernel_moments(block, x, variance, want, *, dtype=np.float64, v=None, hidden
     if want not in ("log_sum", "mean"):
         dtype = np.float64
     n, d = block.points.shape
-    size = block.size(x, variance)
+    size = block.size(x, metric)
     shortlist = want == "covariance" and d > PAIRED_UP_TO and n * d**2 > PAIRED_SIZE
-    shortlist = shortlist or _few_matter(block, x, variance, size, hidden, dtype)
+    shortlist = shortlist or _few_matter(block, x, metric, size, hidden, dtype)
     parts = []
     tall = 256 if d > 128 else 128
     for start in range(0, max(len(x), 1), tall):
         rows = slice(start, start + tall)
-        task = [block, x[rows], variance[rows], size[rows], want]
+        task = [block, x[rows], metric[rows], size[rows], want]
         task += [None if per_row is None else per_row[rows] for per_row in (v, hidden)]
         stream_dtype = dtype if is_well_conditioned(size[rows], dtype) else np.float64
         if shortlist or not is_well_conditioned(size[rows], stream_dtype):
@@ -187,15 +283,16 @@ def is_well_conditioned(size, dtype) -> bool:
     return size.max(initial=0.0) <= WELL_CONDITIONED[dtype]
 
 
-def _few_matter(block, x, variance, size, hidden, dtype):
+def _few_matter(block, x, metric, size, hidden, dtype):
     """Whether so few pairs matter that the shortlist is the cheaper route."""
     n, d = block.points.shape
     if n < 256 or size.max(initial=0.0) < NEGLIGIBLE:
         return False
     rows = slice(None, None, -(-len(x) // PROBE[0]))
     some = slice(None, None, -(-n // PROBE[1]))
-    logits = x[rows] @ block.points[some].T - block.half_squares[some]
-    logits /= variance[rows]
+    probe = metric[rows]
+    logits = (x[rows] / probe.variance) @ block.points[some].T
+    logits -= probe.weights @ block.half_squares(metric).values[some].T
     if block.is_weighted:
         logits += block.log_weights[some]
     if hidden is not None:
@@ -212,9 +309,9 @@ def _few_matter(block, x, variance, size, hidden, dtype):
 # ------------------------------------------------------------------ stream
 
 
-def _stream(block, x, variance, size, want, v, hidden, dtype):
-    n, d = block.points.shape
-    left, right = block.rows(x, variance, dtype), block.columns(dtype)
+def _stream(block, x, metric, size, want, v, hidden, dtype):
+    (n, d), q = block.points.shape, metric.weights.shape[1]
+    left, right = block.rows(x, metric, dtype), block.columns(dtype, metric)
     features = block.features(dtype, want)
     reach = REACH[dtype]
     in_range = hidden is None and size.max(initial=0.0) < reach
@@ -236,7 +333,7 @@ def _stream(block, x, variance, size, want, v, hidden, dtype):
                 along_sums *= decay
                 shift = shift + change
                 unset &= ~raised
-                left[:, d + 1] = -shift
+                left[:, d + q] = -shift
             if not in_range:
                 # an array, since NumPy's maximum with a scalar is three times slower
                 np.maximum(tile, np.full(tile.shape[1], -reach, dtype), out=tile)
@@ -249,8 +346,7 @@ def _stream(block, x, variance, size, want, v, hidden, dtype):
             tile *= v @ block.points[part].T
             along_sums += tile @ features[part]
     total = sums[:, :1]
-    squares = np.einsum("ij,ij->i", x, x)
-    log_sum = shift + np.log(total[:, 0]) - 0.5 * squares / variance[:, 0]
+    log_sum = shift + np.log(total[:, 0]) - 0.5 * _inner(x, x, metric.variance)
     if not block.is_weighted:
         log_sum += block.log_weights
     if want == "log_sum":
@@ -296,9 +392,9 @@ def _exp(tile):
 # ------------------------------------------------------------------ shortlist
 
 
-def _shortlist(block, x, variance, size, want, v, hidden):
+def _shortlist(block, x, metric, size, want, v, hidden):
     d = block.points.shape[1]
-    row, column, best = _survivors(block, x, variance, size, hidden)
+    row, column, best = _survivors(block, x, metric, size, hidden)
     counts = np.bincount(row, minlength=len(x))
     ends = np.cumsum(counts)
     first = 0
@@ -311,7 +407,7 @@ def _shortlist(block, x, variance, size, want, v, hidden):
         yield _anchored(
             block,
             x[part],
-            variance[part],
+            metric[part],
             want,
             None if v is None else v[part],
             best[part],
@@ -321,15 +417,15 @@ def _shortlist(block, x, variance, size, want, v, hidden):
         first = last
 
 
-def _survivors(block, x, variance, size, hidden):
+def _survivors(block, x, metric, size, hidden):
     """Rows and columns of the pairs that may matter, and the best point of each row."""
-    n, d = block.points.shape
+    (n, d), q = block.points.shape, metric.weights.shape[1]
     # rounding of a product of k terms is at most k units in the last place of their size
-    bound = (d + 4) * size
+    bound = (d + q + 3) * size
     dtype = np.float32 if bound.max(initial=0.0) * 2.0**-24 < 2.0 else np.float64
     slack = 2 * bound * (2.0**-24 if dtype == np.float32 else 2.0**-53)
     cut = NEGLIGIBLE + np.log(n) + slack
-    left, right = block.rows(x, variance, dtype), block.columns(dtype)
+    left, right = block.rows(x, metric, dtype), block.columns(dtype, metric)
     threshold = np.full(len(x), -np.inf)
     pairs, values = [], []
     for part, tile in _tiles(len(x), n, dtype, TILE if d <= 128 else 4 * TILE):
@@ -358,14 +454,15 @@ def _survivors(block, x, variance, size, hidden):
     return row, column, column[best]
 
 
-def _anchored(block, x, variance, want, v, best, row, column):
+def _anchored(block, x, metric, want, v, best, row, column):
     """Moments from the listed pairs, in coordinates relative to each row's best point."""
     starts = np.searchsorted(row, np.arange(len(x)))
     anchor = block.points[best]
     lag = x - anchor
     offset = block.points[column]
     offset -= anchor[row]
-    exponent = np.einsum("ij,ij->i", offset, lag[row] - 0.5 * offset) / variance[row, 0]
+    variance = metric.variance if metric.is_shared else metric.variance[row]
+    exponent = _inner(lag[row] - 0.5 * offset, offset, variance)
     constant = block.log_weights
     if block.is_weighted:
         exponent += block.log_weights[column] - block.log_weights[best][row]
@@ -374,7 +471,7 @@ def _anchored(block, x, variance, want, v, best, row, column):
     weight = np.exp(exponent - peak[row])
     total = np.add.reduceat(weight, starts)
     log_sum = np.log(total) + peak + constant
-    log_sum -= 0.5 * np.einsum("ij,ij->i", lag, lag) / variance[:, 0]
+    log_sum -= 0.5 * _inner(lag, lag, metric.variance)
     if want == "log_sum":
         return KernelMoments(log_sum, None, None, None)
     weight /= total[row]

@@ -1,11 +1,12 @@
 r"""Which points can matter to which query: boxes around groups of near points.
 
+Distances are in units of the kernel, which may have one width per coordinate.
 A group of mass :math:`W_g` in a box at distance :math:`\delta_g` from :math:`x` contributes at
-most :math:`W_g e^{-\delta_g^2/2\sigma^2}` to the kernel sum, and by Jensen's inequality at
-least :math:`W_g e^{-\overline{|x-y|^2}_g/2\sigma^2}`, the average over the group. With
+most :math:`W_g e^{-\delta_g^2/2}` to the kernel sum, and by Jensen's inequality at
+least :math:`W_g e^{-\overline{|x-y|^2}_g/2}`, the average over the group. With
 :math:`S` the sum of the lower bounds over all groups, leaving out every group with
 
-.. math:: e^{-\delta_g^2/2\sigma^2} \le \epsilon\, S
+.. math:: e^{-\delta_g^2/2} \le \epsilon\, S
 
 loses at most the share :math:`\epsilon` of the sum, since the masses add up to one.
 """
@@ -68,8 +69,8 @@ class PointGroups:
         self.mass = np.add.reduceat(self.weights, first)
         self.centre = np.add.reduceat(self.points * self.weights[:, None], first)
         self.centre /= self.mass[:, None]
-        away = ((self.points - self.centre[self.group_of]) ** 2).sum(axis=1)
-        self.spread = np.add.reduceat(away * self.weights, first) / self.mass
+        away = (self.points - self.centre[self.group_of]) ** 2
+        self.spread = np.add.reduceat(away * self.weights[:, None], first) / self.mass[:, None]
 
     def runs(self, wanted) -> list[tuple[int, int]]:
         """Slices ``(start, stop)`` of the points in the wanted groups, neighbours merged."""
@@ -92,7 +93,7 @@ class PointGroups:
         Parameters
         ----------
         x : ndarray of shape (m, d)
-        variance : ndarray of shape (m, 1)
+        variance : ndarray of shape (m, 1), (m, d) or (1, d)
         log_share : float
             Logarithm of the share of a row's kernel sum that may be lost.
         hidden : ndarray of int of shape (m,), optional
@@ -102,17 +103,20 @@ class PointGroups:
         -------
         ndarray of bool of shape (m, n_groups)
         """
+        precision = np.broadcast_to(1 / variance, x.shape)
         nearest = np.zeros((len(x), len(self.mass)))
-        for column, middle, half in zip(x.T, self.middle.T, self.half.T, strict=True):
+        columns = x.T, np.sqrt(precision).T, self.middle.T, self.half.T
+        for column, root, middle, half in zip(*columns, strict=True):
             gap = column[:, None] - middle
             np.abs(gap, out=gap)
             gap -= half
             np.maximum(gap, 0.0, out=gap)
+            gap *= root[:, None]
             gap *= gap
             nearest += gap
-        average = -2.0 * x @ self.centre.T
-        average += (x**2).sum(axis=1)[:, None]
-        average += self.spread + (self.centre**2).sum(axis=1)
+        average = (-2.0 * x * precision) @ self.centre.T
+        average += (x**2 * precision).sum(axis=1)[:, None]
+        average += precision @ (self.spread + self.centre**2).T
         mass = self.mass
         if hidden is not None:
             mass = np.tile(mass, (len(x), 1))
@@ -120,14 +124,14 @@ class PointGroups:
             point = hidden[row]
             own = self.group_of[point]
             weight = self.weights[point]
-            distance = ((x[row] - self.points[point]) ** 2).sum(axis=1)
+            distance = ((x[row] - self.points[point]) ** 2 * precision[row]).sum(axis=1)
             left = self.mass[own] - weight
             alone = left <= 1e-12 * self.mass[own]
             left[alone] = 1.0
             average[row, own] = (average[row, own] * self.mass[own] - weight * distance) / left
             mass[row, own] = np.where(alone, 0.0, left)
         with np.errstate(divide="ignore"):
-            bounds = np.log(mass) - 0.5 * average / variance
+            bounds = np.log(mass) - 0.5 * average
         top = bounds.max(axis=1, keepdims=True)
         log_sum = top + np.log(np.exp(bounds - top).sum(axis=1, keepdims=True))
-        return -0.5 * nearest / variance > log_share + log_sum
+        return -0.5 * nearest > log_share + log_sum

@@ -22,6 +22,7 @@ from skdiffusion.models._kernel_expansion import Expansion
 from skdiffusion.models._kernel_tiles import (
     Block,
     KernelMoments,
+    Metric,
     is_well_conditioned,
     kernel_moments,
 )
@@ -64,7 +65,6 @@ class KernelSums:
             centre=self._centre, points=self._points, log_weights=np.log(self._weights)
         )
         self._routes = _Routes(self._points, self._weights)
-        self._scaled: tuple = (None, None)
 
     def log_sum(self, x: Any, variance: Any, exclude: Any = None):
         """Logarithm of the kernel sum, shape ``(m,)``; float64 for any NumPy queries."""
@@ -101,47 +101,18 @@ class KernelSums:
         v = None if v is None else np.asarray(v, np.float64)
         per_row = [None if a is None else np.asarray(a) for a in (v, hidden)]
         variance = np.asarray(variance, np.float64)
-        if variance.shape[-1:] in ((), (1,)):
-            variance = np.broadcast_to(variance, (len(x), 1))
-            # rows of similar level together, so that each tile has one route
-            kinds = np.floor(np.log2(variance[:, 0]))
-            part = self._isotropic
-        else:
-            variance = np.broadcast_to(variance, rows.shape)
-            kinds = variance
-            part = self._by_column
+        q = 1 if variance.shape[-1:] in ((), (1,)) else rows.shape[1]
+        metric = Metric.of(np.broadcast_to(variance, (len(x), q)))
         found = None
         with _narrow_products(rows.shape[1]):
-            for index in _equal_rows(kinds):
-                task = rows[index], variance[index], want, x.dtype.type
-                moments = part(*task, *(_pick(values, index) for values in per_row))
-                found = moments if len(index) == len(x) else place(found, moments, index, len(x))
+            groups = _similar_rows(metric)
+            for index in groups:
+                task = rows[index], metric[index], want, x.dtype.type
+                moments = self._routes.moments(*task, *(_pick(a, index) for a in per_row))
+                found = moments if len(groups) == 1 else place(found, moments, index, len(x))
         # the logarithm is rounded once, when constants have been added to it
         rest = (None if m is None else m.astype(x.dtype, copy=False) for m in found[1:])
         return KernelMoments(found.log_sum, *rest)
-
-    def _isotropic(self, x, variance, want, dtype, v, hidden):
-        return self._routes.moments(x, variance, want, dtype, v, hidden)
-
-    def _by_column(self, x, variance, want, dtype, v, hidden):
-        """One variance per coordinate: isotropic again where each is measured in its own."""
-        key, scale = variance[:1].tobytes(), np.sqrt(variance[0]) if len(x) else 1.0
-        if self._scaled[0] != key:
-            self._scaled = key, _Routes(self._points / scale, self._weights)
-        routes = self._scaled[1]
-        v = None if v is None else v * scale
-        log_sum, mean, shift, second = routes.moments(
-            x / scale, np.ones((len(x), 1)), want, dtype, v, hidden
-        )
-        if second is not None:
-            second = second * (scale**2 if want == "diagonal" else scale)
-            second = second * scale[:, None] if want == "covariance" else second
-        return KernelMoments(
-            log_sum,
-            None if mean is None else mean * scale,
-            None if shift is None else shift * scale,
-            second,
-        )
 
 
 class _Routes:
@@ -158,36 +129,40 @@ class _Routes:
         equal = (weights == weights[0]).all()
         return Block(points, float(np.log(weights[0])) if equal else np.log(weights))
 
-    def moments(self, x, variance, want, dtype, v, hidden):
+    def moments(self, x, metric, want, dtype, v, hidden):
         options = {"want": want, "dtype": dtype}
-        if self._expansion_may_help(x, variance, want, dtype):
-            return self._by_expansion(x, variance, hidden, options)
-        return self._exact(x, variance, v, hidden, options)
+        if self._expansion_may_help(x, metric, want, dtype):
+            return self._by_expansion(x, metric, hidden, options)
+        return self._exact(x, metric, v, hidden, options)
 
-    def _exact(self, x, variance, v, hidden, options):
+    def _exact(self, x, metric, v, hidden, options):
         want, dtype = options["want"], options["dtype"]
         if self._tree_may_help(len(x)):
             # second moments weigh far points with their squared distance
             share = LEFT_OUT[dtype] if want in ("log_sum", "mean") else 1e-14
-            found = self._by_groups(x, variance, v, hidden, np.log(share), options)
+            found = self._by_groups(x, metric, v, hidden, np.log(share), options)
             if found is not None:
                 return found
-        return kernel_moments(self._block, x, variance, v=v, hidden=hidden, **options)
+        return kernel_moments(self._block, x, metric, v=v, hidden=hidden, **options)
 
-    def _expansion_may_help(self, x, variance, want, dtype):
-        points = self._block.points
-        if want not in ("log_sum", "mean") or not len(x) or np.ptp(variance) > 0:
-            return False
-        if self._expansion[0] == (variance[0, 0], dtype):
-            return len(x) >= 8
+    def _expansion_may_help(self, x, metric, want, dtype):
+        points, variance = self._block.points, metric.variance
         many = len(x) >= EXPANSION_ROWS and len(points) * len(x) >= TREE_PAIRS
-        return many and Expansion.affordable(points, np.sqrt(variance[0, 0]), dtype)
+        made = self._expansion[0] if len(x) >= 8 else None
+        if want not in ("log_sum", "mean") or not (many or made):
+            return False
+        if points.shape[1] > 2 or (variance != variance[0]).any():
+            return False
+        if made == (variance[0].tobytes(), dtype):
+            return True
+        return many and Expansion.affordable(points, np.sqrt(variance[0]), dtype)
 
-    def _by_expansion(self, x, variance, hidden, options):
+    def _by_expansion(self, x, metric, hidden, options):
         """By the expansion, and exactly where its error would be too large for the sum."""
-        key = variance[0, 0], options["dtype"]
+        variance, dtype = metric.variance[0], options["dtype"]
+        key = variance.tobytes(), dtype
         if self._expansion[0] != key:
-            made = Expansion(self._block.points, self._weights, np.sqrt(key[0]), key[1])
+            made = Expansion(self._block.points, self._weights, np.sqrt(variance), dtype)
             self._expansion = key, made
         sums, accurate = self._expansion[1].sums(x, hidden, of_points=options["want"] == "mean")
         found = None
@@ -201,7 +176,7 @@ class _Routes:
                 return part
             found = place(None, part, rows, len(x))
         rest = np.flatnonzero(~accurate)
-        part = self._exact(x[rest], variance[rest], None, _pick(hidden, rest), options)
+        part = self._exact(x[rest], metric[rest], None, _pick(hidden, rest), options)
         return place(found, part, rest, len(x))
 
     def _tree_may_help(self, n_queries):
@@ -210,7 +185,7 @@ class _Routes:
             return False
         return n_queries > 0 and (self._groups is not None or n * n_queries >= TREE_PAIRS)
 
-    def _by_groups(self, x, variance, v, hidden, log_share, options):
+    def _by_groups(self, x, metric, v, hidden, log_share, options):
         if self._groups is None:
             self._groups = PointGroups(self._block.points, self._weights)
             self._grouped_block = self._new_block(self._groups.points, self._groups.weights)
@@ -220,16 +195,17 @@ class _Routes:
 
         def matter(index):
             rows = None if hidden is None else hidden[index]
-            return groups.matter(x[index], variance[index], log_share, rows)
+            return groups.matter(x[index], metric[index].variance, log_share, rows)
 
         probe = np.arange(0, len(x), -(-len(x) // 32))
         if (matter(probe) @ np.diff(groups.starts)).mean() > 0.6 * len(groups.points):
             return None
-        local = not is_well_conditioned(whole.size(x, variance), options["dtype"])
+        local = not is_well_conditioned(whole.size(x, metric), options["dtype"])
         if not local:  # made once, for all subsets
-            whole.columns(options["dtype"])
+            whole.columns(options["dtype"], metric)
             whole.features(options["dtype"], options["want"])
-        order, starts = median_groups(x, GROUP_OF_QUERIES)
+        scale = np.sqrt(metric.variance.min(axis=0))
+        order, starts = median_groups(x / scale, GROUP_OF_QUERIES)
         found = None
         for start, stop in pairwise(starts):
             index = order[start:stop]
@@ -241,7 +217,7 @@ class _Routes:
             part = kernel_moments(
                 block,
                 x[index] - origin,
-                variance[index],
+                metric[index],
                 v=None if v is None else v[index],
                 hidden=None if hidden is None else groups.within(runs, hidden[index]),
                 **options,
@@ -276,10 +252,11 @@ def _pick(values, index):
     return None if values is None else values[index]
 
 
-def _equal_rows(kinds):
-    """Indices of the rows of each kind; all of them, in order, where there is but one."""
-    if not len(kinds) or (kinds == kinds[0]).all():
-        return [np.arange(len(kinds))]
-    _, which = np.unique(kinds, axis=0, return_inverse=True)
+def _similar_rows(metric):
+    """Rows of each octave of the variance, so that each tile has one route; all if it is one."""
+    octave = np.floor(np.log2(metric.variance.min(axis=1)))
+    if (octave == octave[:1]).all():
+        return [slice(None)]
+    _, which = np.unique(octave, return_inverse=True)
     order = np.argsort(which, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(which.ravel()))[:-1])
+    return np.split(order, np.cumsum(np.bincount(which))[:-1])

@@ -369,15 +369,115 @@ def test_expansion_is_as_accurate_as_it_says(d, rng):
             np.testing.assert_array_equal(alone[:, 0], sums[:, 0])
 
 
-def test_levels_by_row_equal_levels_alone(rng):
-    points, x = rng.standard_normal((400, 3)), rng.standard_normal((20, 3))
-    sigma = np.exp(rng.uniform(-4, 4, 20))
-    for kernel in (None, [0.1, 0.2, 0.4]):
-        model = EmpiricalModel(points, kernel=kernel)
-        for name in ("log_prob", "score", "denoise", "jacobian"):
-            together = getattr(model, name)(x, sigma)
-            alone = [getattr(model, name)(x[k : k + 1], sigma[k])[0] for k in range(20)]
-            np.testing.assert_allclose(together, np.stack(alone), rtol=1e-11, atol=1e-13)
+KERNELS = {
+    "none": lambda d: None,
+    "one": lambda d: 0.1,
+    "columns": lambda d: np.geomspace(1e-3, 0.4, d),
+    "some": lambda d: np.arange(d) * 0.1,  # a column without
+    "matrix": lambda d: 0.02 * np.eye(d) + 0.1,
+}
+
+
+def everything_at(model, x, sigma, v, exclude):
+    """All that an empirical model says of rows, in numbers of order one."""
+    level = np.reshape(sigma, (-1, 1))
+    yield model.log_prob(x, sigma)
+    yield model.score(x, sigma) * level
+    yield model.denoise(x, sigma)
+    yield model.jacobian(x, sigma) * level[..., None] ** 2
+    yield model.jvp(x, sigma, v) * level**2
+    yield model.jvp(x, sigma, v, of="denoise")
+    yield model.divergence(x, sigma) * level[:, 0] ** 2
+    yield from model.denoise_and_divergence(x, sigma)
+    yield from model.denoise_and_jacobian(x, sigma)
+    yield model.log_prob(x, sigma, exclude=exclude)
+    yield model.denoise(x, sigma, exclude=exclude)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("n, d", [(400, 3), (2500, 2), (300, 24)])
+def test_levels_by_row_equal_levels_alone(kernel, n, d, rng):
+    points = rng.standard_normal((n, d)) + 50.0
+    points[:9] = points[9:18]
+    model = EmpiricalModel(points, rng.uniform(0.1, 2, n), kernel=KERNELS[kernel](d))
+    sigma = np.exp(rng.uniform(-4, 4, 40))
+    exclude = rng.integers(-1, n, 40)
+    x = points[exclude] + sigma[:, None] * rng.standard_normal((40, d))
+    x[:3] += 1e4
+    v = rng.standard_normal((40, d))
+    together = list(everything_at(model, x, sigma, v, exclude))
+    rows = [
+        list(everything_at(model, x[k : k + 1], sigma[k], v[k : k + 1], exclude[k : k + 1]))
+        for k in range(40)
+    ]
+    # in another order
+    order = rng.permutation(40)
+    mixed = everything_at(model, x[order], sigma[order], v[order], exclude[order])
+    for values, alone, other in zip(together, zip(*rows, strict=True), mixed, strict=True):
+        # coordinates of 1e4 and 50 are rounded to 1e-12 and 1e-14, over a kernel of 0.02
+        size = 1 + np.abs(values[order])
+        np.testing.assert_array_less(np.abs(other - values[order]) / size, 1e-10)
+        np.testing.assert_array_less(
+            np.abs(np.concatenate(alone) - values), 1e-10 * (1 + np.abs(values))
+        )
+
+
+@pytest.mark.parametrize("n, d", [(2500, 2), (1200, 8), (500, 64)])
+def test_accuracy_at_levels_of_rows_under_a_kernel(n, d, rng):
+    # in units of its own kernel each column is isotropic: the sum over all pairs knows the answer
+    kernel = np.geomspace(1e-4, 1e2, d)
+    points = rng.standard_normal((n, d)) * 3 * np.sqrt(kernel)
+    model = EmpiricalModel(points, kernel=kernel)
+    sigma = np.repeat([1e-4, 1e-2, 0.1, 0.5, 2.0, 1e2, 1e4], 16)
+    scale = np.sqrt(kernel + sigma[:, None] ** 2)
+    index = rng.integers(0, n, len(sigma))
+    x = points[index] + scale * rng.standard_normal((len(sigma), d))
+    x[::16] += 1e4 * scale[::16]
+    x[1::16] = points[index[1::16]]
+    weights = np.full(n, 1 / n)
+    for dtype, goal in ((np.float64, 1e-10), (np.float32, 1e-4)):
+        rows = x.astype(dtype)
+        log_prob, score = model.log_prob(rows, sigma), model.score(rows, sigma)
+        assert log_prob.dtype == score.dtype == dtype
+        for k, unit in enumerate(scale):
+            exactly, mean = exact(points / unit, weights, rows[k : k + 1].astype(float) / unit, 1)
+            exactly = exactly - np.log(unit).sum()
+            assert abs(log_prob[k] - exactly[0]) <= goal * (1 + np.abs(exactly[0]))
+            truth = mean[0] - rows[k].astype(float) / unit
+            assert (np.abs(score[k] * unit - truth) <= goal * (1 + np.abs(truth))).all()
+
+
+def test_units_do_not_matter(rng):
+    # powers of two are exact: charges in coulombs, masses of stars
+    points = rng.standard_normal((600, 3))
+    x = points[:50] + 0.3 * rng.standard_normal((50, 3))
+    levels = np.exp(rng.uniform(-4, 1, 50))
+    truth = EmpiricalModel(points).denoise(x, levels)
+    for unit in (2.0**-80, 2.0**80):
+        denoised = EmpiricalModel(points * unit).denoise(x * unit, levels * unit)
+        np.testing.assert_allclose(denoised / unit, truth, rtol=1e-13)
+    # negligible levels beside a kernel with units of its own in each column
+    units, kernel = 2.0 ** np.array([-80, 0, 80]), np.array([1e-4, 0.1, 0.2])
+    truth = EmpiricalModel(points, kernel=kernel).denoise(x, 1e-12)
+    model = EmpiricalModel(points * units, kernel=kernel * units**2)
+    for level in (1e-12 * units[0], np.geomspace(1e-12, 2e-12, 50) * units[0]):
+        np.testing.assert_allclose(model.denoise(x * units, level) / units, truth, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_levels_of_rows_are_served_together(kernel, rng, monkeypatch):
+    model = EmpiricalModel(rng.standard_normal((50, 3)), kernel=KERNELS[kernel](3))
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(len(args[1]))
+        return _kernel_tiles.kernel_moments(*args, **options)
+
+    monkeypatch.setattr(_kernels, "kernel_moments", counted)
+    # eight octaves of the variance
+    model.denoise(rng.standard_normal((1000, 3)), np.geomspace(0.2, 3.19, 1000))
+    assert sum(calls) == 1000
+    assert len(calls) <= 9
 
 
 def test_memory_setting_and_threads_do_not_matter(rng):
