@@ -22,7 +22,7 @@ which has no cancellation: exact for any :math:`\sigma`, and the matrix product 
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,10 +93,9 @@ class Metric:
 
 
 class HalfSquares(NamedTuple):
-    """``|y|^2/2`` but for the weights of a metric, ``(n, 1)`` or ``(n, d)``; sizes of columns."""
+    """``|y|^2/2`` but for the weights of a metric, ``(n, 1)`` or ``(n, d)``, and their units."""
 
     values: np.ndarray
-    largest: np.ndarray
     unit: np.ndarray
 
 
@@ -108,14 +107,16 @@ class Block:
     points : ndarray of shape (n, d)
     log_weights : float or ndarray of shape (n,)
         A float if they are all equal.
+    unit : ndarray of shape (d,), optional
+        Powers of two of about the size of the columns, if known.
     """
 
-    def __init__(self, points: np.ndarray, log_weights: float | np.ndarray):
+    def __init__(self, points: np.ndarray, log_weights: float | np.ndarray, unit: Any = None):
         self.points = points
         self.log_weights = log_weights
         self.is_weighted = isinstance(log_weights, np.ndarray)
         self.weight_range = float(np.ptp(log_weights)) if self.is_weighted else 0.0
-        self.unit = _power_of_two(np.maximum(points.max(axis=0), -points.min(axis=0)))
+        self.unit = _power_of_two(np.abs(points).max(axis=0)) if unit is None else unit
         self._half_squares: dict = {}
         self._columns: dict = {}
         self._features: dict = {}
@@ -131,9 +132,12 @@ class Block:
         elif metric.variance.shape[1] == 1:
             half = 0.5 * np.einsum("ij,ij->i", self.points, self.points)[:, None]
         else:
-            half = 0.5 * self.points**2
-        largest = half.max(axis=0)
-        return HalfSquares(half, largest, _power_of_two(largest))
+            return HalfSquares(0.5 * self.points**2, self.unit**2)
+        return HalfSquares(half, _power_of_two(half.max(axis=0)))
+
+    def _unit(self, metric):
+        # of one number where that will do: rows of few columns are slowly multiplied by others
+        return self.unit if metric.variance.shape[1] > 1 else self.unit.max()
 
     def columns(self, dtype, metric) -> np.ndarray:
         """Right factor of ``L``: rows ``(y, -|y|^2/2, 1)``, and ``log w`` where they differ.
@@ -147,7 +151,7 @@ class Block:
         half = self.half_squares(metric)
         (n, d), q = self.points.shape, len(half.unit)
         columns = np.empty((n, d + q + 1 + self.is_weighted), dtype)
-        np.multiply(self.points, 1 / self.unit, out=columns[:, :d], casting="same_kind")
+        np.multiply(self.points, 1 / self._unit(metric), out=columns[:, :d], casting="same_kind")
         np.multiply(half.values, -1 / half.unit, out=columns[:, d : d + q], casting="same_kind")
         columns[:, d + q] = 1
         if self.is_weighted:
@@ -159,7 +163,7 @@ class Block:
         unit = self.half_squares(metric).unit
         d, q = x.shape[1], len(unit)
         rows = np.empty((len(x), d + q + 1 + self.is_weighted), dtype)
-        rows[:, :d] = x / metric.variance * self.unit
+        rows[:, :d] = x / metric.variance * self._unit(metric)
         rows[:, d : d + q] = metric.weights * unit
         rows[:, d + q] = 0
         if self.is_weighted:
@@ -185,7 +189,7 @@ class Block:
         """Size of the terms of ``L`` in each row: what its rounding is relative to."""
         half, weights = self.half_squares(metric), metric.weights
         if len(half.unit) == 1:
-            radius = np.sqrt(2 * half.largest * weights[:, 0])
+            radius = np.sqrt(2 * half.values.max() * weights[:, 0])
         else:  # levels are similar: the largest weights serve all rows
             radius = np.sqrt(2 * (half.values @ weights.max(axis=0, initial=0.0)).max())
         return (np.sqrt(_inner(x, x, metric.variance)) + radius) * radius + self.weight_range
@@ -211,7 +215,7 @@ class Block:
 
     def recentred(self, centre) -> Block:
         """The same points in coordinates relative to ``centre``."""
-        return Block(self.points - centre, self.log_weights)
+        return Block(self.points - centre, self.log_weights, self.unit)
 
 
 def _inner(a, b, variance):

@@ -13,6 +13,8 @@ loses at most the share :math:`\epsilon` of the sum, since the masses add up to 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 __all__ = ["PointGroups", "median_groups"]
@@ -54,10 +56,12 @@ class PointGroups:
         Positive, of sum one.
     size : int
         Largest number of points in a group.
+    units : float or ndarray of shape (d,)
+        In which points are near.
     """
 
-    def __init__(self, points: np.ndarray, weights: np.ndarray, size: int = 256):
-        self.order, self.starts = median_groups(points, size)
+    def __init__(self, points: np.ndarray, weights: np.ndarray, size: int = 256, units: Any = 1.0):
+        self.order, self.starts = median_groups(points / units, size)
         self.position = np.empty(len(points), np.intp)
         self.position[self.order] = np.arange(len(points))
         self.points, self.weights = points[self.order], weights[self.order]

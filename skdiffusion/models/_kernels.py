@@ -37,10 +37,16 @@ TREE_UP_TO = 16
 """Dimension up to which boxes around groups of points can be expected to help."""
 TREE_PAIRS = 2**22
 """Number of pairs from which building the groups is worth it."""
+TREE_POINTS = 8192
+"""Number of points from which leaving groups of them out is."""
+TREE_SHARE = 0.2
+"""Share of the points that may matter to a query and still leave out enough."""
 WIDE = 128
 """Dimension from which matrix products are left as many threads as they are given."""
 EXPANSION_ROWS = 512
 """Number of queries of one level from which making the expansion is worth it."""
+EXPANSION_POINTS = {np.float32: (0, 5_000), np.float64: (0, 18_000)}
+"""Number of points, in one and two dimensions, from which using it is."""
 GROUP_OF_QUERIES = 48
 LEFT_OUT = {np.float32: 3e-6, np.float64: 1e-11}
 """Share of a kernel sum that far points may carry in and still be left out."""
@@ -51,9 +57,16 @@ class KernelSums:
 
     The variance of the kernel is a number, a column ``(m, 1)`` with one per query, a vector
     ``(d,)`` with one per coordinate, or ``(m, d)``.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, d)
+    weights : ndarray of shape (n,)
+    units : float or ndarray of shape (d,)
+        In which near points are found: the widths of the kernel where it is narrow.
     """
 
-    def __init__(self, points: np.ndarray, weights: np.ndarray):
+    def __init__(self, points: np.ndarray, weights: np.ndarray, units: Any = 1.0):
         kept = np.flatnonzero(weights > 0)
         self._position = np.full(len(points), -1, np.intp)
         self._position[kept] = np.arange(len(kept))
@@ -64,7 +77,7 @@ class KernelSums:
         self._seen = Parameters(
             centre=self._centre, points=self._points, log_weights=np.log(self._weights)
         )
-        self._routes = _Routes(self._points, self._weights)
+        self._routes = _Routes(self._points, self._weights, units)
 
     def log_sum(self, x: Any, variance: Any, exclude: Any = None):
         """Logarithm of the kernel sum, shape ``(m,)``; float64 for any NumPy queries."""
@@ -118,8 +131,8 @@ class KernelSums:
 class _Routes:
     """Points in fixed coordinates, whole and in groups of near ones."""
 
-    def __init__(self, points, weights):
-        self._weights = weights
+    def __init__(self, points, weights, units):
+        self._weights, self._units = weights, units
         self._block = self._new_block(points, weights)
         self._groups: PointGroups | None = None
         self._expansion: tuple = (None, None)
@@ -151,7 +164,10 @@ class _Routes:
         made = self._expansion[0] if len(x) >= 8 else None
         if want not in ("log_sum", "mean") or not (many or made):
             return False
-        if points.shape[1] > 2 or (variance != variance[0]).any():
+        d = points.shape[1]
+        if d > 2 or len(points) < EXPANSION_POINTS[dtype][d - 1]:
+            return False
+        if (variance != variance[0]).any():
             return False
         if made == (variance[0].tobytes(), dtype):
             return True
@@ -181,13 +197,13 @@ class _Routes:
 
     def _tree_may_help(self, n_queries):
         n, d = self._block.points.shape
-        if d > TREE_UP_TO or n < 2048:
+        if d > TREE_UP_TO or n < TREE_POINTS:
             return False
         return n_queries > 0 and (self._groups is not None or n * n_queries >= TREE_PAIRS)
 
     def _by_groups(self, x, metric, v, hidden, log_share, options):
         if self._groups is None:
-            self._groups = PointGroups(self._block.points, self._weights)
+            self._groups = PointGroups(self._block.points, self._weights, units=self._units)
             self._grouped_block = self._new_block(self._groups.points, self._groups.weights)
         groups, whole = self._groups, self._grouped_block
         if hidden is not None:
@@ -198,7 +214,7 @@ class _Routes:
             return groups.matter(x[index], metric[index].variance, log_share, rows)
 
         probe = np.arange(0, len(x), -(-len(x) // 32))
-        if (matter(probe) @ np.diff(groups.starts)).mean() > 0.6 * len(groups.points):
+        if (matter(probe) @ np.diff(groups.starts)).mean() > TREE_SHARE * len(groups.points):
             return None
         local = not is_well_conditioned(whole.size(x, metric), options["dtype"])
         if not local:  # made once, for all subsets

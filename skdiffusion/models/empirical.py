@@ -122,8 +122,9 @@ class EmpiricalModel(BaseScoreModel):
 
     def _new_sums(self):
         # in the axes of the kernel, where it is a product over coordinates
-        axes = self._kernel.axes
-        return KernelSums(self.points if axes is None else self.points @ axes, self.weights)
+        axes, spread = self._kernel.axes, self._kernel.spread
+        points = self.points if axes is None else self.points @ axes
+        return KernelSums(points, self.weights, np.sqrt(spread) if np.min(spread) > 0 else 1.0)
 
     def __getstate__(self):
         # what can be computed anew is not stored

@@ -25,6 +25,7 @@ from skdiffusion.models import (
 )
 from skdiffusion.utils.estimator_checks import check_score_model
 
+NUMBERS = (np.float32, np.float64)
 TWO = EmpiricalModel([[-1.0], [1.0]])
 
 
@@ -316,6 +317,9 @@ def test_every_route_gives_the_same(d, rng, monkeypatch):
                 patch.setattr(_kernels, "EXPANSION_ROWS", 1 if route == "expansion" else 2**60)
                 many = 1 if route in ("groups", "expansion") else 2**60
                 patch.setattr(_kernels, "TREE_PAIRS", many)
+                patch.setattr(_kernels, "TREE_POINTS", 0)
+                patch.setattr(_kernels, "TREE_SHARE", 0.6)
+                patch.setattr(_kernels, "EXPANSION_POINTS", dict.fromkeys(NUMBERS, (0, 0)))
                 if route == "shortlist":
                     patch.setattr(_kernel_tiles, "WELL_CONDITIONED", {np.float64: 0.0})
                 if route == "small tiles":
