@@ -68,6 +68,8 @@ class Metric:
     variance : ndarray of shape (m, 1), (m, d) or (1, d)
         Of each row, of each row and coordinate, or of each coordinate for all rows; of levels
         that are similar.
+    is_shared : bool
+        Whether all rows share the one row of several variances.
     """
 
     def __init__(self, variance: np.ndarray, is_shared: bool):
@@ -127,8 +129,8 @@ class Block:
 
     def _new_squares(self, metric):
         if metric.is_shared:
-            inverse = 1 / metric.variance
-            half = self.half_squares(Metric(inverse, False)).values @ inverse.T
+            by_column = self.half_squares(Metric(metric.variance, False))
+            half = by_column.values @ (1 / metric.variance.T)
         elif metric.variance.shape[1] == 1:
             half = 0.5 * np.einsum("ij,ij->i", self.points, self.points)[:, None]
         else:

@@ -506,12 +506,12 @@ def test_agrees_with_kernel_density_without_its_trees(rng):
 
 
 @pytest.mark.parametrize("kernel", [None, 0.1, [0.1, 0.2, 0.4]], ids=["none", "one", "columns"])
-@pytest.mark.parametrize("sigma", [1e-3, 0.3, 5.0])
+@pytest.mark.parametrize("sigma", [1e-3, 0.3, 5.0, np.geomspace(0.1, 5, 8)], ids=str)
 def test_torch_equals_numpy_and_its_own_gradient(kernel, sigma, rng):
     torch = pytest.importorskip("torch")
     points = rng.standard_normal((60, 3))
     model = EmpiricalModel(points, rng.uniform(0.5, 1, 60), kernel=kernel)
-    x = points[:8] + sigma * rng.standard_normal((8, 3))
+    x = points[:8] + np.reshape(sigma, (-1, 1)) * rng.standard_normal((8, 3))
     v = rng.standard_normal((8, 3))
     hidden = np.arange(8)
     tensor = torch.as_tensor(x).requires_grad_()
