@@ -149,3 +149,40 @@ def test_tables_come_back_from_files(library, persist):
     assert type(drawn) is type(table)
     assert drawn.equals(expected)
     assert list(drawn.dtypes) == list(expected.dtypes)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"), [(["p", None, "q", "p"], "string"), ([True, None, False, True], "boolean")]
+)
+def test_gaps_of_nullable_types_are_a_value_too(values, dtype):
+    table = pd.DataFrame({"size": [0.5, 1.0, 1.5, 2.0], "kind": pd.array(values, dtype=dtype)})
+    encoder = TableEncoder().fit(table)
+    codes = encoder.transform(table)
+    np.testing.assert_array_equal(codes[:, 1:].sum(axis=1), 1.0)
+    assert codes[1, -1] == 1.0  # gaps come last
+    pd.testing.assert_frame_equal(encoder.inverse_transform(codes), table)
+    assert encoder.encoded_condition({1: pd.NA}) == {1: 0.0, 2: 0.0, 3: 1.0}
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_infinity_is_no_number_of_a_table(library):
+    table = library.DataFrame({"size": [0.5, 1.0], "kind": ["x", "y"]})
+    endless = library.DataFrame({"size": [0.5, -np.inf], "kind": ["x", "y"]})
+    with pytest.raises(ValueError, match="column 'size' holds infinity"):
+        TableEncoder().fit(endless)
+    with pytest.raises(ValueError, match="column 'size' holds infinity"):
+        TableEncoder().fit(table).transform(endless)
+    words = library.DataFrame({"size": ["small", "big"], "kind": ["x", "y"]})
+    with pytest.raises(ValueError, match="column 'size' holds no numbers, as it did in fit"):
+        TableEncoder().fit(table).transform(words)
+
+
+def test_missing_numbers_of_an_array_pass_as_those_of_a_table_do():
+    X = np.array([[0.5, 3], [np.nan, 7], [2.5, 3]])
+    codes = TableEncoder([1]).fit_transform(X)
+    np.testing.assert_array_equal(codes, TableEncoder([1]).fit_transform(pd.DataFrame(X)))
+
+
+def test_a_mask_lists_no_columns():
+    with pytest.raises(ValueError, match=r"no mask of them; got \[False, True\]"):
+        TableEncoder([False, True]).fit([[0.5, 3], [1.5, 7]])
