@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array, validate_data
 
-from skdiffusion.utils.arrays import LARGEST
+from skdiffusion.utils.arrays import LARGEST, SMALLEST
 
 __all__ = ["check_points", "check_rows", "check_squares", "check_weights", "evenly_spaced"]
 
@@ -87,6 +87,8 @@ def check_squares(X: np.ndarray, name: str) -> None:
 def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
     """Weights of the rows as a ``(n_samples,)`` float array; ones for ``None``.
 
+    Where float64 could not square their sum they are brought to other units.
+
     Raises
     ------
     ValueError
@@ -102,9 +104,12 @@ def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
             f"sample_weight must have shape ({n_samples},), one weight per row; "
             f"got {weights.shape}."
         )
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+    largest = weights.max(initial=0.0)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and largest > 0):
         raise ValueError("sample_weight must be finite, non-negative and not all zero.")
-    return weights
+    # no digit tells so many rows from infinitely many, or so few from none
+    unit = np.clip(largest, SMALLEST, LARGEST / n_samples)
+    return weights if unit == largest else weights / largest * unit
 
 
 def evenly_spaced(index: np.ndarray, most: int) -> np.ndarray:

@@ -77,3 +77,14 @@ def test_words_are_refused_with_a_way_out():
     table = pd.DataFrame({"size": [1.0, 2.0, 3.0], "colour": ["red", "blue", "red"]})
     with pytest.raises(ValueError, match="X holds words, GaussianScore takes numbers"):
         GaussianScore().fit(table)
+
+
+@pytest.mark.parametrize("est", ESTIMATORS, ids=repr)
+@pytest.mark.parametrize("unit, near", [(1e300, 1e100), (1e308, 1e100), (1e-320, 1e-100)])
+def test_weights_of_any_size_are_those_of_very_many_or_very_few_rows(est, unit, near):
+    """Pseudo-rows then weigh nothing, or all."""
+    shares = np.where(X[:, 0] > 0, 1.0, 0.25)
+    expected = est.fit(X, sample_weight=near * shares).log_density(X[:5], 0.5)
+    found = est.fit(X, sample_weight=unit * shares).log_density(X[:5], 0.5)
+    # the smallest numbers have few digits
+    np.testing.assert_allclose(found, expected, rtol=1e-3 if unit < 1 else 1e-9)
