@@ -22,6 +22,8 @@ The mean of several mixtures (``n_averaged``) is nearly always the better densit
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
@@ -335,11 +337,12 @@ class GMMScore(MixtureAnswers):
             form = self._form(self.reg_covar_, self.shrinkage_, self.background_, rows.few)
             self._stepwise = Stepwise(frame, form, run.mixture, rows)
             return self
+        self._stepwise = copy.copy(self._stepwise)  # the present one stays, should this fail
         log_likelihood = self._stepwise.update(X, weights)
         if log_likelihood is None:
             return self
         self.lower_bound_ = log_likelihood
-        self.lower_bounds_.append(log_likelihood)
+        self.lower_bounds_ = [*self.lower_bounds_, log_likelihood]
         self.n_iter_ += 1
         return self._set_mixture(self._stepwise.model())
 

@@ -226,8 +226,8 @@ class RandomFeatureScore(BaseScoreEstimator):
         equations = equations_of(X, weights, self._setting) + self._spectrum.equations(
             self._moments.weight, self._second
         )
-        self._moments.update(X, weights)
-        return self._train(self._setting, self._moments, equations)
+        moments = self._moments + FullMoments(X.shape[1]).update(X, weights)
+        return self._train(self._setting, moments, equations)
 
     def _fit_lazy(self, rows):
         moments = rows.total(gathered, FullMoments(rows.n_features))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 
 from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, RandomFeatureScore, StackedScore
 
@@ -88,3 +89,17 @@ def test_weights_of_any_size_are_those_of_very_many_or_very_few_rows(est, unit, 
     found = est.fit(X, sample_weight=unit * shares).log_density(X[:5], 0.5)
     # the smallest numbers have few digits
     np.testing.assert_allclose(found, expected, rtol=1e-3 if unit < 1 else 1e-9)
+
+
+@pytest.mark.parametrize("est", [ESTIMATORS[0], ESTIMATORS[2], ESTIMATORS[4]], ids=repr)
+def test_a_batch_that_fails_was_never_seen(est, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    expected = clone(est).partial_fit(X[:60]).partial_fit(X[60:])
+    found = clone(est).partial_fit(X[:60])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(est), "_set_model", interrupted)
+        found.partial_fit(100 * X)
+    found.partial_fit(X[60:])
+    np.testing.assert_array_equal(found.denoise(X, 0.5), expected.denoise(X, 0.5))
