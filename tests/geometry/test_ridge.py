@@ -200,6 +200,14 @@ def test_the_ridge_of_an_ornstein_uhlenbeck_process_is_ours_in_its_own_coordinat
         assert h * np.linalg.norm(across.T @ score) < 1e-9
 
 
+def test_warnings_point_at_the_line_of_the_user_through_scikit_learn_too():
+    X = make_ring(100, noise=0.1, random_state=0)[0]
+    for est in (RidgeProjector(), make_pipeline(RidgeProjector())):
+        with pytest.warns(UserWarning, match="1 of 1 rows") as told:
+            est.fit(X).transform([[1e6, 0.0]])
+        assert told[0].filename == __file__
+
+
 def test_two_points_far_below_their_distance_are_flagged_not_projected():
     c, sigma = two_points(0.1)
     model = EmpiricalModel([[-c, 0.0], [c, 0.0]])
