@@ -31,7 +31,7 @@ from skdiffusion.models import as_score_model
 from skdiffusion.models.base import check_columns
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_seed, normal_by_row
-from skdiffusion.utils.validation import check_number
+from skdiffusion.utils.validation import check_flag, check_number
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["Denoiser", "estimate_noise_level"]
@@ -109,6 +109,8 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         """
         if self.sigma is not None:
             check_number(self.sigma, "sigma", above=0)
+        check_flag(self.standardize, "standardize")
+        check_flag(self.purify, "purify")
         seed = as_seed(self.random_state)
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         default = GMMScore("bic", max_components=20, random_state=0)

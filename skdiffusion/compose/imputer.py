@@ -36,7 +36,7 @@ from skdiffusion.models.measurement import has_posterior
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator, normal_by_row, row_keys
 from skdiffusion.utils.row_noise import RowKeys
-from skdiffusion.utils.validation import check_count, lookup
+from skdiffusion.utils.validation import check_count, check_flag, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["DiffusionImputer"]
@@ -156,6 +156,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         lookup(self.method, dict.fromkeys(("auto", *METHODS)), "method")
         check_count(self.n_draws, "n_draws")
         check_count(self.n_rounds, "n_rounds")
+        check_flag(self.sample_posterior, "sample_posterior")
         rows = self._rows(X, reset=True)
         empty = np.flatnonzero(np.isnan(rows).all(axis=0))
         if len(empty):

@@ -37,7 +37,7 @@ from skdiffusion.compose.jacobians import (
 from skdiffusion.compose.table import TableFormat
 from skdiffusion.utils.drawing import draw_rows
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.validation import check_count, check_flag
 
 __all__ = ["DensityPipeline", "make_density_pipeline"]
 
@@ -144,6 +144,8 @@ class DensityPipeline(Pipeline):
         """
         if self.noise not in (None, "residual"):
             raise ValueError(f"noise must be None or 'residual'; got {self.noise!r}.")
+        check_flag(self.round_integers, "round_integers")
+        check_flag(self.clip, "clip")
         super().fit(X, y, **params)
         self.table_ = TableFormat(X)
         self._scales = {}

@@ -38,7 +38,7 @@ from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
-from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.validation import check_count, check_flag, check_number, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["ErrorDecomposition", "RandomFeatureScore"]
@@ -248,6 +248,7 @@ class RandomFeatureScore(BaseScoreEstimator):
             check_number(self.length_scale, "length_scale", above=0)
         if not callable(self.weight):
             lookup(self.weight, {"auto": None, **WEIGHTS}, "weight", "a callable of the levels")
+        check_flag(self.joint, "joint")
         check_number(self.level_scale, "level_scale", above=0)
         check_number(self.alpha, "alpha", least=0)
         check_number(self.init_scale, "init_scale", least=0)

@@ -42,7 +42,7 @@ from skdiffusion.targets import check_target, target_coefficients, target_gains
 from skdiffusion.utils.covariance import covariance_of
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows
-from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.validation import check_count, check_flag
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["EnergyDecomposition", "MarginalEnergy"]
@@ -174,6 +174,7 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
         schedule, prior = check_schedule(self.schedule), check_prior(self.prior)
         if check_count(self.n_nodes, "n_nodes", 8) % 2:
             raise ValueError(f"n_nodes must be even; got {self.n_nodes}.")
+        check_flag(self.standardize, "standardize")
         X = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
         model = self._fitted_model(X)
         center, scale = np.zeros(X.shape[1]), 1.0
