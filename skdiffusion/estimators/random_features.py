@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from skdiffusion.estimators._far_rows import QUANTILE_ROWS, warn_of_far_rows
 from skdiffusion.estimators._moments import FullMoments, gathered
 from skdiffusion.estimators._random_errors import (
     ErrorDecomposition,
@@ -37,11 +38,13 @@ from skdiffusion.models.random_features import RandomFeatureModel
 from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.rows import check_rows, check_weights
+from skdiffusion.utils.rows import check_rows, check_weights, evenly_spaced
 from skdiffusion.utils.validation import check_count, check_flag, check_number, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["ErrorDecomposition", "RandomFeatureScore"]
+
+FAR_ROWS = "Noise levels and features are in proportion to it, and see little of the others"
 
 
 class RandomFeatureScore(BaseScoreEstimator):
@@ -190,6 +193,11 @@ class RandomFeatureScore(BaseScoreEstimator):
         ValueError
             If ``X`` is not finite, has fewer than two rows or no variance, or a parameter is out
             of its range.
+
+        Warns
+        -----
+        UserWarning
+            If a few far rows decide the standard deviation of a column.
         """
         self._check_parameters()
         if is_lazy(X):
@@ -198,6 +206,8 @@ class RandomFeatureScore(BaseScoreEstimator):
         weights = check_weights(sample_weight, len(X))
         moments = FullMoments(X.shape[1]).update(X, weights)
         setting = new_setting(self, moments)
+        some = evenly_spaced(np.flatnonzero(weights), QUANTILE_ROWS)
+        warn_of_far_rows(X[some], np.sqrt(setting.column_variances), FAR_ROWS)
         return self._train(setting, moments, equations_of(X, weights, setting))
 
     @whole_or_not_at_all

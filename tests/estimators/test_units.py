@@ -1,5 +1,7 @@
 """Rows in any units and either precision: answers follow them, or a sentence says why not."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -103,3 +105,15 @@ def test_a_batch_that_fails_was_never_seen(est, monkeypatch):
         found.partial_fit(100 * X)
     found.partial_fit(X[60:])
     np.testing.assert_array_equal(found.denoise(X, 0.5), expected.denoise(X, 0.5))
+
+
+@pytest.mark.parametrize("est", [*ESTIMATORS[3:], EmpiricalScore(0.1, scaling="none")], ids=repr)
+def test_far_rows_that_decide_the_scale_are_told_of(est):
+    rows = np.vstack([[[0.0, 1e8], [0.0, -1e8]], X])
+    with pytest.warns(UserWarning, match=r"scale of 1 of 2 columns \(1\).*Noise levels.*others"):
+        clone(est).fit(rows)
+    # rows that do not count decide nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        clone(est).fit(rows, sample_weight=np.r_[0, 0, np.ones(len(X))])
+        clone(est).fit(np.clip(rows, -100, 100))
