@@ -29,6 +29,7 @@ __all__ = [
     "Neighbours",
     "RowStatistics",
     "WholeStatistics",
+    "middle_of",
     "summarise",
     "typical_variances",
 ]
@@ -74,12 +75,12 @@ class Neighbours:
     """
 
     def __init__(self, rows: np.ndarray):
-        self.rows = rows
-        self.search = NearestNeighbors().fit(rows)
+        self.rows, self.middle = rows, middle_of(rows)
+        self.search = NearestNeighbors().fit(rows - self.middle)
 
     def __call__(self, points: np.ndarray, k: int):
         """Distances and indices of the ``k`` nearest, at most ``n - 1``, both ``(n_points, k)``."""
-        distances, index = self.search.kneighbors(points, k + 1)
+        distances, index = self.search.kneighbors(points - self.middle, k + 1)
         # the search may lose the smallest distances to rounding
         first = index[:, :CLOSE]
         distances[:, :CLOSE] = np.linalg.norm(self.rows[first] - points[:, None], axis=2)
@@ -196,6 +197,14 @@ class WholeStatistics(NamedTuple):
         far = 0.5 * np.log(np.maximum(quantiles, 1e-300)) - log_scale
         values = [*beyond, *size, *far.mean(axis=1), far.std(axis=1)[len(SHARES) // 2]]
         return cls(log_scale, np.array(values))
+
+
+def middle_of(rows: np.ndarray) -> np.ndarray:
+    """A point amid the rows: squares of distances lose their digits to a large offset.
+
+    The median by column of some of them, which no far row moves.
+    """
+    return np.median(rows[:: -(-len(rows) // MOST_OTHERS)], axis=0)
 
 
 def typical_variances(rows: np.ndarray) -> np.ndarray:
