@@ -38,6 +38,7 @@ from skdiffusion.models.base import check_columns
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_seed, normal_by_row, row_keys
+from skdiffusion.utils.rows import middle_of
 from skdiffusion.utils.validation import check_number, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -273,10 +274,12 @@ def _own_kernels(estimator, rows):
 def _kernel_logits(model, rows, levels, own):
     """Log-densities at all levels, up to a number per row, from distances found once."""
     variances = model.kernel.largest + levels**2
+    middle = middle_of(model.points)
+    points = model.points - middle
     logits = np.empty((len(rows), len(levels)))
     for batch in gen_batches(len(rows), rows_in_cache(len(model.points), CACHED, fewest=16)):
-        near = np.clip(rows[batch], -FARTHEST, FARTHEST)
-        squares = euclidean_distances(near, model.points, squared=True)
+        near = np.clip(rows[batch] - middle, -FARTHEST, FARTHEST)
+        squares = euclidean_distances(near, points, squared=True)
         left_out = np.flatnonzero(own[batch] >= 0)
         squares[left_out, own[batch][left_out]] = np.inf
         nearest = squares.min(axis=1, keepdims=True)

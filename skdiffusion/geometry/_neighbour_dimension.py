@@ -24,10 +24,10 @@ from skdiffusion.geometry._neighbourhood_statistics import (
     NeighbourhoodStatistics,
     RowStatistics,
     WholeStatistics,
-    middle_of,
     summarise,
 )
 from skdiffusion.utils.memory import rows_in_memory
+from skdiffusion.utils.rows import middle_of
 
 __all__ = ["NeighbourDimension"]
 

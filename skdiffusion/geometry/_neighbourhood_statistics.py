@@ -24,12 +24,13 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import gen_batches
 
+from skdiffusion.utils.rows import middle_of
+
 __all__ = [
     "NeighbourhoodStatistics",
     "Neighbours",
     "RowStatistics",
     "WholeStatistics",
-    "middle_of",
     "summarise",
     "typical_variances",
 ]
@@ -197,14 +198,6 @@ class WholeStatistics(NamedTuple):
         far = 0.5 * np.log(np.maximum(quantiles, 1e-300)) - log_scale
         values = [*beyond, *size, *far.mean(axis=1), far.std(axis=1)[len(SHARES) // 2]]
         return cls(log_scale, np.array(values))
-
-
-def middle_of(rows: np.ndarray) -> np.ndarray:
-    """A point amid the rows: squares of distances lose their digits to a large offset.
-
-    The median by column of some of them, which no far row moves.
-    """
-    return np.median(rows[:: -(-len(rows) // MOST_OTHERS)], axis=0)
 
 
 def typical_variances(rows: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ from skdiffusion.samplers import EulerSampler, run_sampler
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import TARGETS, check_target, target_coefficients, target_gains
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.rows import check_points
+from skdiffusion.utils.rows import check_points, middle_of
 from skdiffusion.utils.validation import check_count
 
 __all__ = [
@@ -242,9 +242,10 @@ def diagnose_stability(
             return_trajectory=True,
         )
     believed = [np.median(blind.noise_level(x)) for x in trajectory[:-1]][::-1]
-    neighbours = NearestNeighbors().fit(X)
-    apart = np.median(neighbours.kneighbors(X, 2)[0][:, 1])
-    residual = np.median(neighbours.kneighbors(trajectory[-1], 1)[0])
+    middle = middle_of(X)
+    neighbours = NearestNeighbors().fit(X - middle)
+    apart = np.median(neighbours.kneighbors(X - middle, 2)[0][:, 1])
+    residual = np.median(neighbours.kneighbors(trajectory[-1] - middle, 1)[0])
     return StabilityReport(
         target,
         scale * levels,

@@ -9,7 +9,17 @@ from sklearn.utils.validation import check_array, validate_data
 
 from skdiffusion.utils.arrays import LARGEST, SMALLEST
 
-__all__ = ["check_points", "check_rows", "check_squares", "check_weights", "evenly_spaced"]
+__all__ = [
+    "check_points",
+    "check_rows",
+    "check_squares",
+    "check_weights",
+    "evenly_spaced",
+    "middle_of",
+]
+
+MIDDLE_ROWS = 1000
+"""Rows that a middle is taken of, at most."""
 
 
 def check_rows(
@@ -116,3 +126,11 @@ def evenly_spaced(index: np.ndarray, most: int) -> np.ndarray:
     """Of the positions of rows all, or as many as ``most``, at even distances."""
     last = len(index) - 1
     return index[np.unique(np.linspace(0, last, min(len(index), most)).astype(int))]
+
+
+def middle_of(rows: np.ndarray) -> np.ndarray:
+    """A point amid rows, from which squares of distances lose no digits to a common offset.
+
+    The median by column of some of them, which no far row moves.
+    """
+    return np.median(rows[:: -(-len(rows) // MIDDLE_ROWS)], axis=0)

@@ -520,6 +520,18 @@ def test_trace_follows_the_ring_through_the_levels(rng):
     np.testing.assert_array_equal(traced.points[3], traced.points[2])
 
 
+def test_ridges_far_from_the_origin_are_those_near_it(rng):
+    """In so many columns neighbours are found by all distances."""
+    t = np.linspace(0, 9, 200)
+    X = np.pad(np.stack([t, np.sin(t)], axis=1), ((0, 0), (0, 20)))
+    X += 0.05 * rng.normal(size=X.shape)
+    found = []
+    for offset in (0.0, 1e8):
+        ridge = RidgeProjector(bandwidth="knn").fit(X + offset)
+        found.append([ridge.bandwidth_, *ridge.arc_coordinates(X + offset)])
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
+
+
 def test_arc_coordinates_of_a_curve(rng):
     u = np.sort(rng.uniform(0, np.pi, 400))
     X = np.stack([np.cos(u), np.sin(u)], axis=1) + 0.03 * rng.standard_normal((400, 2))
