@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import GMMScore
 from skdiffusion.estimators._condition import guided_rows
@@ -33,9 +33,11 @@ from skdiffusion.models import (
 )
 from skdiffusion.models.base import check_columns
 from skdiffusion.models.measurement import has_posterior
+from skdiffusion.noising import check_spread
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator, normal_by_row, row_keys
 from skdiffusion.utils.row_noise import RowKeys
+from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count, check_flag, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -152,6 +154,12 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         Returns
         -------
         DiffusionImputer
+
+        Raises
+        ------
+        ValueError
+            If a column has no value, ``X`` is in units in which squares are no numbers, or a
+            parameter is out of its range.
         """
         lookup(self.method, dict.fromkeys(("auto", *METHODS)), "method")
         check_count(self.n_draws, "n_draws")
@@ -161,6 +169,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         empty = np.flatnonzero(np.isnan(rows).all(axis=0))
         if len(empty):
             raise ValueError(f"column {empty[0]} has no observed value to learn from.")
+        check_spread(float(np.max(np.nanmax(rows, axis=0) - np.nanmin(rows, axis=0))))
         rng = as_generator(self.random_state)
         estimator = _default(rows, rng) if self.estimator is None else clone(self.estimator)
         if isinstance(estimator, FrozenEstimator):
@@ -278,9 +287,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         return "exact" if closed else "guided"
 
     def _rows(self, X, *, reset):
-        return validate_data(
-            self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan"
-        )
+        return check_rows(self, X, reset=reset, ensure_all_finite="allow-nan")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

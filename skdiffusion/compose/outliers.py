@@ -35,10 +35,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skdiffusion.estimators import EmpiricalScore, GMMScore
 from skdiffusion.models import EmpiricalModel, as_score_model, divergence
 from skdiffusion.models.base import check_columns
+from skdiffusion.noising import check_spread
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_seed, normal_by_row, row_keys
-from skdiffusion.utils.rows import middle_of
+from skdiffusion.utils.rows import check_rows, middle_of
 from skdiffusion.utils.validation import check_number, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -147,7 +148,8 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         if self.sigma is not None:
             check_number(self.sigma, "sigma", above=0)
         seed = as_seed(self.random_state)
-        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        rows = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
+        check_spread(float(np.ptp(rows, axis=0).max()))
         frozen = isinstance(self.estimator, FrozenEstimator)
         scaler = None if frozen else StandardScaler().fit(rows)
         scaled = rows if frozen else scaler.transform(rows)
