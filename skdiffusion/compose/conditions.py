@@ -29,7 +29,7 @@ from sklearn.preprocessing import (
 
 from skdiffusion.compose.encoder import TableEncoder
 from skdiffusion.compose.table import TableFormat
-from skdiffusion.estimators._condition import column_index, ends_of
+from skdiffusion.estimators._condition import check_known, column_index, ends_of
 from skdiffusion.models import LinearMeasurement
 
 __all__ = ["by_position", "pinned", "translated"]
@@ -135,6 +135,8 @@ def _is_square(step):
 
 def _mapped(condition, step):
     """Values and ranges through a transformer of each column; no bound stays no bound."""
+    for j, known in condition.items():
+        check_known(known, j)
     columns = list(condition)
     ends = [np.atleast_1d(np.array(known, dtype=np.float64)) for known in condition.values()]
     n = max(len(e) for e in ends)

@@ -21,6 +21,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skdiffusion.compose.table import TableFormat, is_numeric, is_temporal
+from skdiffusion.estimators._condition import check_known
 from skdiffusion.models import LinearMeasurement
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -217,17 +218,18 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a category has no such value.
+            If a category has no such value, or what is known of a number is none.
         """
         check_is_fitted(self)
         places, found = self._places(), {}
         for j, known in condition.items():
+            name = j if self.table_.empty is None else self.table_.empty.columns[j]
             if j not in self.categories_:
+                check_known(known, name)
                 found[places[j].start] = known
                 continue
             is_value = [_is_value(known, value) for value in self.categories_[j].tolist()]
             if not any(is_value):
-                name = j if self.table_.empty is None else self.table_.empty.columns[j]
                 raise ValueError(
                     f"column {name!r} holds one of the values {self.categories_[j].tolist()}; "
                     f"got {known!r}."

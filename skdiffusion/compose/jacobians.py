@@ -291,8 +291,10 @@ def _(transformer, X):
 
 @_log_det.register(PCA)
 def _(transformer, X):
-    if transformer.n_components_ != X.shape[1]:
-        raise ValueError(_not_square(transformer, X.shape[1], transformer.n_components_))
+    if transformer.n_components_ != transformer.n_features_in_:
+        raise ValueError(
+            _not_square(transformer, transformer.n_features_in_, transformer.n_components_)
+        )
     return -0.5 * np.log(transformer.explained_variance_).sum() if transformer.whiten else 0.0
 
 
