@@ -31,6 +31,7 @@ from sklearn.base import DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import EmpiricalScore
+from skdiffusion.estimators.noise_level import near_levels
 from skdiffusion.geometry._codimension import degrees_of_freedom
 from skdiffusion.geometry._given import fitted_model
 from skdiffusion.geometry.noise_posterior import NoisePath, NoisePosterior
@@ -299,11 +300,11 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
         Raises
         ------
         ValueError
-            If ``near`` is not positive.
+            If ``near`` is no positive number, or not one per row.
         """
         z = self._standardised(X)
         if near is not None:
-            near = np.broadcast_to(np.asarray(near, dtype=np.float64) / self.scale_, len(z))
+            near = near_levels(near, z) / self.scale_
         return self.scale_ * np.exp(self._path.posterior(z, near).mean("log_level"))
 
     def codimension(self, X: Any) -> np.ndarray:
