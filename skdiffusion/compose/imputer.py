@@ -239,12 +239,12 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         model = GaussianModel(np.nanmean(values, axis=0), np.where(variances > 0, variances, 1.0))
         for _ in range(N_NORMAL_ROUNDS):
             draws = posterior(model, values, n_draws=N_COMPLETIONS, random_state=rng).draws
-            model = GMMScore(1).fit(np.concatenate(draws)).model_
+            model = GMMScore(1).fit(_stacked(draws, values)).model_
         draws = posterior(model, values, n_draws=N_COMPLETIONS, random_state=rng).draws
-        law = clone(estimator).fit(np.concatenate(draws))
+        law = clone(estimator).fit(_stacked(draws, values))
         for _ in range(self.n_rounds - 1):
             draws = self._draws(law, rows, N_COMPLETIONS, rng)
-            law = clone(estimator).fit(np.concatenate(draws))
+            law = clone(estimator).fit(_stacked(draws, values))
         return law
 
     def _draws(self, estimator, rows, n_draws, rng):
@@ -305,3 +305,8 @@ def _default(rows, rng):
 def _kept(found, rows):
     """Observed values exactly as they were."""
     return np.where(np.isnan(rows), found, rows).astype(rows.dtype, copy=False)
+
+
+def _stacked(draws, rows):
+    """Completions of the rows one after another, without the rounding of observed values."""
+    return np.concatenate(_kept(draws, rows))
