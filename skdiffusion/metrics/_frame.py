@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
-from sklearn.utils import check_array
 
-from skdiffusion.utils.rows import check_squares, middle_of
+from skdiffusion.utils.rows import check_points, middle_of
 
 __all__ = ["in_one_frame", "pairwise_sum"]
 
@@ -59,11 +58,9 @@ def in_one_frame(
     """
     samples = (real, generated, *others)
     arrays = [
-        check_array(sample, dtype=np.float64, input_name=name, ensure_min_samples=least)
+        check_points(sample, name=name, ensure_min_samples=least)
         for sample, name in zip(samples, names, strict=True)
     ]
-    for array, name in zip(arrays, names, strict=True):
-        check_squares(array, name)
     columns = getattr(real, "columns", None)
     for sample, array, name in zip(samples[1:], arrays[1:], names[1:], strict=True):
         if array.shape[1] != arrays[0].shape[1]:

@@ -18,6 +18,8 @@ __all__ = [
     "middle_of",
 ]
 
+WORDS = "could not convert string"
+"""What NumPy says where it finds them."""
 MIDDLE_ROWS = 1000
 """Rows that a middle is taken of, at most."""
 
@@ -49,7 +51,7 @@ def check_rows(
     try:
         X = validate_data(estimator, X, reset=reset, dtype=dtype, **options)
     except ValueError as error:
-        if "could not convert string" not in str(error):
+        if WORDS not in str(error):
             raise
         raise ValueError(
             f"X holds words, {type(estimator).__name__} takes numbers ({error}): TableEncoder "
@@ -72,7 +74,15 @@ def check_points(
         If they are none, have other than ``n_features`` columns, or hold numbers whose squares
         float64 cannot hold.
     """
-    X = check_array(X, dtype=np.float64, input_name=name, **options)
+    try:
+        X = check_array(X, dtype=np.float64, input_name=name, **options)
+    except ValueError as error:
+        if WORDS not in str(error):
+            raise
+        raise ValueError(
+            f"{name} holds words, where numbers are needed ({error}): TableEncoder makes numbers "
+            "of tables."
+        ) from error
     if n_features is not None and X.shape[1] != n_features:
         raise ValueError(f"{name} must have {n_features} columns; got {X.shape[1]}.")
     check_squares(X, name)

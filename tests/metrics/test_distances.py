@@ -65,6 +65,8 @@ def test_wrong_input_is_refused_in_a_sentence(distance, rng):
     frame = pd.DataFrame(X, columns=["a", "b"])
     with pytest.raises(ValueError, match="same order"):
         distance(frame, frame[["b", "a"]])
+    with pytest.raises(ValueError, match=r"generated holds words.*'red'.*TableEncoder"):
+        distance(frame, frame.assign(b="red"))
 
 
 def test_constant_columns_keep_their_units(rng):
