@@ -215,7 +215,7 @@ class EmpiricalScore(BaseScoreEstimator):
             width = self._width(shape, weights)
         variances = self._set_empirical(rows, weights, width**2 * shape.matrix)
         some = evenly_spaced(np.flatnonzero(index >= 0), QUANTILE_ROWS)
-        warn_of_far_rows(X[some], np.sqrt(variances), FAR_ROWS)
+        warn_of_far_rows(X[some], np.sqrt(variances), FAR_ROWS, shared=shape.name == "none")
         self.bandwidth_ = width * shape.unit
         self.scaling_, self.shrinkage_ = shape.name, shape.gamma
         self.loo_score_ = float(loo_score)

@@ -207,7 +207,7 @@ class RandomFeatureScore(BaseScoreEstimator):
         moments = FullMoments(X.shape[1]).update(X, weights)
         setting = new_setting(self, moments)
         some = evenly_spaced(np.flatnonzero(weights), QUANTILE_ROWS)
-        warn_of_far_rows(X[some], np.sqrt(setting.column_variances), FAR_ROWS)
+        warn_of_far_rows(X[some], np.sqrt(setting.column_variances), FAR_ROWS, shared=True)
         return self._train(setting, moments, equations_of(X, weights, setting))
 
     @whole_or_not_at_all

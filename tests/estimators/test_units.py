@@ -117,3 +117,12 @@ def test_far_rows_that_decide_the_scale_are_told_of(est):
         warnings.simplefilter("error", UserWarning)
         clone(est).fit(rows, sample_weight=np.r_[0, 0, np.ones(len(X))])
         clone(est).fit(np.clip(rows, -100, 100))
+
+
+@pytest.mark.parametrize("est", [EmpiricalScore(scaling="none"), ESTIMATORS[4]], ids=repr)
+def test_far_rows_of_a_small_column_decide_no_common_scale(est):
+    small = 1e-6 * RNG.normal(size=(len(X), 1))
+    small[0] = 0.1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        clone(est).fit(np.hstack([X, small]))
