@@ -177,11 +177,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             columns.append(
                 self.categories_[j][block.argmax(axis=1)] if j in self.categories_ else block[:, 0]
             )
-        mixed = len({np.asarray(c).dtype.kind in "OUS" for c in columns}) > 1
-        rows = np.empty((len(Z), len(columns)), dtype=object if mixed else columns[0].dtype)
-        for j, column in enumerate(columns):
-            rows[:, j] = column
-        return self.table_.restored(rows)
+        return self.table_.restored(columns)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the encoded columns."""

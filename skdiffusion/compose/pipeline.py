@@ -34,7 +34,7 @@ from skdiffusion.compose.jacobians import (
     numerical_log_det,
     scaled_by_differences,
 )
-from skdiffusion.compose.table import TableFormat
+from skdiffusion.compose.table import TableFormat, separate
 from skdiffusion.utils.drawing import draw_rows
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_flag
@@ -282,8 +282,8 @@ class DensityPipeline(Pipeline):
             Z = inverted(step, Z)
             if self._is_completed(step):
                 Z = _with_residual(step, np.asarray(Z), rng)
-        Z = pinned(Z, condition)
-        return self.table_.restored(Z, rounded=self.round_integers, clipped=self.clip)
+        columns = pinned(separate(Z), condition)
+        return self.table_.restored(columns, rounded=self.round_integers, clipped=self.clip)
 
     # ------------------------------------------------------------------ inner workings
 
