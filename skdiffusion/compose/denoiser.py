@@ -119,7 +119,11 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         default = GMMScore("bic", max_components=20, random_state=0)
         estimator = default if self.estimator is None else clone(self.estimator)
         frozen = isinstance(estimator, FrozenEstimator)
-        scaler = StandardScaler().fit(rows) if self.standardize and not frozen else None
+        scaler = (
+            StandardScaler().set_output(transform="default").fit(rows)
+            if self.standardize and not frozen
+            else None
+        )
         self.estimator_ = estimator.fit(rows if scaler is None else scaler.transform(rows), None)
         check_columns(as_score_model(self.estimator_), rows)
         self.scaler_ = scaler

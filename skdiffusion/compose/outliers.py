@@ -151,7 +151,7 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         rows = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
         check_spread(float(np.ptp(rows, axis=0).max()))
         frozen = isinstance(self.estimator, FrozenEstimator)
-        scaler = None if frozen else StandardScaler().fit(rows)
+        scaler = None if frozen else StandardScaler().set_output(transform="default").fit(rows)
         scaled = rows if frozen else scaler.transform(rows)
         if self.estimator is None:
             estimator, learned = self._default(rows, scaled, seed)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import StandardScaler
@@ -44,6 +45,18 @@ def test_what_is_no_score_estimator(fit):
 def test_rows_whose_squares_are_no_numbers(fit, unit):
     with pytest.raises(ValueError, match="bring X to other units"):
         fit(GaussianScore(), X * unit)
+
+
+@pytest.mark.parametrize("api", ["pandas", "polars"])
+def test_what_transformers_return_does_not_matter_inside(api):
+    est = GaussianScore()
+    plain = ScoreOutlierDetector(est).fit(X).score_samples(X), Denoiser(est).fit(X).transform(X)
+    with sklearn.config_context(transform_output=api):
+        detector, denoiser = ScoreOutlierDetector(est).fit(X), Denoiser(est).fit(X)
+        np.testing.assert_array_equal(detector.score_samples(X), plain[0])
+        np.testing.assert_array_equal(np.asarray(denoiser.transform(X)), plain[1])
+        assert not hasattr(denoiser.estimator_, "feature_names_in_")
+        ScoreOutlierDetector().fit(X).predict(X)
 
 
 def test_a_noise_level_is_estimated_by_score_estimators():
