@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
+from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.geometry import MarginalEnergy, NoisePath
 from skdiffusion.geometry.noise_prior import path_coefficients
@@ -215,6 +216,7 @@ def diagnose_stability(
             "a fitted MarginalEnergy is needed, which knows both fields; a trained one goes in as "
             f"field; got {type(model).__name__}."
         )
+    check_is_fitted(model)
     X = check_points(X, model.n_features_in_, ensure_min_samples=2)
     blind = model.blind_model(check_target(target)) if field is None else as_score_model(field)
     if not isinstance(blind, BlindModel):
