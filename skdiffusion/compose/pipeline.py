@@ -43,7 +43,8 @@ __all__ = ["DensityPipeline", "make_density_pipeline"]
 
 LOG_2PI = math.log(2 * math.pi)
 SCALE_ROWS = 1000
-"""Training rows from which the size of a column is taken where a step is differentiated."""
+"""Training rows, evenly spaced, from which the size of a column is taken where a step is
+differentiated."""
 
 
 def _final_has(name):
@@ -150,10 +151,11 @@ class DensityPipeline(Pipeline):
         self.table_ = TableFormat(X)
         self._scales = {}
         if any(scaled_by_differences(step) for _, step in self._transformers()):
-            Z = X[:SCALE_ROWS]
+            Z = X[:: -(-len(X) // SCALE_ROWS)]  # rows may be sorted
             for name, step in self._transformers():
-                if scaled_by_differences(step):
-                    self._scales[name] = _spread(Z)
+                spread = _spread(Z) if scaled_by_differences(step) else None
+                if spread is not None:
+                    self._scales[name] = spread
                 Z = step.transform(Z)
         return self
 
@@ -372,6 +374,9 @@ def _with_residual(pca, X, rng):
 
 
 def _spread(X):
-    """Standard deviations of the columns, one where there is none."""
-    spread = np.asarray(X, dtype=np.float64).std(axis=0)
+    """Standard deviations of the columns, one where there is none; ``None`` of words."""
+    try:
+        spread = np.asarray(X, dtype=np.float64).std(axis=0)
+    except (TypeError, ValueError):
+        return None
     return np.where(spread > 0, spread, 1.0)

@@ -214,6 +214,25 @@ def test_what_is_unknown_is_differentiated_at_the_scale_of_the_columns():
     np.testing.assert_allclose(alone, pipeline.score_samples(IRIS * units)[:1], atol=1e-9)
 
 
+def test_sorted_rows_have_the_scale_of_all(rng):
+    X = 1e-9 * np.sort(np.abs(rng.standard_normal((3000, 1))), axis=0)
+    X[:1500] = 0.0  # such as a column that only one class has
+    step = FunctionTransformer(lambda x: np.sinh(1e9 * x), lambda z: 1e-9 * np.arcsinh(z))
+    pipeline = make_density_pipeline(step, GMMScore(2, random_state=0)).fit(X)
+    found = pipeline.score_samples(X[2000:]) - pipeline[-1].score_samples(np.sinh(1e9 * X[2000:]))
+    truth = np.log(1e9 * np.cosh(1e9 * X[2000:, 0]))
+    np.testing.assert_allclose(found, truth, rtol=1e-7)
+
+
+def test_a_function_of_words_still_samples():
+    table = pd.DataFrame({"team": ["red", "blue"] * 20, "age": np.arange(40.0)})
+    step = FunctionTransformer(
+        lambda t: t.assign(age=t["age"] + 1), lambda t: t, check_inverse=False
+    )
+    pipeline = make_density_pipeline(step, TableEncoder(), GMMScore(2, random_state=0))
+    assert set(pipeline.fit(table).sample(9, random_state=0)["team"]) <= {"red", "blue"}
+
+
 def test_a_transformer_of_ones_own():
     class Shear(FunctionTransformer):
         def transform(self, X):
