@@ -28,8 +28,8 @@ from sklearn.preprocessing import (
 )
 
 from skdiffusion.compose.encoder import TableEncoder
-from skdiffusion.compose.table import TableFormat
-from skdiffusion.estimators._condition import column_index, ends_of
+from skdiffusion.compose.table import TableFormat, is_numeric
+from skdiffusion.estimators._condition import check_known, column_index, ends_of
 from skdiffusion.models import LinearMeasurement
 
 __all__ = ["by_position", "pinned", "translated"]
@@ -75,15 +75,16 @@ def _is_end(value):
     return value is None or isinstance(value, Real)
 
 
-def pinned(rows: Any, condition: Any) -> Any:
-    """Rows of a table with the numbers that were known of them, free of rounding."""
+def pinned(columns: list[np.ndarray], condition: Any) -> list[np.ndarray]:
+    """Columns of a table with the numbers that were known of them, free of rounding."""
     if not isinstance(condition, Mapping):
-        return rows
-    rows = np.array(rows)
+        return columns
+    columns = list(columns)
     for j, known in condition.items():
-        if isinstance(known, Real) and known == known and rows.dtype.kind in "fO":
-            rows[:, j] = known
-    return rows
+        is_number = isinstance(known, Real) and known == known
+        if is_number and columns[j].dtype.kind in "fO" and is_numeric(columns[j]):
+            columns[j] = np.full_like(columns[j], known)
+    return columns
 
 
 def translated(condition: Any, steps: list) -> Any:
@@ -135,6 +136,8 @@ def _is_square(step):
 
 def _mapped(condition, step):
     """Values and ranges through a transformer of each column; no bound stays no bound."""
+    for j, known in condition.items():
+        check_known(known, j)
     columns = list(condition)
     ends = [np.atleast_1d(np.array(known, dtype=np.float64)) for known in condition.values()]
     n = max(len(e) for e in ends)

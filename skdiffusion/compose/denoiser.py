@@ -29,9 +29,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skdiffusion.estimators import GMMScore
 from skdiffusion.models import as_score_model
 from skdiffusion.models.base import check_columns
+from skdiffusion.noising import check_spread
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_seed, normal_by_row
-from skdiffusion.utils.validation import check_number
+from skdiffusion.utils.rows import check_rows
+from skdiffusion.utils.validation import check_flag, check_number
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["Denoiser", "estimate_noise_level"]
@@ -109,12 +111,19 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         """
         if self.sigma is not None:
             check_number(self.sigma, "sigma", above=0)
+        check_flag(self.standardize, "standardize")
+        check_flag(self.purify, "purify")
         seed = as_seed(self.random_state)
-        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        rows = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
+        check_spread(float(np.ptp(rows, axis=0).max()))
         default = GMMScore("bic", max_components=20, random_state=0)
         estimator = default if self.estimator is None else clone(self.estimator)
         frozen = isinstance(estimator, FrozenEstimator)
-        scaler = StandardScaler().fit(rows) if self.standardize and not frozen else None
+        scaler = (
+            StandardScaler().set_output(transform="default").fit(rows)
+            if self.standardize and not frozen
+            else None
+        )
         self.estimator_ = estimator.fit(rows if scaler is None else scaler.transform(rows), None)
         check_columns(as_score_model(self.estimator_), rows)
         self.scaler_ = scaler
@@ -171,6 +180,11 @@ def estimate_noise_level(estimator: Any, X: Any) -> float:
     float
         In the units of ``X``, between ``sigma_min_`` and ``sigma_max_`` of the estimator.
 
+    Raises
+    ------
+    TypeError
+        If ``estimator`` is no score estimator.
+
     Examples
     --------
     >>> import numpy as np
@@ -181,6 +195,11 @@ def estimate_noise_level(estimator: Any, X: Any) -> float:
     >>> round(estimate_noise_level(clean, noisy), 1)
     0.7
     """
+    if not hasattr(estimator, "log_density") or not hasattr(estimator, "fit"):
+        raise TypeError(
+            "a fitted score estimator is needed, of clean rows in the units of X; "
+            f"got {type(estimator).__name__}."
+        )
     check_is_fitted(estimator)
     low, high = np.log(estimator.sigma_min_), np.log(estimator.sigma_max_)
     found = minimize_scalar(

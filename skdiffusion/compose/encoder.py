@@ -21,6 +21,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skdiffusion.compose.table import TableFormat, is_numeric, is_temporal
+from skdiffusion.estimators._condition import check_known
 from skdiffusion.models import LinearMeasurement
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -81,7 +82,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a column holds neither numbers nor categories, or there is no such column.
+            If a column holds neither finite numbers nor categories, or there is no such column.
         """
         X = _table(X)
         columns, names = self._columns(X, reset=True)
@@ -97,6 +98,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 )
             elif not is_numeric(column):
                 raise ValueError(f"column {names[j]!r} holds no numbers: list it as categorical.")
+            else:
+                _numbers(column, names[j])
         self.table_ = TableFormat(X)
         self.categories_ = categories
         return self
@@ -111,6 +114,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             )
         chosen = set()
         for name in self.categorical:
+            if isinstance(name, (bool, np.bool_)):  # a mask: True is not the position one
+                raise ValueError(
+                    "categorical must list columns by name or position, and is no mask of them; "
+                    f"got {self.categorical!r}."
+                )
             if name in names:
                 chosen.add(names.index(name))
             elif isinstance(name, (int, np.integer)) and 0 <= name < len(columns):
@@ -130,15 +138,20 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         -------
         ndarray of shape (n_samples, n_columns)
             Categories that were not seen are all zero.
+
+        Raises
+        ------
+        ValueError
+            If a column of numbers holds others than finite ones, or NaN where they are missing.
         """
         check_is_fitted(self)
-        columns, _ = self._columns(_table(X), reset=False)
+        columns, names = self._columns(_table(X), reset=False)
         parts = []
         for j, column in enumerate(columns):
             if j in self.categories_:
                 parts.append((_labels(column)[:, None] == self.categories_[j]).astype(np.float64))
             else:
-                parts.append(np.asarray(column, dtype=np.float64)[:, None])
+                parts.append(_numbers(column, names[j])[:, None])
         return np.concatenate(parts, axis=1)
 
     def inverse_transform(self, Z):
@@ -164,11 +177,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             columns.append(
                 self.categories_[j][block.argmax(axis=1)] if j in self.categories_ else block[:, 0]
             )
-        mixed = len({np.asarray(c).dtype.kind in "OUS" for c in columns}) > 1
-        rows = np.empty((len(Z), len(columns)), dtype=object if mixed else columns[0].dtype)
-        for j, column in enumerate(columns):
-            rows[:, j] = column
-        return self.table_.restored(rows)
+        return self.table_.restored(columns)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the encoded columns."""
@@ -205,17 +214,18 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a category has no such value.
+            If a category has no such value, or what is known of a number is none.
         """
         check_is_fitted(self)
         places, found = self._places(), {}
         for j, known in condition.items():
+            name = j if self.table_.empty is None else self.table_.empty.columns[j]
             if j not in self.categories_:
+                check_known(known, name)
                 found[places[j].start] = known
                 continue
             is_value = [_is_value(known, value) for value in self.categories_[j].tolist()]
             if not any(is_value):
-                name = j if self.table_.empty is None else self.table_.empty.columns[j]
                 raise ValueError(
                     f"column {name!r} holds one of the values {self.categories_[j].tolist()}; "
                     f"got {known!r}."
@@ -259,12 +269,12 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             if not len(X):
                 raise ValueError("X has no rows.")
             return [X[name] for name in X.columns], list(X.columns)
-        rows = validate_data(self, X, reset=reset, dtype=None)
+        rows = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
         return list(rows.T), list(range(rows.shape[1]))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
+        tags.input_tags.string = tags.input_tags.allow_nan = True
         return tags
 
     def log_abs_det_jacobian(self, X: Any) -> np.ndarray:
@@ -280,12 +290,33 @@ def _table(X):
     return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else X
 
 
+def _numbers(column, name):
+    """Values of a column of numbers, NaN where missing."""
+    try:
+        values = np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"column {name!r} holds no numbers, as it did in fit.") from None
+    if np.isinf(values).any():
+        raise ValueError(
+            f"column {name!r} holds infinity: numbers must be finite, or NaN where missing."
+        )
+    return values
+
+
+def _is_gap(value):
+    """Whether a value is missing: ``None``, NaN or pandas' ``NA``."""
+    same = value == value
+    return value is None or not isinstance(same, (bool, np.bool_)) or not same
+
+
 def _labels(column):
-    """Values of a category, ``None`` where missing; numbers stay numbers."""
+    """Values of a category, ``None`` where missing; numbers and truth values stay what they are."""
     values = np.asarray(column)
     if values.dtype.kind in "OUST":
-        gaps = [value is None or value != value for value in values.tolist()]
-        values = values.astype(str)
+        gaps = [_is_gap(value) for value in values.tolist()]
+        values = np.where(gaps, None, values)
+        truths = all(isinstance(value, (bool, np.bool_)) for value in values[~np.array(gaps)])
+        values = values.astype(bool if truths else str)
     else:
         gaps = values != values
     if not np.any(gaps):
@@ -299,8 +330,8 @@ def _is_value(known, value):
     """Whether what is known is this value of a category; a gap is ``None`` or NaN."""
     if np.ndim(known):
         return False
-    if value is None or known is None or known != known:
-        return value is None and (known is None or known != known)
+    if value is None or _is_gap(known):
+        return value is None and _is_gap(known)
     return (str(known) if isinstance(value, str) else known) == value
 
 

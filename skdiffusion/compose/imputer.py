@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import GMMScore
 from skdiffusion.estimators._condition import guided_rows
@@ -33,10 +33,12 @@ from skdiffusion.models import (
 )
 from skdiffusion.models.base import check_columns
 from skdiffusion.models.measurement import has_posterior
+from skdiffusion.noising import check_spread
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator, normal_by_row, row_keys
 from skdiffusion.utils.row_noise import RowKeys
-from skdiffusion.utils.validation import check_count, lookup
+from skdiffusion.utils.rows import check_rows
+from skdiffusion.utils.validation import check_count, check_flag, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["DiffusionImputer"]
@@ -152,14 +154,22 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         Returns
         -------
         DiffusionImputer
+
+        Raises
+        ------
+        ValueError
+            If a column has no value, ``X`` is in units in which squares are no numbers, or a
+            parameter is out of its range.
         """
         lookup(self.method, dict.fromkeys(("auto", *METHODS)), "method")
         check_count(self.n_draws, "n_draws")
         check_count(self.n_rounds, "n_rounds")
+        check_flag(self.sample_posterior, "sample_posterior")
         rows = self._rows(X, reset=True)
         empty = np.flatnonzero(np.isnan(rows).all(axis=0))
         if len(empty):
             raise ValueError(f"column {empty[0]} has no observed value to learn from.")
+        check_spread(float(np.max(np.nanmax(rows, axis=0) - np.nanmin(rows, axis=0))))
         rng = as_generator(self.random_state)
         estimator = _default(rows, rng) if self.estimator is None else clone(self.estimator)
         if isinstance(estimator, FrozenEstimator):
@@ -229,12 +239,12 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         model = GaussianModel(np.nanmean(values, axis=0), np.where(variances > 0, variances, 1.0))
         for _ in range(N_NORMAL_ROUNDS):
             draws = posterior(model, values, n_draws=N_COMPLETIONS, random_state=rng).draws
-            model = GMMScore(1).fit(np.concatenate(draws)).model_
+            model = GMMScore(1).fit(_stacked(draws, values)).model_
         draws = posterior(model, values, n_draws=N_COMPLETIONS, random_state=rng).draws
-        law = clone(estimator).fit(np.concatenate(draws))
+        law = clone(estimator).fit(_stacked(draws, values))
         for _ in range(self.n_rounds - 1):
             draws = self._draws(law, rows, N_COMPLETIONS, rng)
-            law = clone(estimator).fit(np.concatenate(draws))
+            law = clone(estimator).fit(_stacked(draws, values))
         return law
 
     def _draws(self, estimator, rows, n_draws, rng):
@@ -277,9 +287,7 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         return "exact" if closed else "guided"
 
     def _rows(self, X, *, reset):
-        return validate_data(
-            self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan"
-        )
+        return check_rows(self, X, reset=reset, ensure_all_finite="allow-nan")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -297,3 +305,8 @@ def _default(rows, rng):
 def _kept(found, rows):
     """Observed values exactly as they were."""
     return np.where(np.isnan(rows), found, rows).astype(rows.dtype, copy=False)
+
+
+def _stacked(draws, rows):
+    """Completions of the rows one after another, without the rounding of observed values."""
+    return np.concatenate(_kept(draws, rows))

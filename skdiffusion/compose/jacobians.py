@@ -96,9 +96,12 @@ def _log_det(transformer, X):
 
 def scaled_by_differences(transformer: Any) -> bool:
     """Whether only central differences are known for a transformer."""
-    return not callable(getattr(transformer, "log_abs_det_jacobian", None)) and _log_det.dispatch(
-        type(transformer)
-    ) is _log_det.dispatch(object)
+    if callable(getattr(transformer, "log_abs_det_jacobian", None)):
+        return False
+    found = _log_det.dispatch(type(transformer))
+    if found is _log_det.dispatch(FunctionTransformer):
+        return not _is_known(transformer)
+    return found is _log_det.dispatch(object)
 
 
 log_abs_det_jacobian.register = _log_det.register
@@ -272,18 +275,25 @@ _ELEMENTWISE: dict[Callable, Callable] = {
 }
 
 
+def _is_known(transformer):
+    """Whether a FunctionTransformer is of a function whose slope is known."""
+    function = transformer.func
+    if function is None or hasattr(function, "log_abs_det_jacobian"):
+        return True
+    return function in _ELEMENTWISE and not transformer.kw_args
+
+
 @_log_det.register(FunctionTransformer)
 def _(transformer, X):
     function = transformer.func
     if function is None:
         return 0.0
-    keywords = transformer.kw_args or {}
     if hasattr(function, "log_abs_det_jacobian"):
-        return function.log_abs_det_jacobian(X, **keywords)
-    if function in _ELEMENTWISE and not keywords:
-        with np.errstate(divide="ignore"):
-            return _ELEMENTWISE[function](np.asarray(X, dtype=np.float64)).sum(axis=1)
-    return numerical_log_det(transformer, X)
+        return function.log_abs_det_jacobian(X, **(transformer.kw_args or {}))
+    if not _is_known(transformer):
+        return numerical_log_det(transformer, X)
+    with np.errstate(divide="ignore"):
+        return _ELEMENTWISE[function](np.asarray(X, dtype=np.float64)).sum(axis=1)
 
 
 # --------------------------------------------------------------------- all columns at once
@@ -291,8 +301,10 @@ def _(transformer, X):
 
 @_log_det.register(PCA)
 def _(transformer, X):
-    if transformer.n_components_ != X.shape[1]:
-        raise ValueError(_not_square(transformer, X.shape[1], transformer.n_components_))
+    if transformer.n_components_ != transformer.n_features_in_:
+        raise ValueError(
+            _not_square(transformer, transformer.n_features_in_, transformer.n_components_)
+        )
     return -0.5 * np.log(transformer.explained_variance_).sum() if transformer.whiten else 0.0
 
 

@@ -35,9 +35,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skdiffusion.estimators import EmpiricalScore, GMMScore
 from skdiffusion.models import EmpiricalModel, as_score_model, divergence
 from skdiffusion.models.base import check_columns
+from skdiffusion.noising import check_spread
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_seed, normal_by_row, row_keys
+from skdiffusion.utils.rows import check_rows, middle_of
 from skdiffusion.utils.validation import check_number, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -146,9 +148,10 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         if self.sigma is not None:
             check_number(self.sigma, "sigma", above=0)
         seed = as_seed(self.random_state)
-        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        rows = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
+        check_spread(float(np.ptp(rows, axis=0).max()))
         frozen = isinstance(self.estimator, FrozenEstimator)
-        scaler = None if frozen else StandardScaler().fit(rows)
+        scaler = None if frozen else StandardScaler().set_output(transform="default").fit(rows)
         scaled = rows if frozen else scaler.transform(rows)
         if self.estimator is None:
             estimator, learned = self._default(rows, scaled, seed)
@@ -273,10 +276,12 @@ def _own_kernels(estimator, rows):
 def _kernel_logits(model, rows, levels, own):
     """Log-densities at all levels, up to a number per row, from distances found once."""
     variances = model.kernel.largest + levels**2
+    middle = middle_of(model.points)
+    points = model.points - middle
     logits = np.empty((len(rows), len(levels)))
     for batch in gen_batches(len(rows), rows_in_cache(len(model.points), CACHED, fewest=16)):
-        near = np.clip(rows[batch], -FARTHEST, FARTHEST)
-        squares = euclidean_distances(near, model.points, squared=True)
+        near = np.clip(rows[batch] - middle, -FARTHEST, FARTHEST)
+        squares = euclidean_distances(near, points, squared=True)
         left_out = np.flatnonzero(own[batch] >= 0)
         squares[left_out, own[batch][left_out]] = np.inf
         nearest = squares.min(axis=1, keepdims=True)

@@ -34,16 +34,17 @@ from skdiffusion.compose.jacobians import (
     numerical_log_det,
     scaled_by_differences,
 )
-from skdiffusion.compose.table import TableFormat
+from skdiffusion.compose.table import TableFormat, separate
 from skdiffusion.utils.drawing import draw_rows
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.validation import check_count, check_flag
 
 __all__ = ["DensityPipeline", "make_density_pipeline"]
 
 LOG_2PI = math.log(2 * math.pi)
 SCALE_ROWS = 1000
-"""Training rows from which the size of a column is taken where a step is differentiated."""
+"""Training rows, evenly spaced, from which the size of a column is taken where a step is
+differentiated."""
 
 
 def _final_has(name):
@@ -144,14 +145,17 @@ class DensityPipeline(Pipeline):
         """
         if self.noise not in (None, "residual"):
             raise ValueError(f"noise must be None or 'residual'; got {self.noise!r}.")
+        check_flag(self.round_integers, "round_integers")
+        check_flag(self.clip, "clip")
         super().fit(X, y, **params)
         self.table_ = TableFormat(X)
         self._scales = {}
         if any(scaled_by_differences(step) for _, step in self._transformers()):
-            Z = X[:SCALE_ROWS]
+            Z = X[:: -(-len(X) // SCALE_ROWS)]  # rows may be sorted
             for name, step in self._transformers():
-                if scaled_by_differences(step):
-                    self._scales[name] = _spread(Z)
+                spread = _spread(Z) if scaled_by_differences(step) else None
+                if spread is not None:
+                    self._scales[name] = spread
                 Z = step.transform(Z)
         return self
 
@@ -280,8 +284,8 @@ class DensityPipeline(Pipeline):
             Z = inverted(step, Z)
             if self._is_completed(step):
                 Z = _with_residual(step, np.asarray(Z), rng)
-        Z = pinned(Z, condition)
-        return self.table_.restored(Z, rounded=self.round_integers, clipped=self.clip)
+        columns = pinned(separate(Z), condition)
+        return self.table_.restored(columns, rounded=self.round_integers, clipped=self.clip)
 
     # ------------------------------------------------------------------ inner workings
 
@@ -370,6 +374,9 @@ def _with_residual(pca, X, rng):
 
 
 def _spread(X):
-    """Standard deviations of the columns, one where there is none."""
-    spread = np.asarray(X, dtype=np.float64).std(axis=0)
+    """Standard deviations of the columns, one where there is none; ``None`` of words."""
+    try:
+        spread = np.asarray(X, dtype=np.float64).std(axis=0)
+    except (TypeError, ValueError):
+        return None
     return np.where(spread > 0, spread, 1.0)

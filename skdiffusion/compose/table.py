@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["TableFormat", "columns_of", "is_numeric", "is_temporal", "with_names_of"]
+__all__ = ["TableFormat", "columns_of", "is_numeric", "is_temporal", "separate", "with_names_of"]
 
 
 def is_numeric(column: Any) -> bool:
@@ -39,6 +39,13 @@ def columns_of(X: Any, indices: Any):
     if hasattr(X, "columns"):
         return X[[X.columns[j] for j in indices]]
     return np.asarray(X)[:, indices]
+
+
+def separate(rows: Any) -> list[np.ndarray]:
+    """The columns of a table or array, each of its own type."""
+    if hasattr(rows, "columns"):
+        return [np.asarray(rows[name]) for name in rows.columns]
+    return list(np.asarray(rows).T)
 
 
 def with_names_of(table: Any, X: np.ndarray):
@@ -86,13 +93,13 @@ class TableFormat:
             return [X[name] for name in X.columns]
         return list(np.asarray(X).T)
 
-    def restored(self, rows: Any, *, rounded: bool = False, clipped: bool = False):
+    def restored(self, columns: list[np.ndarray], *, rounded: bool = False, clipped: bool = False):
         """Rows in the form of the table.
 
         Parameters
         ----------
-        rows : array-like or DataFrame of shape (n, d)
-            The columns in their order.
+        columns : list of ndarray of shape (n,)
+            In their order, each of its own type.
         rounded : bool
             Whether columns that held integers alone are rounded, and get their integer type.
         clipped : bool
@@ -102,20 +109,21 @@ class TableFormat:
         -------
         ndarray or DataFrame
         """
-        values = np.asarray(rows)
-        columns = [
-            self._restored(values[:, j], j, rounded, clipped) for j in range(len(self.bounds))
-        ]
-        if self.empty is None:
-            table = np.stack(columns, axis=1) if columns else values
-            return table.astype(self.dtype) if self.dtype.kind == "f" else table
-        return self._frame(columns, rounded)
+        columns = [self._restored(c, j, rounded, clipped) for j, c in enumerate(columns)]
+        if self.empty is not None:
+            return self._frame(columns, rounded)
+        if len({column.dtype.kind in "OUS" for column in columns}) > 1:
+            columns = [column.astype(object) for column in columns]
+        table = np.stack(columns, axis=1)
+        return table.astype(self.dtype) if self.dtype.kind == "f" else table
 
     def _restored(self, column, j, rounded, clipped):
         if self.bounds[j] is None:
             return column
         if self.boolean[j] and column.dtype.kind in "bO":  # decoded, not a number
             return column.astype(bool)
+        if self.empty is not None and self.integer[j] and column.dtype.kind in "iu":  # likewise
+            return column
         column = column.astype(np.float64)
         if rounded and self.boolean[j]:
             return column > 0.5
@@ -140,7 +148,8 @@ class TableFormat:
             )
         import pandas
 
-        frame = pandas.DataFrame(dict(enumerate(columns)))
+        own = [_own_values(c, kind) for c, kind in zip(columns, self.empty.dtypes, strict=True)]
+        frame = pandas.DataFrame(dict(enumerate(own)))
         frame.columns = self.empty.columns
         dtypes = {
             name: self.empty.dtypes.iloc[j]
@@ -155,7 +164,19 @@ class TableFormat:
             return column.dtype.kind == "b"
         name = self.empty.columns[j]
         is_integer = str(self.empty[name].dtype).lower().startswith(("int", "uint"))
-        return not is_integer or (rounded and self.integer[j])
+        if not is_integer or column.dtype.kind in "iu":
+            return True
+        return rounded and self.integer[j]
+
+
+def _own_values(column, kind):
+    """Values of a categorical column, such as intervals, of which only the words were kept."""
+    if not hasattr(kind, "categories"):
+        return column
+    own = {str(value): value for value in kind.categories}
+    values = np.empty(len(column), dtype=object)
+    values[:] = [own.get(str(value), value) for value in column]
+    return values
 
 
 def _described(empty):

@@ -20,7 +20,7 @@ from skdiffusion.models.measurement import LinearMeasurement, has_posterior, pos
 from skdiffusion.samplers import check_sampler
 from skdiffusion.utils.validation import check_number
 
-__all__ = ["column_index", "conditional_rows", "ends_of", "guided_rows"]
+__all__ = ["check_known", "column_index", "conditional_rows", "ends_of", "guided_rows"]
 
 DEFAULT_SAMPLER = "time_travel"
 """Guidance is approximate at high levels; steps taken again forget what it got wrong there."""
@@ -34,12 +34,24 @@ def ends_of(known, column) -> tuple[float, float]:
     """The ends of a range, of which either may be ``None``; errors speak of ``column``."""
     pair = tuple(known)
     low, high = pair if len(pair) == 2 else (np.nan, np.nan)
-    low, high = -np.inf if low is None else float(low), np.inf if high is None else float(high)
+    try:
+        low = -np.inf if low is None else float(low)
+        high = np.inf if high is None else float(high)
+    except (TypeError, ValueError):
+        low = high = np.nan
     if not low < high:
         raise ValueError(
             f"a range (low, high) must have low below high; got {known!r} for column {column!r}."
         )
     return low, high
+
+
+def check_known(known, column) -> None:
+    """Refuse what is neither a finite number nor a range; errors speak of ``column``."""
+    if np.ndim(known) == 0:
+        check_number(known, f"the value of column {column!r}")
+    else:
+        ends_of(known, column)
 
 
 def column_index(estimator: Any, column: Any) -> int:

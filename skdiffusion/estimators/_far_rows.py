@@ -22,7 +22,9 @@ decided its standard deviation."""
 NINE_IN_TEN = 3.29
 
 
-def warn_of_far_rows(rows: np.ndarray, deviations: np.ndarray, consequence: str) -> None:
+def warn_of_far_rows(
+    rows: np.ndarray, deviations: np.ndarray, consequence: str, *, shared: bool = False
+) -> None:
     """Warn where the standard deviation of a column is that of a few rows.
 
     Parameters
@@ -33,10 +35,14 @@ def warn_of_far_rows(rows: np.ndarray, deviations: np.ndarray, consequence: str)
         Standard deviations of the columns.
     consequence : str
         What comes of it, as the end of the message.
+    shared : bool
+        Whether all columns are measured in their root mean square: what is less decides nothing.
     """
     low, high = np.nanquantile(rows.astype(np.float64), [0.05, 0.95], axis=0)
     # columns that are nearly always the same, such as indicators of rare categories, are no worse
-    columns = np.flatnonzero((high > low) & (deviations > FAR * (high - low) / NINE_IN_TEN))
+    least = float(np.sqrt(np.mean(deviations**2))) if shared else 0.0
+    told = (high > low) & (deviations > FAR * (high - low) / NINE_IN_TEN) & (deviations >= least)
+    columns = np.flatnonzero(told)
     if len(columns):
         j = columns[0]
         warn_user(

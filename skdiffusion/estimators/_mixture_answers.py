@@ -12,6 +12,8 @@ and conditioning on known columns gives a mixture again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -118,10 +120,14 @@ class MixtureAnswers(BaseScoreEstimator):
         Raises
         ------
         ValueError
-            If a column is unknown or given twice, a value is not finite, nothing is left, or
-            the known columns have a singular covariance and ``noise`` is zero.
+            If this is no mapping, a column is unknown or given twice, a value is not finite,
+            nothing is left, or the known columns have a singular covariance and ``noise`` is zero.
         """
         check_is_fitted(self)
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f"values must be a mapping from columns to their known values; got {values!r}."
+            )
         indices = [column_index(self, column) for column in values]
         if len(set(indices)) < len(indices):
             raise ValueError("condition was given the same column by name and by index.")

@@ -28,10 +28,11 @@ from skdiffusion.estimators._bandwidth import (
     merge_rows,
     rule_of_thumb,
 )
+from skdiffusion.estimators._far_rows import QUANTILE_ROWS, warn_of_far_rows
 from skdiffusion.estimators._moments import DiagonalMoments, FullMoments
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import BarycentricModel, EmpiricalModel, GaussianModel, SpectralCovariance
-from skdiffusion.utils.rows import check_rows, check_weights
+from skdiffusion.utils.rows import check_rows, check_weights, evenly_spaced
 from skdiffusion.utils.validation import check_count, check_number, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -39,6 +40,7 @@ __all__ = ["EmpiricalScore"]
 
 BANDWIDTHS = ("loo", "silverman", "scott")
 SCALINGS = ("auto", "none", "columns", "whiten")
+FAR_ROWS = "Noise levels, and a kernel that is chosen, grow with it and see little of the others"
 FAR_FIELD_FULL_UP_TO = 1024
 
 
@@ -189,6 +191,11 @@ class EmpiricalScore(BaseScoreEstimator):
         ValueError
             If ``X`` is not finite, has too few rows, has no variance and no float bandwidth is
             given, or a parameter is out of its range.
+
+        Warns
+        -----
+        UserWarning
+            If a few far rows decide the standard deviation of a column.
         """
         self._check_parameters()
         named = isinstance(self.bandwidth, str)
@@ -206,7 +213,9 @@ class EmpiricalScore(BaseScoreEstimator):
             loo_score -= 0.5 * shape.log_det
         else:
             width = self._width(shape, weights)
-        self._set_empirical(rows, weights, width**2 * shape.matrix)
+        variances = self._set_empirical(rows, weights, width**2 * shape.matrix)
+        some = evenly_spaced(np.flatnonzero(index >= 0), QUANTILE_ROWS)
+        warn_of_far_rows(X[some], np.sqrt(variances), FAR_ROWS, shared=shape.name == "none")
         self.bandwidth_ = width * shape.unit
         self.scaling_, self.shrinkage_ = shape.name, shape.gamma
         self.loo_score_ = float(loo_score)
@@ -278,6 +287,7 @@ class EmpiricalScore(BaseScoreEstimator):
         return self.bandwidth / shape.unit
 
     def _set_empirical(self, rows, weights, kernel):
+        """Store the law of the rows, whose variances by column are returned."""
         model = EmpiricalModel(rows, weights, kernel=kernel)
         moments = (FullMoments if rows.shape[1] <= FAR_FIELD_FULL_UP_TO else DiagonalMoments)(
             rows.shape[1]
@@ -295,6 +305,7 @@ class EmpiricalScore(BaseScoreEstimator):
                 model, self.smoothing, scale, self.n_perturbations, self.random_state
             )
         self._set_model(model, GaussianModel(moments.mean, covariance), variances)
+        return moments.column_variances()
 
     # ------------------------------------------------------------------ leave-one-out
 

@@ -212,9 +212,8 @@ class GaussianScore(BaseScoreEstimator):
         first = not hasattr(self, "_moments")
         X = check_rows(self, X, reset=first, dtype=np.float64, ensure_min_samples=2 if first else 1)
         weights = check_weights(sample_weight, len(X))
-        moments = self._new_moments(X.shape[1]) if first else self._moments
-        moments.update(X, weights)
-        return self._set_from_moments(moments)
+        moments = self._new_moments(X.shape[1]).update(X, weights)
+        return self._set_from_moments(moments if first else self._moments + moments)
 
     @classmethod
     def from_parameters(

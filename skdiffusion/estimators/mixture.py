@@ -22,6 +22,8 @@ The mean of several mixtures (``n_averaged``) is nearly always the better densit
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
@@ -48,7 +50,7 @@ from skdiffusion.models import MixtureModel
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights, evenly_spaced
-from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.validation import check_count, check_flag, check_number, lookup
 from skdiffusion.utils.warning import warn_user
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -335,11 +337,12 @@ class GMMScore(MixtureAnswers):
             form = self._form(self.reg_covar_, self.shrinkage_, self.background_, rows.few)
             self._stepwise = Stepwise(frame, form, run.mixture, rows)
             return self
+        self._stepwise = copy.copy(self._stepwise)  # the present one stays, should this fail
         log_likelihood = self._stepwise.update(X, weights)
         if log_likelihood is None:
             return self
         self.lower_bound_ = log_likelihood
-        self.lower_bounds_.append(log_likelihood)
+        self.lower_bounds_ = [*self.lower_bounds_, log_likelihood]
         self.n_iter_ += 1
         return self._set_mixture(self._stepwise.model())
 
@@ -423,9 +426,12 @@ class GMMScore(MixtureAnswers):
             value = getattr(self, name)
             if not (isinstance(value, str) and value == "auto"):
                 check_number(value, name, least=0)
-        if self.background not in ("auto", True, False):
+        if not isinstance(self.background, (bool, np.bool_)) and (
+            not isinstance(self.background, str) or self.background != "auto"
+        ):
             raise ValueError(f"background must be 'auto', True or False; got {self.background!r}.")
-        if self.background is True and self.covariance_type == "tied":
+        check_flag(self.warm_start, "warm_start")
+        if self._wants_background and self.covariance_type == "tied":
             raise ValueError(
                 "a background is wider than the other components: covariance_type cannot be 'tied'."
             )
@@ -446,6 +452,10 @@ class GMMScore(MixtureAnswers):
                 )
             if self.warm_start:
                 raise ValueError("warm_start goes on from one mixture: n_averaged must be 1.")
+
+    @property
+    def _wants_background(self):
+        return not isinstance(self.background, str) and bool(self.background)
 
     def _form(self, floor, pull, background, rows):
         """The form of the covariances, with the background of these rows if there is to be one."""
@@ -470,7 +480,7 @@ class GMMScore(MixtureAnswers):
             if self.shrinkage == "auto"
             else self.shrinkage
         )
-        return floor, float(pull), self.background is True
+        return floor, float(pull), self._wants_background
 
     def _framed(self, X, weights):
         """Units of the data and its standardised distinct rows, in canonical order."""

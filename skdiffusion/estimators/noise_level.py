@@ -31,13 +31,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._noise_features import NoiseFeatures
 from skdiffusion.noising import noise_range
+from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
 from skdiffusion.utils.validation import check_count
 from skdiffusion.utils.whole import whole_or_not_at_all
 
-__all__ = ["NoiseLevelEstimator", "log_nearness"]
+__all__ = ["NoiseLevelEstimator", "log_nearness", "near_levels"]
 
 TRAINING_ROWS, FEWEST_DRAWS = 20_000, 4
 """Noised rows to learn from, and draws of the noise per row at least."""
@@ -47,6 +48,18 @@ BIN = 500
 """Noised rows from which mean and variance of the answers at a level are taken."""
 TRUST = 1.0
 """Standard deviation of the logarithm of a level that is known to be near another."""
+
+
+def near_levels(near: Any, rows: np.ndarray) -> np.ndarray:
+    """Levels that rows ``(n, d)`` are near, one per row, from one for all or one per row.
+
+    Raises
+    ------
+    ValueError
+        If they are others than positive numbers.
+    """
+    levels = as_levels(near, rows, "near", allow_zero=False)
+    return np.broadcast_to(np.ravel(levels), len(rows))
 
 
 def log_nearness(log_levels: np.ndarray, near: np.ndarray) -> np.ndarray:
@@ -197,12 +210,12 @@ class NoiseLevelEstimator(Configurable):
         Raises
         ------
         ValueError
-            If ``near`` is not positive.
+            If ``near`` is no positive number, or not one per row.
         """
         found = self.predict(X)
         if near is None:
             return np.exp(found)
-        near = np.broadcast_to(np.asarray(near, dtype=np.float64), found.shape)
+        near = near_levels(near, found[:, None])
         levels, mean, variance = self._spread
         cost = (found[:, None] - mean) ** 2 / variance + np.log(variance)
         cost -= 2 * log_nearness(levels, near[:, None])

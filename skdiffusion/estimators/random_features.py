@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from skdiffusion.estimators._far_rows import QUANTILE_ROWS, warn_of_far_rows
 from skdiffusion.estimators._moments import FullMoments, gathered
 from skdiffusion.estimators._random_errors import (
     ErrorDecomposition,
@@ -37,11 +38,13 @@ from skdiffusion.models.random_features import RandomFeatureModel
 from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.rows import check_rows, check_weights
-from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.rows import check_rows, check_weights, evenly_spaced
+from skdiffusion.utils.validation import check_count, check_flag, check_number, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["ErrorDecomposition", "RandomFeatureScore"]
+
+FAR_ROWS = "Noise levels and features are in proportion to it, and see little of the others"
 
 
 class RandomFeatureScore(BaseScoreEstimator):
@@ -190,6 +193,11 @@ class RandomFeatureScore(BaseScoreEstimator):
         ValueError
             If ``X`` is not finite, has fewer than two rows or no variance, or a parameter is out
             of its range.
+
+        Warns
+        -----
+        UserWarning
+            If a few far rows decide the standard deviation of a column.
         """
         self._check_parameters()
         if is_lazy(X):
@@ -198,6 +206,8 @@ class RandomFeatureScore(BaseScoreEstimator):
         weights = check_weights(sample_weight, len(X))
         moments = FullMoments(X.shape[1]).update(X, weights)
         setting = new_setting(self, moments)
+        some = evenly_spaced(np.flatnonzero(weights), QUANTILE_ROWS)
+        warn_of_far_rows(X[some], np.sqrt(setting.column_variances), FAR_ROWS, shared=True)
         return self._train(setting, moments, equations_of(X, weights, setting))
 
     @whole_or_not_at_all
@@ -226,8 +236,8 @@ class RandomFeatureScore(BaseScoreEstimator):
         equations = equations_of(X, weights, self._setting) + self._spectrum.equations(
             self._moments.weight, self._second
         )
-        self._moments.update(X, weights)
-        return self._train(self._setting, self._moments, equations)
+        moments = self._moments + FullMoments(X.shape[1]).update(X, weights)
+        return self._train(self._setting, moments, equations)
 
     def _fit_lazy(self, rows):
         moments = rows.total(gathered, FullMoments(rows.n_features))
@@ -248,6 +258,7 @@ class RandomFeatureScore(BaseScoreEstimator):
             check_number(self.length_scale, "length_scale", above=0)
         if not callable(self.weight):
             lookup(self.weight, {"auto": None, **WEIGHTS}, "weight", "a callable of the levels")
+        check_flag(self.joint, "joint")
         check_number(self.level_scale, "level_scale", above=0)
         check_number(self.alpha, "alpha", least=0)
         check_number(self.init_scale, "init_scale", least=0)

@@ -11,6 +11,8 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spanning_tree
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
+from skdiffusion.utils.rows import middle_of
+
 __all__ = ["RidgeCurve"]
 
 CELL = 0.1
@@ -37,8 +39,9 @@ class RidgeCurve:
 
     Attributes
     ----------
+    middle : ndarray of shape (D,)
     vertices : ndarray of shape (m, D)
-        In order.
+        In order, from there.
     arc : ndarray of shape (m,)
         Arc length up to each vertex.
     """
@@ -46,6 +49,8 @@ class RidgeCurve:
     def __init__(self, points: np.ndarray, level: float):
         if len(points) < 2:
             raise ValueError("no curve: fewer than two rows could be projected on the ridge.")
+        self.middle = middle_of(points)
+        points = points - self.middle
         cells = np.round(points / (CELL * level)).astype(np.int64)
         points = points[np.sort(np.unique(cells, axis=0, return_index=True)[1])]
         graph = kneighbors_graph(
@@ -75,6 +80,7 @@ class RidgeCurve:
 
     def position(self, points: np.ndarray) -> np.ndarray:
         """Arc length at the nearest place on the polyline, for each point."""
+        points = points - self.middle
         nearest = self._tree.kneighbors(points)[1][:, 0]
         best, found = np.full(len(points), np.inf), np.zeros(len(points))
         for offset in (-1, 0):

@@ -5,8 +5,9 @@ landmarks, some of the rows or all. Their mean over all landmarks gives the dime
 that over the landmarks nearest to a point the dimension there; both by the same
 calibration (:mod:`~skdiffusion.geometry._dimension_calibration`), which was taught both.
 
-All of it is computed in units of the power of two at the largest entry: fourth powers of
-distances then stay numbers whatever the units, and no digit changes.
+All of it is computed from the middle of the rows, in units of the power of two at the largest
+entry: distances then keep their digits whatever the offset, and their fourth powers stay numbers
+whatever the units.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from skdiffusion.geometry._neighbourhood_statistics import (
     summarise,
 )
 from skdiffusion.utils.memory import rows_in_memory
+from skdiffusion.utils.rows import middle_of
 
 __all__ = ["NeighbourDimension"]
 
@@ -56,7 +58,8 @@ class NeighbourDimension:
     def __init__(self, rows: np.ndarray, rank: int, rng: np.random.Generator, n_jobs: Any = None):
         if len(rows) > MAX_ROWS:
             rows = rows[np.sort(rng.choice(len(rows), MAX_ROWS, replace=False))]
-        self._exponent = -int(np.frexp(np.abs(rows).max())[1])
+        self._middle = middle_of(rows)
+        self._exponent = -int(np.frexp(np.abs(rows - self._middle).max())[1])
         landmarks = rows = self._in_units(rows)
         if len(rows) > MAX_LANDMARKS:
             landmarks = rows[np.sort(rng.choice(len(rows), MAX_LANDMARKS, replace=False))]
@@ -72,7 +75,7 @@ class NeighbourDimension:
         self.std_error = float(np.hypot(error[0] * dimension[0], spread))
 
     def _in_units(self, points):
-        return np.ldexp(points, self._exponent)
+        return np.ldexp(points - self._middle, self._exponent)
 
     def _measured(self, landmarks, n_jobs):
         slices = gen_even_slices(len(landmarks), max(1, min(16, len(landmarks) // 64)))

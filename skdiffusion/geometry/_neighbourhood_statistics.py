@@ -24,6 +24,8 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import gen_batches
 
+from skdiffusion.utils.rows import middle_of
+
 __all__ = [
     "NeighbourhoodStatistics",
     "Neighbours",
@@ -74,12 +76,12 @@ class Neighbours:
     """
 
     def __init__(self, rows: np.ndarray):
-        self.rows = rows
-        self.search = NearestNeighbors().fit(rows)
+        self.rows, self.middle = rows, middle_of(rows)
+        self.search = NearestNeighbors().fit(rows - self.middle)
 
     def __call__(self, points: np.ndarray, k: int):
         """Distances and indices of the ``k`` nearest, at most ``n - 1``, both ``(n_points, k)``."""
-        distances, index = self.search.kneighbors(points, k + 1)
+        distances, index = self.search.kneighbors(points - self.middle, k + 1)
         # the search may lose the smallest distances to rounding
         first = index[:, :CLOSE]
         distances[:, :CLOSE] = np.linalg.norm(self.rows[first] - points[:, None], axis=2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from skdiffusion.utils.rows import middle_of
+
 __all__ = ["neighbour_distance"]
 
 NEIGHBOURS = 10
@@ -26,5 +28,6 @@ def neighbour_distance(rows: np.ndarray, weights: np.ndarray) -> float:
     """
     if len(rows) < 2:
         raise ValueError("X has no variance: all of its rows are the same.")
-    search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(rows) - 1)).fit(rows)
+    search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(rows) - 1))
+    search.fit(rows - middle_of(rows))
     return float(np.average(search.kneighbors()[0].mean(axis=1), weights=weights))

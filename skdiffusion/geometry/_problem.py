@@ -84,10 +84,13 @@ def _fold_numbers(cv, X):
 def mean_and_error(values, problem):
     """Weighted mean over rows and its standard error; copies of a row are one observation."""
     total = problem.weights.sum()
+    exponent = int(np.frexp(np.abs(values).max())[1])  # squares of squares of a field are numbers
+    values = np.ldexp(values, -exponent)
     mean = problem.weights @ values / total
     sums = np.bincount(problem.groups, problem.weights * (values - mean))
     n = len(sums)
-    return mean, np.sqrt((sums**2).sum() * n / max(n - 1, 1)) / total
+    error = np.sqrt((sums**2).sum() * n / max(n - 1, 1)) / total
+    return np.ldexp(mean, exponent), np.ldexp(error, exponent)
 
 
 def conservative_fraction(losses, problem):

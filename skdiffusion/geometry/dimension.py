@@ -29,7 +29,7 @@ from skdiffusion.noising import FAR, check_spread
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
-from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.validation import check_count, check_flag, check_number, lookup
 from skdiffusion.utils.warning import warn_user
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -255,6 +255,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         lookup(self.method, dict.fromkeys(["auto", *METHODS]), "method")
         if self.n_noise is not None:
             check_count(self.n_noise, "n_noise")
+        check_flag(self.conservative_projection, "conservative_projection")
         method = self.method
         if method == "auto":
             method = "neighbours" if self.score_estimator is None else "flipd"

@@ -31,6 +31,7 @@ from sklearn.base import DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import EmpiricalScore
+from skdiffusion.estimators.noise_level import near_levels
 from skdiffusion.geometry._codimension import degrees_of_freedom
 from skdiffusion.geometry._given import fitted_model
 from skdiffusion.geometry.noise_posterior import NoisePath, NoisePosterior
@@ -42,7 +43,7 @@ from skdiffusion.targets import check_target, target_coefficients, target_gains
 from skdiffusion.utils.covariance import covariance_of
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_rows
-from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.validation import check_count, check_flag
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["EnergyDecomposition", "MarginalEnergy"]
@@ -174,6 +175,7 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
         schedule, prior = check_schedule(self.schedule), check_prior(self.prior)
         if check_count(self.n_nodes, "n_nodes", 8) % 2:
             raise ValueError(f"n_nodes must be even; got {self.n_nodes}.")
+        check_flag(self.standardize, "standardize")
         X = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
         model = self._fitted_model(X)
         center, scale = np.zeros(X.shape[1]), 1.0
@@ -298,11 +300,11 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
         Raises
         ------
         ValueError
-            If ``near`` is not positive.
+            If ``near`` is no positive number, or not one per row.
         """
         z = self._standardised(X)
         if near is not None:
-            near = np.broadcast_to(np.asarray(near, dtype=np.float64) / self.scale_, len(z))
+            near = near_levels(near, z) / self.scale_
         return self.scale_ * np.exp(self._path.posterior(z, near).mean("log_level"))
 
     def codimension(self, X: Any) -> np.ndarray:

@@ -80,12 +80,15 @@ def as_paths(
         if levels is not None or far_field is not None:
             raise ValueError("an estimator has its own levels and far field: give neither.")
         return _of_estimator(source, sampler, **how)
-    points = np.asarray(source, dtype=np.float64)
+    try:
+        points = np.asarray(source, dtype=np.float64)
+    except (TypeError, ValueError):
+        points = np.empty(0)
     if points.ndim != 3 or len(points) < 3 or not points.size:
         raise ValueError(
             "a fitted estimator, a score model or a trajectory of shape (n_levels, n_samples, "
             f"n_features) with at least three levels is needed; got {type(source).__name__} of "
-            f"shape {points.shape}."
+            f"shape {np.shape(source)}."
         )
     if not np.isfinite(points).all():
         raise ValueError("a trajectory must be finite.")

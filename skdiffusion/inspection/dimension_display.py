@@ -88,11 +88,18 @@ class IntrinsicDimensionDisplay:
         Raises
         ------
         ValueError
-            If a map comes without rows, or with another number of places than of rows.
+            If a map comes without rows, or with another number of places than of rows, or there
+            is no curve.
         """
         check_is_fitted(estimator)
+        if not hasattr(estimator, "curve_"):
+            raise TypeError(
+                f"an IntrinsicDimensionEstimator is needed; got {type(estimator).__name__}."
+            )
         lookup(kind, dict.fromkeys(KINDS), "kind")
         if kind == "curve":
+            if not len(estimator.curve_.levels):
+                raise ValueError("all fitted rows are the same: a point has no curve.")
             display = cls(
                 estimator.dimension_, curve=estimator.curve_, plateaus=estimator.plateaus_
             )

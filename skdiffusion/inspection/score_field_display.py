@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array
 
 from skdiffusion.models import as_score_model
+from skdiffusion.utils.rows import check_points
 from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["ScoreFieldDisplay"]
@@ -42,6 +42,8 @@ class ScoreFieldDisplay:
         Left, right, bottom and top of it.
     rows : ndarray of shape (n, 2), optional
         Data to show.
+    names : sequence of two str, optional
+        Of the columns.
 
     Attributes
     ----------
@@ -65,13 +67,16 @@ class ScoreFieldDisplay:
     ['noise level 0.1', 'noise level 1']
     """
 
-    def __init__(self, *, points, score, sigmas, log_density=None, extent=None, rows=None):
+    def __init__(
+        self, *, points, score, sigmas, log_density=None, extent=None, rows=None, names=None
+    ):
         self.points = points
         self.score = score
         self.sigmas = sigmas
         self.log_density = log_density
         self.extent = extent
         self.rows = rows
+        self.names = names
 
     @classmethod
     def from_estimator(
@@ -92,7 +97,8 @@ class ScoreFieldDisplay:
         estimator : score model or fitted estimator
             Of two columns.
         X : array-like of shape (n_samples, 2)
-            Rows: they are shown, and say what is drawn of the plane.
+            Rows: they are shown, and say what is drawn of the plane. Columns of a DataFrame name
+            the axes.
         sigma : float or sequence of float, optional
             Noise levels, one axes each; a fifth of the scale of ``X`` by default.
         grid_resolution : int
@@ -114,8 +120,12 @@ class ScoreFieldDisplay:
         """
         model = as_score_model(estimator)
         if model.n_features != 2:
-            raise ValueError(f"a score is drawn in two columns; the model has {model.n_features}.")
-        X = check_array(X, dtype=np.float64)
+            raise ValueError(
+                f"a score is drawn in two columns; the model has {model.n_features}: fit one to "
+                "two of them."
+            )
+        names = _names(X)
+        X = check_points(X, 2)
         n = check_count(grid_resolution, "grid_resolution", 2)
         if sigma is None:
             sigma = 0.2 * np.sqrt(X.var(axis=0).mean())
@@ -138,6 +148,7 @@ class ScoreFieldDisplay:
             log_density=log_density,
             extent=extent,
             rows=X,
+            names=names,
         ).plot(ax=ax, **kwargs)
 
     @classmethod
@@ -167,9 +178,12 @@ class ScoreFieldDisplay:
                 "points and score must both have shape (n_points, 2); "
                 f"got {points.shape} and {score.shape}."
             )
-        rows = None if X is None else check_array(X, dtype=np.float64)
         return cls(
-            points=points, score=score[None], sigmas=np.array([float(sigma)]), rows=rows
+            points=points,
+            score=score[None],
+            sigmas=np.array([float(sigma)]),
+            rows=None if X is None else check_points(X, 2),
+            names=_names(X),
         ).plot(ax=ax, **kwargs)
 
     def plot(self, *, ax: Any = None, **kwargs: Any):
@@ -209,6 +223,8 @@ class ScoreFieldDisplay:
             self.quiver_.append(axis.quiver(*self.points.T, *arrows.T, **options))
             axis.set_title(f"noise level {self.sigmas[k]:.3g}")
             axis.set_aspect("equal", adjustable="box")
+            if self.names is not None:
+                axis.set(xlabel=self.names[0], ylabel=self.names[1])
         return self
 
     def _arrows(self, score):
@@ -221,6 +237,11 @@ class ScoreFieldDisplay:
         spacing = np.sqrt(max(size.prod(), size.max() ** 2 * 1e-3) / len(self.points))
         cut = np.minimum(1.0, longest / np.maximum(length, np.finfo(float).tiny))
         return score * cut[:, None] * (spacing / longest)
+
+
+def _names(X):
+    """Names of the columns of a DataFrame."""
+    return list(X.columns) if hasattr(X, "columns") else None
 
 
 def _grid(low, high, n):

@@ -122,6 +122,7 @@ class SpectrumDisplay:
             ylabel=r"noise level $\sigma$",
             title=f"{found.fraction:.0%} of the axis has emerged",
         )
+        ax.xaxis.get_major_locator().set_params(integer=True)
 
     def _amplitude(self, ax, n_axes):
         found, r = self.emergence, len(self.emergence.variances)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
+from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.geometry import MarginalEnergy, NoisePath
 from skdiffusion.geometry.noise_prior import path_coefficients
@@ -31,7 +32,7 @@ from skdiffusion.samplers import EulerSampler, run_sampler
 from skdiffusion.schedules import check_schedule
 from skdiffusion.targets import TARGETS, check_target, target_coefficients, target_gains
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.rows import check_points
+from skdiffusion.utils.rows import check_points, middle_of
 from skdiffusion.utils.validation import check_count
 
 __all__ = [
@@ -215,6 +216,7 @@ def diagnose_stability(
             "a fitted MarginalEnergy is needed, which knows both fields; a trained one goes in as "
             f"field; got {type(model).__name__}."
         )
+    check_is_fitted(model)
     X = check_points(X, model.n_features_in_, ensure_min_samples=2)
     blind = model.blind_model(check_target(target)) if field is None else as_score_model(field)
     if not isinstance(blind, BlindModel):
@@ -242,9 +244,10 @@ def diagnose_stability(
             return_trajectory=True,
         )
     believed = [np.median(blind.noise_level(x)) for x in trajectory[:-1]][::-1]
-    neighbours = NearestNeighbors().fit(X)
-    apart = np.median(neighbours.kneighbors(X, 2)[0][:, 1])
-    residual = np.median(neighbours.kneighbors(trajectory[-1], 1)[0])
+    middle = middle_of(X)
+    neighbours = NearestNeighbors().fit(X - middle)
+    apart = np.median(neighbours.kneighbors(X - middle, 2)[0][:, 1])
+    residual = np.median(neighbours.kneighbors(trajectory[-1] - middle, 1)[0])
     return StabilityReport(
         target,
         scale * levels,

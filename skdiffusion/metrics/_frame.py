@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
-from sklearn.utils import check_array
 
-from skdiffusion.utils.rows import check_squares
+from skdiffusion.utils.rows import check_points, middle_of
 
 __all__ = ["in_one_frame", "pairwise_sum"]
 
@@ -38,7 +37,8 @@ def in_one_frame(
     ----------
     real, generated, *others : array-like of shape (n_i, d)
     standardize : bool
-        Whether to centre and scale the columns by the moments of ``real``.
+        Whether to centre and scale the columns by the moments of ``real``. Otherwise they are
+        moved to its middle, which no distance sees but by the digits that it keeps.
     pooled : bool
         Whether by those of all samples together instead.
     names : tuple of str
@@ -58,11 +58,9 @@ def in_one_frame(
     """
     samples = (real, generated, *others)
     arrays = [
-        check_array(sample, dtype=np.float64, input_name=name, ensure_min_samples=least)
+        check_points(sample, name=name, ensure_min_samples=least)
         for sample, name in zip(samples, names, strict=True)
     ]
-    for array, name in zip(arrays, names, strict=True):
-        check_squares(array, name)
     columns = getattr(real, "columns", None)
     for sample, array, name in zip(samples[1:], arrays[1:], names[1:], strict=True):
         if array.shape[1] != arrays[0].shape[1]:
@@ -74,7 +72,8 @@ def in_one_frame(
         if columns is not None and theirs is not None and list(columns) != list(theirs):
             raise ValueError(f"{name} must have the columns of {names[0]} in the same order.")
     if not standardize:
-        return arrays
+        middle = middle_of(arrays[0])
+        return [array - middle for array in arrays]
     reference = np.concatenate(arrays) if pooled else arrays[0]
     centre, spread = reference.mean(axis=0), reference.std(axis=0)
     # what does not vary, up to rounding, keeps its units

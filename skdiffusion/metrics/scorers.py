@@ -56,8 +56,8 @@ class SampleScorer:
     Parameters
     ----------
     distance : callable
-        ``distance(real, generated)``, smaller is better; a module-level function, so that the
-        scorer can be pickled.
+        ``distance(real, generated)`` of two arrays, smaller is better; a module-level function,
+        so that the scorer can be pickled.
     n_samples : int, optional
         Rows to generate; as many as are held out by default.
     random_state : int or None

@@ -7,9 +7,21 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array, validate_data
 
-from skdiffusion.utils.arrays import LARGEST
+from skdiffusion.utils.arrays import LARGEST, SMALLEST
 
-__all__ = ["check_points", "check_rows", "check_squares", "check_weights", "evenly_spaced"]
+__all__ = [
+    "check_points",
+    "check_rows",
+    "check_squares",
+    "check_weights",
+    "evenly_spaced",
+    "middle_of",
+]
+
+WORDS = "could not convert string"
+"""What NumPy says where it finds them."""
+MIDDLE_ROWS = 1000
+"""Rows that a middle is taken of, at most."""
 
 
 def check_rows(
@@ -39,7 +51,7 @@ def check_rows(
     try:
         X = validate_data(estimator, X, reset=reset, dtype=dtype, **options)
     except ValueError as error:
-        if "could not convert string" not in str(error):
+        if WORDS not in str(error):
             raise
         raise ValueError(
             f"X holds words, {type(estimator).__name__} takes numbers ({error}): TableEncoder "
@@ -62,7 +74,15 @@ def check_points(
         If they are none, have other than ``n_features`` columns, or hold numbers whose squares
         float64 cannot hold.
     """
-    X = check_array(X, dtype=np.float64, input_name=name, **options)
+    try:
+        X = check_array(X, dtype=np.float64, input_name=name, **options)
+    except ValueError as error:
+        if WORDS not in str(error):
+            raise
+        raise ValueError(
+            f"{name} holds words, where numbers are needed ({error}): TableEncoder makes numbers "
+            "of tables."
+        ) from error
     if n_features is not None and X.shape[1] != n_features:
         raise ValueError(f"{name} must have {n_features} columns; got {X.shape[1]}.")
     check_squares(X, name)
@@ -87,6 +107,8 @@ def check_squares(X: np.ndarray, name: str) -> None:
 def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
     """Weights of the rows as a ``(n_samples,)`` float array; ones for ``None``.
 
+    Where float64 could not square their sum they are brought to other units.
+
     Raises
     ------
     ValueError
@@ -102,12 +124,23 @@ def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
             f"sample_weight must have shape ({n_samples},), one weight per row; "
             f"got {weights.shape}."
         )
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+    largest = weights.max(initial=0.0)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and largest > 0):
         raise ValueError("sample_weight must be finite, non-negative and not all zero.")
-    return weights
+    # no digit tells so many rows from infinitely many, or so few from none
+    unit = np.clip(largest, SMALLEST, LARGEST / n_samples)
+    return weights if unit == largest else weights / largest * unit
 
 
 def evenly_spaced(index: np.ndarray, most: int) -> np.ndarray:
     """Of the positions of rows all, or as many as ``most``, at even distances."""
     last = len(index) - 1
     return index[np.unique(np.linspace(0, last, min(len(index), most)).astype(int))]
+
+
+def middle_of(rows: np.ndarray) -> np.ndarray:
+    """A point amid rows, from which squares of distances lose no digits to a common offset.
+
+    The median by column of some of them, which no far row moves.
+    """
+    return np.median(rows[:: -(-len(rows) // MIDDLE_ROWS)], axis=0)

@@ -149,3 +149,72 @@ def test_tables_come_back_from_files(library, persist):
     assert type(drawn) is type(table)
     assert drawn.equals(expected)
     assert list(drawn.dtypes) == list(expected.dtypes)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"), [(["p", None, "q", "p"], "string"), ([True, None, False, True], "boolean")]
+)
+def test_gaps_of_nullable_types_are_a_value_too(values, dtype):
+    table = pd.DataFrame({"size": [0.5, 1.0, 1.5, 2.0], "kind": pd.array(values, dtype=dtype)})
+    encoder = TableEncoder().fit(table)
+    codes = encoder.transform(table)
+    np.testing.assert_array_equal(codes[:, 1:].sum(axis=1), 1.0)
+    assert codes[1, -1] == 1.0  # gaps come last
+    pd.testing.assert_frame_equal(encoder.inverse_transform(codes), table)
+    assert encoder.encoded_condition({1: pd.NA}) == {1: 0.0, 2: 0.0, 3: 1.0}
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_infinity_is_no_number_of_a_table(library):
+    table = library.DataFrame({"size": [0.5, 1.0], "kind": ["x", "y"]})
+    endless = library.DataFrame({"size": [0.5, -np.inf], "kind": ["x", "y"]})
+    with pytest.raises(ValueError, match="column 'size' holds infinity"):
+        TableEncoder().fit(endless)
+    with pytest.raises(ValueError, match="column 'size' holds infinity"):
+        TableEncoder().fit(table).transform(endless)
+    words = library.DataFrame({"size": ["small", "big"], "kind": ["x", "y"]})
+    with pytest.raises(ValueError, match="column 'size' holds no numbers, as it did in fit"):
+        TableEncoder().fit(table).transform(words)
+
+
+def test_missing_numbers_of_an_array_pass_as_those_of_a_table_do():
+    X = np.array([[0.5, 3], [np.nan, 7], [2.5, 3]])
+    codes = TableEncoder([1]).fit_transform(X)
+    np.testing.assert_array_equal(codes, TableEncoder([1]).fit_transform(pd.DataFrame(X)))
+
+
+def test_a_mask_lists_no_columns():
+    with pytest.raises(ValueError, match=r"no mask of them; got \[False, True\]"):
+        TableEncoder([False, True]).fit([[0.5, 3], [1.5, 7]])
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+@pytest.mark.parametrize(
+    "columns, categorical",
+    [
+        ({"kind": [3, 1, 2], "size": [0.5, 1.5, 2.5]}, ["kind"]),
+        ({"kind": [True, False, True], "size": [0.5, 1.5, 2.5]}, "auto"),
+        ({"kind": ["a", "b", "a"], "colour": ["red", "blue", "red"]}, "auto"),
+        ({"size": [0.5, 1.5, 2.5], "kind": [3, 1, 2], "colour": ["red", "b", "red"]}, ["kind", 2]),
+    ],
+    ids=str,
+)
+def test_each_column_keeps_its_type_whatever_comes_first(columns, categorical, library):
+    table = library.DataFrame(columns)
+    encoder = TableEncoder(categorical).fit(table)
+    assert encoder.inverse_transform(encoder.transform(table)).equals(table)
+    pipeline = make_density_pipeline(encoder, GaussianScore("oas")).fit(table)
+    drawn = pipeline.sample(20, random_state=0)
+    for name, values in columns.items():
+        assert drawn[name].dtype == table[name].dtype
+        assert name == "size" or set(drawn[name]) <= set(values)
+    if "size" in columns:
+        assert not np.allclose(drawn["size"], np.round(drawn["size"]))
+        known = pipeline.sample(3, condition={"size": 1.25}, random_state=0)
+        assert (known["size"] == 1.25).all() and known["kind"].dtype == table["kind"].dtype
+
+
+def test_categories_that_are_no_words_come_back_as_they_were():
+    table = pd.DataFrame({"bin": pd.cut([1.0, 2.0, 3.0, 4.0], 2)})
+    encoder = TableEncoder().fit(table)
+    pd.testing.assert_frame_equal(encoder.inverse_transform(encoder.transform(table)), table)

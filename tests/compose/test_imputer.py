@@ -157,3 +157,21 @@ def test_errors_are_sentences():
         DiffusionImputer().fit(empty)
     with pytest.raises(ValueError, match="did you mean 'guided'"):
         DiffusionImputer(method="guide").fit(IRIS.data)
+
+
+def test_completions_hold_what_was_observed_to_the_last_digit(rng):
+    seen = []
+
+    class Watched(EmpiricalScore):
+        def fit(self, X, y=None, sample_weight=None):
+            seen.append(X)
+            return super().fit(X, y, sample_weight)
+
+    X = rng.normal([0.1, 1e3, 0.0], 1.0, (40, 3))
+    X[::3, 2] = np.nan
+    DiffusionImputer(Watched(), random_state=0).fit(X)
+    assert len(seen) == 3
+    for rows in seen:
+        copies = rows.reshape(-1, *X.shape)
+        observed = np.broadcast_to(~np.isnan(X), copies.shape)
+        np.testing.assert_array_equal(copies[observed], np.broadcast_to(X, copies.shape)[observed])

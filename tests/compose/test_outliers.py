@@ -73,6 +73,17 @@ def test_the_posterior_of_kernels_is_that_of_their_densities(rng):
     np.testing.assert_allclose(detector.score_samples(rows), expected, rtol=1e-10)
 
 
+def test_a_law_far_from_the_origin_is_judged_by_as_it_is_near(rng):
+    X, rows = rng.standard_normal((2, 200, 3))
+    scores = [
+        ScoreOutlierDetector(FrozenEstimator(EmpiricalScore(0.3, scaling="none").fit(X + offset)))
+        .fit(X + offset)
+        .score_samples(rows + offset)
+        for offset in (0.0, 1e8)
+    ]
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-6)
+
+
 def test_rows_whose_distance_has_no_square_are_outliers_too(rng):
     detector = ScoreOutlierDetector().fit(rng.standard_normal((100, 2)))
     scores = detector.score_samples([[1e200, 0.0], [-1e300, 1e300], [0.0, 0.0]])

@@ -214,6 +214,25 @@ def test_what_is_unknown_is_differentiated_at_the_scale_of_the_columns():
     np.testing.assert_allclose(alone, pipeline.score_samples(IRIS * units)[:1], atol=1e-9)
 
 
+def test_sorted_rows_have_the_scale_of_all(rng):
+    X = 1e-9 * np.sort(np.abs(rng.standard_normal((3000, 1))), axis=0)
+    X[:1500] = 0.0  # such as a column that only one class has
+    step = FunctionTransformer(lambda x: np.sinh(1e9 * x), lambda z: 1e-9 * np.arcsinh(z))
+    pipeline = make_density_pipeline(step, GMMScore(2, random_state=0)).fit(X)
+    found = pipeline.score_samples(X[2000:]) - pipeline[-1].score_samples(np.sinh(1e9 * X[2000:]))
+    truth = np.log(1e9 * np.cosh(1e9 * X[2000:, 0]))
+    np.testing.assert_allclose(found, truth, rtol=1e-7)
+
+
+def test_a_function_of_words_still_samples():
+    table = pd.DataFrame({"team": ["red", "blue"] * 20, "age": np.arange(40.0)})
+    step = FunctionTransformer(
+        lambda t: t.assign(age=t["age"] + 1), lambda t: t, check_inverse=False
+    )
+    pipeline = make_density_pipeline(step, TableEncoder(), GMMScore(2, random_state=0))
+    assert set(pipeline.fit(table).sample(9, random_state=0)["team"]) <= {"red", "blue"}
+
+
 def test_a_transformer_of_ones_own():
     class Shear(FunctionTransformer):
         def transform(self, X):
@@ -473,6 +492,13 @@ def test_ranges_and_values_pass_powers_by_name():
     np.testing.assert_allclose(rows["height"], 175, rtol=1e-6)
 
 
+def test_lists_of_rows_have_the_density_of_arrays():
+    pipeline = make_density_pipeline(PCA(), StandardScaler(), GaussianScore("oas")).fit(IRIS)
+    np.testing.assert_array_equal(
+        pipeline.score_samples(IRIS.tolist()), pipeline.score_samples(IRIS)
+    )
+
+
 def test_a_measurement_passes_a_whitened_pca():
     pipeline = make_density_pipeline(PCA(whiten=True), GMMScore(2, random_state=0)).fit(IRIS)
     total = LinearMeasurement(np.ones((1, 4)), [20.0])
@@ -486,6 +512,13 @@ def test_a_measurement_passes_a_whitened_pca():
         (PCA(2), {0: 1.0}, "a condition cannot pass PCA"),
         (FastICA(random_state=0), {0: 1.0}, "a condition cannot pass FastICA"),
         (StandardScaler(), {"a": 1.0}, "there is no column 'a'"),
+        (
+            StandardScaler(),
+            {0: "tall"},
+            "column 0 must be a finite number; got 'tall'",
+        ),
+        (StandardScaler(), {0: np.nan}, "the value of column 0 must be a finite number; got nan"),
+        (StandardScaler(), {0: ("a", 1.0)}, r"got \('a', 1.0\) for column 0"),
     ],
     ids=str,
 )
@@ -567,6 +600,7 @@ def test_gaps_of_a_category_are_known_too_and_whole_numbers_stay_whole():
         ({"age": 40.0, 1: 41.0}, "the same column by name and by index"),
         ({"age": (50.0, 40.0)}, r"got \(50.0, 40.0\) for column 'age'"),
         ({"age": (30.0, 40.0, 50.0)}, r"got \(30.0, 40.0, 50.0\) for column 'age'"),
+        ({"age": "old"}, "the value of column 'age' must be a finite number; got 'old'"),
         ({}, "at least one column"),
     ],
     ids=str,

@@ -108,8 +108,16 @@ def test_held_out_rows_decide(X):
     assert not est.background_ and est.n_components_ == 3
 
 
+def test_a_truth_value_of_numpy_is_one(X):
+    """As in a grid that is an array."""
+    for flag in np.array([True, False]):
+        assert GMMScore(2, background=flag, random_state=0).fit(X).background_ == flag
+
+
 def test_what_is_refused(X):
-    with pytest.raises(ValueError, match="background must be 'auto', True or False; got 3"):
-        GMMScore(2, background=3).fit(X)
-    with pytest.raises(ValueError, match="cannot be 'tied'"):
-        GMMScore(2, covariance_type="tied", background=True).fit(X)
+    for wrong in (1, 3, "yes", np.ones(2)):
+        with pytest.raises(ValueError, match="background must be 'auto', True or False; got "):
+            GMMScore(2, background=wrong).fit(X)
+    for flag in (True, np.True_):
+        with pytest.raises(ValueError, match="cannot be 'tied'"):
+            GMMScore(2, covariance_type="tied", background=flag).fit(X)

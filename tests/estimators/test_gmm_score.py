@@ -592,6 +592,10 @@ def test_wrong_rows(X):
         GMMScore(2).fit(np.where(X > 60, np.inf, X))
     with pytest.raises(NotFittedError):
         GMMScore().condition({0: 1.0})
+    with pytest.raises(
+        ValueError, match=r"mapping from columns to their known values; got \[1.0\]"
+    ):
+        GMMScore.from_parameters([1.0], [[0.0, 1.0]], [1.0]).condition([1.0])
 
 
 def test_singular_without_regularisation():

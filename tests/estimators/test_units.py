@@ -1,8 +1,11 @@
 """Rows in any units and either precision: answers follow them, or a sentence says why not."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 
 from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, RandomFeatureScore, StackedScore
 
@@ -77,3 +80,49 @@ def test_words_are_refused_with_a_way_out():
     table = pd.DataFrame({"size": [1.0, 2.0, 3.0], "colour": ["red", "blue", "red"]})
     with pytest.raises(ValueError, match="X holds words, GaussianScore takes numbers"):
         GaussianScore().fit(table)
+
+
+@pytest.mark.parametrize("est", ESTIMATORS, ids=repr)
+@pytest.mark.parametrize("unit, near", [(1e300, 1e100), (1e308, 1e100), (1e-320, 1e-100)])
+def test_weights_of_any_size_are_those_of_very_many_or_very_few_rows(est, unit, near):
+    """Pseudo-rows then weigh nothing, or all."""
+    shares = np.where(X[:, 0] > 0, 1.0, 0.25)
+    expected = est.fit(X, sample_weight=near * shares).log_density(X[:5], 0.5)
+    found = est.fit(X, sample_weight=unit * shares).log_density(X[:5], 0.5)
+    # the smallest numbers have few digits
+    np.testing.assert_allclose(found, expected, rtol=1e-3 if unit < 1 else 1e-9)
+
+
+@pytest.mark.parametrize("est", [ESTIMATORS[0], ESTIMATORS[2], ESTIMATORS[4]], ids=repr)
+def test_a_batch_that_fails_was_never_seen(est, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    expected = clone(est).partial_fit(X[:60]).partial_fit(X[60:])
+    found = clone(est).partial_fit(X[:60])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(est), "_set_model", interrupted)
+        found.partial_fit(100 * X)
+    found.partial_fit(X[60:])
+    np.testing.assert_array_equal(found.denoise(X, 0.5), expected.denoise(X, 0.5))
+
+
+@pytest.mark.parametrize("est", [*ESTIMATORS[3:], EmpiricalScore(0.1, scaling="none")], ids=repr)
+def test_far_rows_that_decide_the_scale_are_told_of(est):
+    rows = np.vstack([[[0.0, 1e8], [0.0, -1e8]], X])
+    with pytest.warns(UserWarning, match=r"scale of 1 of 2 columns \(1\).*Noise levels.*others"):
+        clone(est).fit(rows)
+    # rows that do not count decide nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        clone(est).fit(rows, sample_weight=np.r_[0, 0, np.ones(len(X))])
+        clone(est).fit(np.clip(rows, -100, 100))
+
+
+@pytest.mark.parametrize("est", [EmpiricalScore(scaling="none"), ESTIMATORS[4]], ids=repr)
+def test_far_rows_of_a_small_column_decide_no_common_scale(est):
+    small = 1e-6 * RNG.normal(size=(len(X), 1))
+    small[0] = 0.1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        clone(est).fit(np.hstack([X, small]))

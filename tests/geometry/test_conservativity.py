@@ -388,3 +388,19 @@ def test_guidance_mixes_gauges_into_no_gauge_unless_they_are_projected_first():
     ]
     harmless = strong_gauge_residual(ProductModel(projected, [w, 1 - w]), truth, x, level)
     assert np.abs(harmless).mean() < 0.1 * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize("unit", [2.0**-460, 2.0**460])
+@pytest.mark.parametrize("potential", ["auto", "polynomial"])
+def test_fields_in_any_units_are_split_alike(potential, unit):
+    """What is compared are squares of squares of them."""
+    X = MIXTURE.sample(200, random_state=0)
+    V = MIXTURE.score(X, 0.0) @ [[1.0, 1.0], [-1.0, 1.0]]
+    plain, there = (
+        ConservativityDecomposer(potential=potential, random_state=0).fit(X, V * u)
+        for u in (1.0, unit)
+    )
+    assert there.chosen_ == plain.chosen_
+    assert there.conservative_fraction_ == pytest.approx(plain.conservative_fraction_, rel=1e-12)
+    errors = (one.conservative_fraction_std_error_ for one in (there, plain))
+    np.testing.assert_allclose(*errors, rtol=1e-12)

@@ -409,6 +409,16 @@ def test_dimension_is_the_same_in_units_whose_powers_are_no_numbers(exponent):
     np.testing.assert_allclose(*tangents, atol=1e-10)
 
 
+@pytest.mark.parametrize("n_features", [5, 20])  # neighbours by a tree, and by all distances
+def test_dimension_is_the_same_far_from_the_origin(n_features, rng):
+    rows = embedded(SPHERE, n_features, rng)
+    offset = 2.0**27  # rounds rows of size one to 1e-8
+    est, there = fitted(rows), fitted(rows + offset)
+    assert there.dimension_ == pytest.approx(est.dimension_, abs=1e-4)
+    np.testing.assert_allclose(there.dimension_pw_, est.dimension_pw_, atol=1e-3)
+    assert there.score(rows[::2] + offset) == pytest.approx(est.score(rows[::2]), abs=1e-4)
+
+
 @pytest.mark.parametrize("unit", [1e-160, 1e149, 1e160])
 def test_units_whose_squares_are_no_numbers_are_refused(unit):
     with pytest.raises(ValueError, match="bring X to other units"):

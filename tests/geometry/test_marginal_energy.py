@@ -370,8 +370,9 @@ def test_a_level_that_is_known_to_be_near_another():
     own, told = est.predict_noise_level(x), est.predict_noise_level(x, near=0.3 * np.e)
     share = np.log(told / own) / np.log(0.3 * np.e / own)
     np.testing.assert_allclose(share, 1 / (1 + 2 * 300), rtol=0.02)
-    with pytest.raises(ValueError, match="near must be positive"):
-        est.predict_noise_level(x, near=0.0)
+    for wrong, words in [(-1.0, "got -1"), ("a", "got 'a'"), ([0.1, 0.2], r"shape \(4,\)")]:
+        with pytest.raises(ValueError, match=f"near must be .*{words}"):
+            est.predict_noise_level(x, near=wrong)
 
 
 @pytest.mark.parametrize("schedule", ["flow_matching", "vp"])

@@ -200,6 +200,14 @@ def test_the_ridge_of_an_ornstein_uhlenbeck_process_is_ours_in_its_own_coordinat
         assert h * np.linalg.norm(across.T @ score) < 1e-9
 
 
+def test_warnings_point_at_the_line_of_the_user_through_scikit_learn_too():
+    X = make_ring(100, noise=0.1, random_state=0)[0]
+    for est in (RidgeProjector(), make_pipeline(RidgeProjector())):
+        with pytest.warns(UserWarning, match="1 of 1 rows") as told:
+            est.fit(X).transform([[1e6, 0.0]])
+        assert told[0].filename == __file__
+
+
 def test_two_points_far_below_their_distance_are_flagged_not_projected():
     c, sigma = two_points(0.1)
     model = EmpiricalModel([[-c, 0.0], [c, 0.0]])
@@ -510,6 +518,18 @@ def test_trace_follows_the_ring_through_the_levels(rng):
     np.testing.assert_allclose(radius[:3], np.repeat([expected], 7, axis=0).T, atol=1e-7)
     assert traced.on_ridge[:3].all() and not traced.on_ridge[3].any()
     np.testing.assert_array_equal(traced.points[3], traced.points[2])
+
+
+def test_ridges_far_from_the_origin_are_those_near_it(rng):
+    """In so many columns neighbours are found by all distances."""
+    t = np.linspace(0, 9, 200)
+    X = np.pad(np.stack([t, np.sin(t)], axis=1), ((0, 0), (0, 20)))
+    X += 0.05 * rng.normal(size=X.shape)
+    found = []
+    for offset in (0.0, 1e8):
+        ridge = RidgeProjector(bandwidth="knn").fit(X + offset)
+        found.append([ridge.bandwidth_, *ridge.arc_coordinates(X + offset)])
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
 
 
 def test_arc_coordinates_of_a_curve(rng):

@@ -8,7 +8,7 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 
-from skdiffusion import IntrinsicDimensionEstimator
+from skdiffusion import GaussianScore, IntrinsicDimensionEstimator
 from skdiffusion.datasets import make_gaussian
 from skdiffusion.inspection import IntrinsicDimensionDisplay
 
@@ -55,3 +55,9 @@ def test_what_cannot_be_drawn(est):
         IntrinsicDimensionDisplay.from_estimator(est, TUBE, kind="map", embedding=TUBE)
     with pytest.raises(ValueError, match="did you mean 'curve'"):
         IntrinsicDimensionDisplay.from_estimator(est, kind="curves")
+    with pytest.raises(TypeError, match="an IntrinsicDimensionEstimator is needed; got GaussianSc"):
+        IntrinsicDimensionDisplay.from_estimator(GaussianScore().fit(TUBE))
+    with pytest.warns(UserWarning, match="1 distinct rows"):
+        point = IntrinsicDimensionEstimator().fit(np.ones((30, 2)))
+    with pytest.raises(ValueError, match="a point has no curve"):
+        IntrinsicDimensionDisplay.from_estimator(point)

@@ -2,6 +2,7 @@
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 
 matplotlib.use("agg")
@@ -52,9 +53,20 @@ def test_a_score_without_density_and_given_values():
     assert given.ax_ is ax and given.surface_ is None
 
 
+def test_columns_of_a_frame_name_the_axes():
+    frame = pd.DataFrame(ROWS, columns=["length", "width"])
+    for display in (
+        ScoreFieldDisplay.from_estimator(GaussianScore().fit(frame), frame, sigma=1.0),
+        ScoreFieldDisplay.from_predictions(ROWS, ROWS, sigma=1.0, X=frame),
+    ):
+        assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("length", "width")
+
+
 def test_what_is_no_field_in_the_plane():
-    with pytest.raises(ValueError, match="the model has 3"):
+    with pytest.raises(ValueError, match="the model has 3: fit one to two of them"):
         ScoreFieldDisplay.from_estimator(GaussianScore().fit(TRIPLE), TRIPLE)
+    with pytest.raises(ValueError, match="X must have 2 columns; got 3"):
+        ScoreFieldDisplay.from_estimator(LAW, TRIPLE)
     with pytest.raises(ValueError, match="must both have shape"):
         ScoreFieldDisplay.from_predictions(ROWS, TRIPLE, sigma=1.0)
     with pytest.raises(ValueError, match="one axes per noise level, 2"):
@@ -97,6 +109,7 @@ def test_spectrum():
     np.testing.assert_allclose(
         display.lines_[0].get_ydata(), display.lines_[1].get_ydata(), rtol=0.02
     )
+    assert all(tick == round(tick) for tick in display.ax_.get_xticks())
     display.plot(kind="amplitude")
     assert len(display.lines_) == 3
     _, paths = est.sample(5, n_steps=40, return_trajectory=True, random_state=0)

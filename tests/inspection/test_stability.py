@@ -4,6 +4,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from skdiffusion.geometry import MarginalEnergy, UniformPrior
 from skdiffusion.inspection import (
@@ -118,6 +119,8 @@ def test_displays():
 def test_models_that_do_not_know_are_refused():
     with pytest.raises(TypeError, match="a fitted MarginalEnergy is needed"):
         diagnose_stability(LINE, np.zeros((3, 2)))
+    with pytest.raises(NotFittedError):
+        diagnose_stability(MarginalEnergy(LINE), np.zeros((3, 2)))
     energy = MarginalEnergy(LINE).fit(LINE.sample(50, random_state=0))
     with pytest.raises(ValueError, match=f"X must have {LINE.n_features} columns; got 1"):
         diagnose_stability(energy, np.zeros((3, 1)))

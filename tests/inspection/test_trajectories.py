@@ -176,6 +176,8 @@ PLAIN = _paths(GaussianModel(np.zeros(2), [1.0, 0.5]), np.eye(2))
     "arguments, message",
     [
         ({"source": PLAIN[:, 0]}, "a trajectory of shape"),
+        ({"source": "paths"}, "a trajectory of shape .*; got str"),
+        ({"source": GMMScore}, "a trajectory of shape .*; got type"),
         ({"source": PLAIN, "levels": None}, "the 61 falling noise levels"),
         ({"source": PLAIN, "levels": LEVELS[::-1]}, "falling noise levels"),
         ({"source": np.full_like(PLAIN, np.inf)}, "must be finite"),

@@ -34,6 +34,13 @@ def test_units_of_the_columns_do_not_matter(distance, rng):
     assert there == pytest.approx(distance(X, Y), rel=1e-6)  # an offset of 100 sd costs digits
 
 
+@pytest.mark.parametrize("distance", [*DISTANCES, precision_recall_coverage])
+def test_a_common_offset_does_not_matter_in_raw_units(distance, rng):
+    X, Y = rng.standard_normal((80, 3)), rng.standard_normal((50, 3)) + 0.5
+    there = distance(X + 1e8, Y + 1e8, **RAW)
+    np.testing.assert_allclose(there, distance(X, Y, **RAW), rtol=1e-6)
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_it_grows_with_the_shift(distance, rng):
     X, Y = rng.standard_normal((2, 200, 2))
@@ -58,6 +65,8 @@ def test_wrong_input_is_refused_in_a_sentence(distance, rng):
     frame = pd.DataFrame(X, columns=["a", "b"])
     with pytest.raises(ValueError, match="same order"):
         distance(frame, frame[["b", "a"]])
+    with pytest.raises(ValueError, match=r"generated holds words.*'red'.*TableEncoder"):
+        distance(frame, frame.assign(b="red"))
 
 
 def test_constant_columns_keep_their_units(rng):

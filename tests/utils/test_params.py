@@ -1,5 +1,6 @@
 """Parameters of nested objects: set where there is an object, a sentence where there is none."""
 
+import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
@@ -12,6 +13,7 @@ from skdiffusion import (
     EDMSchedule,
     FlowMatchingSchedule,
     GaussianScore,
+    GMMScore,
     IntrinsicDimensionEstimator,
     MarginalEnergy,
     NoiseLevelEstimator,
@@ -19,6 +21,7 @@ from skdiffusion import (
     RidgeProjector,
     ScoreOutlierDetector,
     VPSchedule,
+    make_density_pipeline,
 )
 from skdiffusion.samplers import AdamsSampler, DMCMCSampler, HeunSampler
 
@@ -94,3 +97,25 @@ def test_a_parameter_for_others_is_one_of_their_kind_and_set_in_the_same_call():
     with pytest.raises(ValueError, match="Invalid parameter 'n_components'"):
         imputer = DiffusionImputer()
         imputer.set_params(estimator=GaussianScore(), estimator__n_components=3)
+
+
+@pytest.mark.parametrize(
+    "estimator, name",
+    [
+        (GMMScore(2), "warm_start"),
+        (RandomFeatureScore(8, n_levels=4), "joint"),
+        (Denoiser(), "standardize"),
+        (Denoiser(), "purify"),
+        (DiffusionImputer(), "sample_posterior"),
+        (IntrinsicDimensionEstimator(), "conservative_projection"),
+        (MarginalEnergy(), "standardize"),
+        (make_density_pipeline(GaussianScore()), "round_integers"),
+        (make_density_pipeline(GaussianScore()), "clip"),
+    ],
+    ids=str,
+)
+def test_flags_are_true_or_false(estimator, name):
+    X = load_iris().data
+    with pytest.raises(ValueError, match=f"{name} must be True or False; got 'no'"):
+        estimator.set_params(**{name: "no"}).fit(X)
+    estimator.set_params(**{name: np.False_}).fit(X)
