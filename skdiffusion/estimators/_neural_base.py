@@ -1,6 +1,6 @@
-r"""The mixture whose denoiser a network adds to.
+r"""The mixture whose denoiser a network adds to; with class labels, one for each class too.
 
-It is fitted to standardised rows :math:`(x - b)/s` and told in the network's coordinates
+A mixture is fitted to standardised rows :math:`(x - b)/s` and told in the network's coordinates
 :math:`z = (x - b)/s\,Q`, where a component :math:`N(\mu, U \Lambda U^\top)` is
 :math:`N(Q^\top \mu, (Q^\top U) \Lambda (Q^\top U)^\top)`. It is not fitted there: columns of a
 table are often rounded, bounded or nearly constant, which axes across them no longer show.
@@ -17,26 +17,37 @@ from sklearn.exceptions import ConvergenceWarning
 from skdiffusion.estimators._training_rows import Coordinates, effective_rows, read_rows
 from skdiffusion.estimators.mixture import GMMScore
 from skdiffusion.models import MixtureModel, SpectralCovariance
+from skdiffusion.models.labelled_mixture import LabelledMixture
 from skdiffusion.parameterizations import MixtureParameterization
 from skdiffusion.utils.rows import evenly_spaced
 
 __all__ = ["fitted_base", "serves"]
 
 MOST_ROWS = 10_000
-"""Rows, evenly spaced, that the mixture is fitted to, at most."""
+"""Rows, evenly spaced, that a mixture is fitted to, at most."""
 ROWS_PER_COMPONENT, MOST_COMPONENTS = 50, 20
 FULL_UP_TO, ROWS_PER_COLUMN = 128, 5
-"""Columns up to which components have whole covariances, and rows per column from which; else
-they have a few axes each: of fewer rows a covariance knows directions without any spread."""
+"""Columns up to which components have whole covariances, and rows per column from which, unless
+held-out rows choose: of fewer rows a covariance knows directions without any spread."""
+ROWS_PER_CLASS, MOST_CLASSES = 20, 20
+"""Rows from which a class has a mixture of its own; so many classes at most by default."""
 
 
-def serves(n: int, d: int) -> bool:
-    """Whether so many rows make a mixture of more than one component with whole covariances."""
-    return n >= 2 * ROWS_PER_COMPONENT and _know_covariances(n, d)
+def serves(n: int, d: int, codes: np.ndarray | None = None) -> bool:
+    """Whether a mixture knows so many rows better than their Gaussian, and each of their classes.
 
-
-def _know_covariances(n: int, d: int) -> bool:
-    return d <= FULL_UP_TO and n >= ROWS_PER_COLUMN * d
+    Parameters
+    ----------
+    n, d : int
+        Numbers of rows and columns.
+    codes : ndarray of shape (n, n_classes), optional
+        Unit vectors of the rows' classes.
+    """
+    if codes is not None:
+        counts = codes.sum(axis=0)
+        if len(counts) > MOST_CLASSES or counts.min() < ROWS_PER_CLASS:
+            return False
+    return n >= 2 * ROWS_PER_COMPONENT and d <= FULL_UP_TO
 
 
 def fitted_base(
@@ -46,8 +57,11 @@ def fitted_base(
     weights: np.ndarray | None,
     coordinates: Coordinates,
     seed: int,
-) -> MixtureModel:
-    """The mixture of a parameterization in the coordinates of the network.
+    codes: np.ndarray | None = None,
+) -> LabelledMixture:
+    """The mixtures of a parameterization in the coordinates of the network.
+
+    A class of few rows goes with the mixture of all.
 
     Parameters
     ----------
@@ -58,20 +72,36 @@ def fitted_base(
     weights : ndarray of shape (n,), optional
     coordinates : Coordinates
     seed : int
+    codes : ndarray of shape (n, n_classes), optional
+        Unit vectors of the rows' classes.
 
     Returns
     -------
-    MixtureModel
+    LabelledMixture
     """
+
+    def fitted(order):
+        return _fitted(parameterization, X, order, weights, coordinates, seed)
+
+    law = fitted(order)
+    if codes is None:
+        return LabelledMixture(law)
+    members = [order[code > 0] for code in codes[order].T]
+    return LabelledMixture(
+        law, [fitted(rows) if len(rows) >= ROWS_PER_CLASS else law for rows in members]
+    )
+
+
+def _fitted(parameterization, X, order, weights, coordinates, seed) -> MixtureModel:
     index = evenly_spaced(order, MOST_ROWS)
     rows = Coordinates(coordinates.shift, coordinates.scale).inward(read_rows(X, index)).numpy()
     weights = None if weights is None else weights[index]
-    n = len(index) if weights is None else effective_rows(weights)
-    k, whole = parameterization.n_components, _know_covariances(n, rows.shape[1])
+    n, d = len(index) if weights is None else effective_rows(weights), rows.shape[1]
+    k, whole = parameterization.n_components, d <= FULL_UP_TO and n >= ROWS_PER_COLUMN * d
     if k == "auto":
         k = int(np.clip(n // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
-        if whole and k < MOST_COMPONENTS:  # it is quick, and few rows are particular
-            k = "held_out"
+        if d <= FULL_UP_TO and k < MOST_COMPONENTS:  # it is quick, and few rows are particular
+            k, whole = "held_out", True
     mixture = GMMScore(
         k,
         covariance_type="full" if whole else "low_rank",

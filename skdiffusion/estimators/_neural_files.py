@@ -25,6 +25,7 @@ from skdiffusion.models import (
     Preconditioner,
     SpectralCovariance,
 )
+from skdiffusion.models.labelled_mixture import LabelledMixture
 from skdiffusion.models.neural import rebuilt
 from skdiffusion.networks import NETWORKS, check_network
 from skdiffusion.parameterizations import PARAMETERIZATIONS
@@ -96,13 +97,8 @@ def save(est: Any, path: Any) -> None:
         arrays["rotation"] = found.coordinates.rotation
     base = model.preconditioner.base
     if base is not None:
-        arrays |= {
-            "base.weights": base.weights,
-            "base.means": base.means,
-            "base.variances": np.stack([c.variances for c in base.covariances]),
-            "base.axes": np.stack([c.axes for c in base.covariances]),
-            "base.residuals": np.array([c.residual for c in base.covariances]),
-        }
+        for k, law in enumerate([base.law, *base.classes]):
+            arrays |= _mixture_written(law, f"base.{k}.")
     text = json.dumps(config, indent=2)  # whatever cannot be written fails before anything is
     levels = _level_estimators_written(est)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,11 +144,10 @@ def load(cls: type, path: Any, module: Any = None):
         config["low"],
         config["high"],
     )
-    base = None
-    if "base.weights" in arrays:
-        parts = (arrays[f"base.{name}"] for name in ("variances", "axes", "residuals"))
-        covariances = [SpectralCovariance(*part) for part in zip(*parts, strict=True)]
-        base = MixtureModel(arrays["base.weights"], arrays["base.means"], covariances)
+    laws = []
+    while f"base.{len(laws)}.weights" in arrays:
+        laws.append(_mixture_read(arrays, f"base.{len(laws)}."))
+    base = LabelledMixture(laws[0], laws[1:]) if laws else None
     preconditioner = Preconditioner(
         _read(config["parameterization"]),
         _read(config["schedule"]),
@@ -180,6 +175,23 @@ def load(cls: type, path: Any, module: Any = None):
     est._survey, est.history_ = found, config["history"]
     est.model_, est.far_field_ = found.in_units_of_rows(inner), found.far_field
     return est
+
+
+def _mixture_written(law, prefix):
+    parts = {
+        "weights": law.weights,
+        "means": law.means,
+        "variances": np.stack([c.variances for c in law.covariances]),
+        "axes": np.stack([c.axes for c in law.covariances]),
+        "residuals": np.array([c.residual for c in law.covariances]),
+    }
+    return {prefix + name: part for name, part in parts.items()}
+
+
+def _mixture_read(arrays, prefix):
+    parts = (arrays[prefix + name] for name in ("variances", "axes", "residuals"))
+    covariances = [SpectralCovariance(*part) for part in zip(*parts, strict=True)]
+    return MixtureModel(arrays[prefix + "weights"], arrays[prefix + "means"], covariances)
 
 
 def _level_estimators_written(est):

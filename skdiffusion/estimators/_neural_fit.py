@@ -61,7 +61,9 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         found, preconditioner = est._survey, est._network_model().preconditioner
     else:
         found = _survey(est, X, order, weights, seed)
-        preconditioner = _preconditioner(est, found, X, order, weights, labels, seed, partial)
+        preconditioner = _preconditioner(
+            est, found, X, order, weights, labels, codes, seed, partial
+        )
     reads_levels = not (est.noise_conditioning or goes_on)
     level_estimator = _level_estimator(est, X, order, found, seed) if reads_levels else None
     device = check_device(est.device)
@@ -241,17 +243,19 @@ def _split(est, X, weights, seed, partial):
     return order[copy_of >= n_held], HeldOut(order[first[:n_held]], counts[:n_held].astype(float))
 
 
-def _preconditioner(est, found, X, order, weights, labels, seed, partial):
-    parameterization = est.parameterization
+def _preconditioner(est, found, X, order, weights, labels, codes, seed, partial):
+    parameterization, is_class = est.parameterization, labels is None or labels.classes is not None
+    codes = None if labels is None or not is_class else codes
     if isinstance(parameterization, str) and parameterization == "auto":
         # a first batch does not say what law will come, and a mixture of all labels holds
         # samples to itself long before the network can tell it where each label is
-        known = not partial and labels is None and serves(len(order), len(found.variances))
+        classes = None if codes is None else codes[order]
+        known = not partial and is_class and serves(len(order), len(found.variances), classes)
         parameterization = _default_parameterization(est, known, partial)
     parameterization = check_parameterization(parameterization)
     base = None
     if isinstance(parameterization, MixtureParameterization):
-        base = fitted_base(parameterization, X, order, weights, found.coordinates, seed)
+        base = fitted_base(parameterization, X, order, weights, found.coordinates, seed, codes)
     return Preconditioner(
         parameterization,
         est._schedule() or check_schedule("edm"),

@@ -173,7 +173,7 @@ class ScoreNet(NeuralNet):
             extra = torch.randn(x0.shape, generator=generator, device=x0.device)
         with torch.no_grad():
             found = plan.preconditioner.coefficients(sigma)
-            skip = plan.preconditioner.skip(x, sigma, found)
+            skip = plan.preconditioner.skip(x, sigma, found, condition)
             target = (x0 - skip) / found.out
             point = plan.preconditioner.point(x, found, skip)
             weights = found.weight.expand(len(x), -1)

@@ -50,8 +50,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         ``"mixture"`` (what a Gaussian mixture misses: the better density of most tables),
         ``"edm"``, ``"noise"``, ``"data"``, ``"velocity"``, ``"v"`` or ``"score"``. ``"auto"`` is
         ``"mixture"`` for a perceptron that is told the noise level and need not be conservative,
-        fitted without labels to 100 rows or more, and five or more per column, of 128 columns at
-        most; ``"edm"`` for networks of images, and else ``"gaussian"``.
+        fitted to 100 rows or more of 128 columns at most, without labels or with at most 20
+        classes of 20 rows or more; ``"edm"`` for networks of images, and else ``"gaussian"``.
     schedule : "auto", str or NoiseSchedule
         Which noise levels training visits, and the path on which predictions such as the velocity
         are defined; default of samplers and of ``at_time``. ``"auto"`` visits levels where there

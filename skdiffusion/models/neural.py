@@ -31,8 +31,8 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from skdiffusion.models.base import BaseScoreModel
+from skdiffusion.models.labelled_mixture import LabelledMixture
 from skdiffusion.models.labels import LabelCode
-from skdiffusion.models.mixture import MixtureModel
 from skdiffusion.parameterizations import Parameterization
 from skdiffusion.utils.arrays import is_torch, like, namespace, to_numpy
 
@@ -57,7 +57,7 @@ class Preconditioner:
         Whether the network is told the noise level.
     conservative : bool
         Whether the network's output is the gradient of an energy.
-    base : MixtureModel, optional
+    base : LabelledMixture, optional
         Whose denoiser stands in the place of the skip connection.
     hints : bool
         Whether the network sees, beside the point, what the base would have it say.
@@ -70,7 +70,7 @@ class Preconditioner:
         variances: Any,
         noise_conditioning: bool = True,
         conservative: bool = False,
-        base: MixtureModel | None = None,
+        base: LabelledMixture | None = None,
         hints: bool = False,
     ):
         self.parameterization = parameterization
@@ -112,16 +112,19 @@ class Preconditioner:
         value, pullback = vjp(lambda u: (u * module(u, noise, condition)).sum(-1), point)
         return pullback(value.new_ones(value.shape))[0]
 
-    def denoise(self, module, x, sigma, condition=None):
-        """Denoiser at tensors ``x`` of shape ``(n, d)`` and ``sigma`` of shape ``(n, 1)``."""
+    def denoise(self, module, x, sigma, codes=None):
+        """Denoiser at tensors ``x`` of shape ``(n, d)`` and ``sigma`` of shape ``(n, 1)``.
+
+        Codes of labels are an array: a transform that follows ``x`` would hide their values.
+        """
         found = self.coefficients(sigma)
-        skip = self.skip(x, sigma, found)
-        point = self.point(x, found, skip)
+        skip = self.skip(x, sigma, found, codes)
+        point, condition = self.point(x, found, skip), None if codes is None else like(codes, x)
         return skip + found.out * self.output(module, point, self.noise(sigma), condition)
 
-    def skip(self, x, sigma, found):
-        """What the network adds to at tensors ``x`` and ``sigma``, given the coefficients."""
-        return found.skip * x if self.base is None else self.base.denoise(x, sigma[:, 0])
+    def skip(self, x, sigma, found, codes):
+        """What the network adds to at tensors ``x``, ``sigma`` and codes, and the coefficients."""
+        return found.skip * x if self.base is None else self.base.denoise(x, sigma[:, 0], codes)
 
     def point(self, x, found, skip):
         """What the network sees of tensors ``x``, given the coefficients and what it adds to."""
@@ -228,16 +231,15 @@ class NeuralModel(BaseScoreModel):
             level = like(sigma, point).expand(len(x), 1)
         else:
             level = point.new_full((len(x), 1), sigma)
-        condition = None
+        codes = None
         if self.labels is not None:
-            y = to_numpy(y) if is_torch(y) else y
-            condition = like(self.labels.encode(y, len(x)), point)
+            codes = self.labels.encode(to_numpy(y) if is_torch(y) else y, len(x))
         module, size = self._module_for(point), self._rows_at_once(point.device.type != "cpu")
         if len(x) <= size:
-            return self.preconditioner.denoise(module, point, level, condition).to(x.dtype)
+            return self.preconditioner.denoise(module, point, level, codes).to(x.dtype)
         parts = [
             self.preconditioner.denoise(
-                module, point[rows], level[rows], None if condition is None else condition[rows]
+                module, point[rows], level[rows], None if codes is None else codes[rows]
             )
             for rows in gen_batches(len(x), size)
         ]

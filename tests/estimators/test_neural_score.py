@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import skorch
 import torch
+from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, load_wine, make_blobs, make_moons
 from sklearn.model_selection import GridSearchCV
@@ -24,6 +25,7 @@ from skdiffusion.estimators import NoiseLevelEstimator
 from skdiffusion.estimators._training_rows import LONGEST_EPOCH, repeated_rows
 from skdiffusion.models import GaussianModel, LabelGuidedModel, MixtureModel
 from skdiffusion.models.jacobian import jacobian
+from skdiffusion.models.labelled_mixture import LabelledMixture
 from skdiffusion.models.neural import Preconditioner
 from skdiffusion.networks.mlp import ResidualMLP
 from skdiffusion.parameterizations import MixtureParameterization, check_parameterization
@@ -216,7 +218,8 @@ def test_a_network_on_a_mixture_is_a_better_density(moons):
 
 def test_a_network_can_take_back_what_the_mixture_says():
     """Hints are its error against the Gaussian skip: minus the hint leaves that skip alone."""
-    variances, base = np.array([1.0, 0.3]), MixtureModel([0.5, 0.5], [[-1, 0], [1, 0]], [0.1, 0.1])
+    variances = np.array([1.0, 0.3])
+    base = LabelledMixture(MixtureModel([0.5, 0.5], [[-1, 0], [1, 0]], [0.1, 0.1]))
     with torch.random.fork_rng():
         network = ResidualMLP(2, width=4, n_blocks=0, n_hints=2).double()
     with torch.no_grad():
@@ -265,19 +268,47 @@ def test_the_mixture_of_few_rows_is_the_one_that_held_out_rows_ask_for(rng):
         est = NeuralScore(**{**QUICK, "parameterization": parameterization, "max_epochs": 1})
         est.fit(X[:120])
         rows = est._survey.coordinates.inward(X[120:]).double().numpy()
-        return est._network_model().preconditioner.base.log_prob(rows).mean()
+        return est._network_model().preconditioner.base.law.log_prob(rows).mean()
 
     # one for every fifty rows; splits differ by 0.9 to 1.6 nats
     assert held_out("mixture") > held_out(MixtureParameterization(2)) + 0.5
 
 
-def test_few_rows_first_batches_and_labels_have_no_mixture(moons, rng):
-    few = NeuralScore(max_epochs=1, random_state=0).fit(moons[:99])
-    wide = NeuralScore(max_epochs=1, random_state=0).fit(rng.normal(size=(140, 30)))
+def test_few_rows_first_batches_and_labels_without_rows_have_no_mixture(moons, rng):
+    def fitted(X, y=None):
+        return NeuralScore(max_epochs=1, module__width=8, random_state=0).fit(X, y)
+
+    few, wide = fitted(moons[:99]), fitted(rng.normal(size=(140, 129)))
     batch = NeuralScore(random_state=0).partial_fit(moons)
-    labelled = NeuralScore(max_epochs=1, random_state=0).fit(moons, moons[:, 0] > 0)
-    for est in (few, wide, batch, labelled):
+    continuous, rare = fitted(moons, moons[:, 0]), fitted(moons, np.arange(len(moons)) < 15)
+    many = fitted(moons, np.arange(len(moons)) % 21)
+    for est in (few, wide, batch, continuous, rare, many):
         assert est._network_model().preconditioner.base is None
+
+
+def test_classes_have_mixtures_of_their_own(rng):
+    centres = np.array([[0.0, 0.0], [40.0, 0.0], [0.0, 40.0]])
+    y = np.repeat(["a", "b", "c"], [200, 100, 60])
+    X = centres[np.unique(y, return_inverse=True)[1]] + rng.normal(size=(360, 2))
+    still = dict(lr=1e-30, max_epochs=1, module__width=8, random_state=0)
+    est = NeuralScore(**still).fit(X, y)
+    base = est._network_model().preconditioner.base
+    assert len(base.classes) == 3
+    # an untrained network adds nothing: rows lie where their class does, 40 standard deviations
+    # from the others, and are as dense as its normal law within what 54 rows know of it
+    drawn = est.sample(300, y=np.repeat(["a", "b", "c"], 100), random_state=0)
+    assert np.abs(drawn - np.repeat(centres, 100, axis=0)).max() < 6
+    exact = norm.logpdf(X - np.repeat(centres, [200, 100, 60], axis=0)).sum(axis=1)
+    np.testing.assert_allclose(est.score_samples(X, y).mean(), exact.mean(), atol=0.1)
+    # without labels: less the entropy of the labels
+    shares = np.array([200, 100, 60]) / 360
+    entropy = -(shares * np.log(shares)).sum()
+    np.testing.assert_allclose(est.score_samples(X).mean(), exact.mean() - entropy, atol=0.2)
+
+    few = NeuralScore(**still, parameterization="mixture").fit(X[:315], y[:315])
+    base = few._network_model().preconditioner.base
+    assert base.classes[2] is base.law  # fifteen rows of "c"
+    assert base.classes[0] is not base.law
 
 
 def test_a_mixture_of_fewer_rows_than_columns_does_not_believe_in_their_span(rng):
