@@ -61,28 +61,42 @@ def tables(folder):
 
 
 class Flow:
-    """A flow of zuko, trained for some seconds of the processor."""
+    """A flow of zuko, of rows or of rows given codes, trained for some seconds of the processor."""
 
     def __init__(self, kind, seconds):
         self.kind, self.seconds = kind, seconds
 
-    def fit(self, X):
+    def fit(self, X, codes=None):
         self.scaler = StandardScaler().fit(X)
-        rows = torch.as_tensor(self.scaler.transform(X), dtype=torch.float32)
+        self.n_codes = 0 if codes is None else codes.shape[1]
+        rows = self._seen(X, codes)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             rows = rows[torch.randperm(len(rows))]
             held, rows = rows[: len(rows) // 10], rows[len(rows) // 10 :]
-            self.flow = self.kind(X.shape[1], transforms=3, hidden_features=(64, 64))
+            sizes = {"transforms": 3, "hidden_features": (64, 64)}
+            self.flow = self.kind(X.shape[1], context=self.n_codes, **sizes)
             self._train(rows, held)
         return self
+
+    def _seen(self, X, codes):
+        rows = self.scaler.transform(X)
+        rows = rows if codes is None else np.concatenate([rows, codes], axis=1)
+        return torch.as_tensor(rows, dtype=torch.float32)
+
+    def _law(self, codes):
+        return self.flow(codes if self.n_codes else None)
+
+    def _log_prob(self, rows):
+        d = rows.shape[1] - self.n_codes
+        return self._law(rows[:, d:]).log_prob(rows[:, :d])
 
     def _train(self, rows, held):
         optimizer = torch.optim.Adam(self.flow.parameters(), lr=1e-3)
         start, best, at, step = time.process_time(), -np.inf, 0, 0
         while time.process_time() - start < self.seconds and step <= max(MIN_STEPS, 2 * at):
             for batch in rows[torch.randperm(len(rows))].split(256):
-                loss = -self.flow().log_prob(batch).mean()
+                loss = -self._log_prob(batch).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -90,21 +104,24 @@ class Flow:
                 if step % 20:
                     continue
                 with torch.no_grad():
-                    value = self.flow().log_prob(held).mean().item()
+                    value = self._log_prob(held).mean().item()
                 if value > best:
                     best, at, kept = value, step, copy.deepcopy(self.flow.state_dict())
         self.flow.load_state_dict(kept)
 
-    def score_samples(self, X):
-        rows = torch.as_tensor(self.scaler.transform(X), dtype=torch.float32)
+    def score_samples(self, X, codes=None):
         with torch.no_grad():
-            found = self.flow().log_prob(rows).numpy().astype(np.float64)
+            found = self._log_prob(self._seen(X, codes)).numpy().astype(np.float64)
         return found - np.log(self.scaler.scale_).sum()
 
-    def sample(self, n_samples, random_state=0):
+    def sample(self, n_samples, codes=None, random_state=0):
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(random_state)
-            rows = self.flow().sample((n_samples,)).numpy().astype(np.float64)
+            if codes is None:
+                rows = self._law(None).sample((n_samples,))
+            else:
+                rows = self._law(torch.as_tensor(codes, dtype=torch.float32)).sample(())
+            rows = rows.numpy().astype(np.float64)
         return self.scaler.inverse_transform(rows)
 
 
@@ -141,11 +158,11 @@ def one_row(name, method, X, law, seconds):
     return row
 
 
-def own_density(est, rows):
+def own_density(est, rows, y=None):
     """NeuralScore's log-density and bound with their errors."""
     levels = est.sigma_min_, est.sigma_max_
-    flow = flow_log_prob(est.model_, rows, est.far_field_, *levels, tol=1e-4)
-    bound = est.denoising_bound(rows)
+    flow = flow_log_prob(est.model_, rows, est.far_field_, *levels, y=y, tol=1e-4)
+    bound = est.denoising_bound(rows, y)
     return {
         "log-density": float(flow.log_prob.mean()),
         "error": float(flow.error.mean()),
