@@ -24,8 +24,8 @@ MANY_ROWS = 5000
 N_FOLDS = 4
 PULLS = (0.1, 0.5, 2.0)
 """Shares of the default number of pseudo-rows tried besides it."""
-FLOORS = (1e-3, 1e-2, 5e-2)
-"""Shares of the variance tried besides the default."""
+FLOORS = (1e-3, 1e-2, 5e-2, 0.2, 0.8)
+"""Shares of the variance tried besides the default: the larger ones for fewer rows than columns."""
 
 
 def choose(
