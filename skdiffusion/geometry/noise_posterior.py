@@ -46,6 +46,8 @@ STILL_THERE = 1e-6
 """Share of an integrand's highest value at which it does not fade at the end of the axis."""
 LEAST_WEIGHT = 1e-17
 """Nodes of less weight do not count in an average."""
+FEW_ROWS = 50
+"""Rows up to which a model is quicker asked for all nodes at once than for one after the other."""
 
 
 @dataclass(frozen=True)
@@ -265,10 +267,11 @@ class NoisePath:
         if self.rescaled:
             alpha = np.ones_like(alpha)
         found = np.empty((len(u), nodes.shape[1]))
-        if len(nodes) == 1:
+        if len(nodes) == 1 and len(u) > FEW_ROWS:
             for k in range(nodes.shape[1]):
                 found[:, k] = self.model.log_prob(u / alpha[0, k], float(levels[0, k]))
         else:
+            alpha, levels = (np.broadcast_to(one, found.shape) for one in (alpha, levels))
             for rows in _blocks(len(u), nodes.shape[1] * u.shape[1]):
                 x = (u[rows, None] / alpha[rows, :, None]).reshape(-1, u.shape[1])
                 value = self.model.log_prob(x, levels[rows].ravel())
