@@ -7,12 +7,15 @@ noise levels, takes the other rows for one point.
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+
 import numpy as np
 
 from skdiffusion.utils.validation import listed
 from skdiffusion.utils.warning import warn_user
 
-__all__ = ["QUANTILE_ROWS", "warn_of_far_rows"]
+__all__ = ["QUANTILE_ROWS", "told_once", "warn_of_far_rows"]
 
 QUANTILE_ROWS = 10_000
 """Rows that quantiles are taken of, at most."""
@@ -20,6 +23,7 @@ FAR = 50.0
 """How many times as wide as nine rows in ten of a normal law a column is where far rows must have
 decided its standard deviation."""
 NINE_IN_TEN = 3.29
+BEGINNING = "a few far rows"
 
 
 def warn_of_far_rows(
@@ -46,8 +50,16 @@ def warn_of_far_rows(
     if len(columns):
         j = columns[0]
         warn_user(
-            f"a few far rows decide the scale of {len(columns)} of {len(deviations)} columns "
+            f"{BEGINNING} decide the scale of {len(columns)} of {len(deviations)} columns "
             f"({listed(columns)}): in column {j} nine rows in ten lie within "
             f"{high[j] - low[j]:.3g}, the standard deviation is {deviations[j]:.3g}. "
             f"{consequence}: leave the far rows out, clip or transform the column."
         )
+
+
+@contextlib.contextmanager
+def told_once():
+    """Around fits to rows that another fit warns of: these do not."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", BEGINNING)
+        yield

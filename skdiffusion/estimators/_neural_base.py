@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from skdiffusion.estimators._far_rows import told_once
 from skdiffusion.estimators._training_rows import Coordinates, effective_rows, read_rows
 from skdiffusion.estimators.mixture import GMMScore
 from skdiffusion.models import MixtureModel, SpectralCovariance
@@ -108,9 +109,8 @@ def _fitted(parameterization, X, order, weights, coordinates, seed) -> MixtureMo
         n_averaged=parameterization.n_averaged,
         random_state=seed,
     )
-    with warnings.catch_warnings():
+    with told_once():  # by the network
         warnings.simplefilter("ignore", ConvergenceWarning)  # one not quite there serves as well
-        warnings.filterwarnings("ignore", "a few far rows")  # said of the network already
         model = mixture.fit(rows, sample_weight=weights).model_
     turn = coordinates.rotation
     if turn is None:

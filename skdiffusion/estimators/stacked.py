@@ -24,6 +24,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import has_fit_parameter
 
+from skdiffusion.estimators._far_rows import told_once
 from skdiffusion.estimators._moments import FullMoments
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.estimators.empirical import EmpiricalScore
@@ -268,10 +269,11 @@ def _fitted(candidate, X, weights):
 def _fold_errors(candidates, X, weights, weighted, fold, levels, n_noise, seed):
     """Gram matrices of the candidates' errors on the held-out rows, one per level."""
     train, test = fold
-    models = [
-        as_score_model(_fitted(candidate, X[train], weights[train] if weighted else None))
-        for _, candidate in candidates
-    ]
+    with told_once():  # by the candidates of all rows
+        models = [
+            as_score_model(_fitted(candidate, X[train], weights[train] if weighted else None))
+            for _, candidate in candidates
+        ]
     clean = np.repeat(X[test], 2 * n_noise, axis=0)
     row_weights = np.repeat(weights[test], 2 * n_noise)
     grams = np.empty((len(levels), len(models), len(models)))

@@ -218,3 +218,12 @@ def test_too_few_rows_to_hold_some_out_are_refused():
         StackedScore(candidates, cv=2).fit(X)
     with pytest.warns(UserWarning, match="singular"):
         assert np.isfinite(StackedScore(candidates, cv=3).fit(X).denoise(X, 1.0)).all()
+
+
+def test_every_candidate_tells_of_a_far_row_once(rng):
+    X = rng.normal(size=(80, 2))
+    X[3] = 1e6
+    mixtures = [("one", GMMScore(1)), ("two", GMMScore(2))]
+    with pytest.warns(UserWarning, match="a few far rows") as told:
+        StackedScore(mixtures, n_levels=2, random_state=0).fit(X)
+    assert sum("a few far rows" in str(w.message) for w in told) == 2
