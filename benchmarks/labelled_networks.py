@@ -11,13 +11,17 @@ drawn rows, with classes in the proportions of the table, that a support vector 
 rows puts into the class they were drawn for; of the held-out rows themselves it says that of as
 many as it was taught. Digits have a uniform number added to every pixel.
 
+A table takes minutes: --keep names a file of what is finished, from which a later run goes on.
+
     pip install zuko
     OMP_NUM_THREADS=1 python benchmarks/labelled_networks.py
 """
 
 import argparse
+import json
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -138,13 +142,20 @@ def one_split(X, y, seed):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tables", nargs="*")
-    asked = parser.parse_args().tables
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+    asked, keep = options.tables, options.keep
+    finished = json.loads(keep.read_text()) if keep is not None and keep.exists() else {}
     torch.set_num_threads(1)
     shown = []
     for name, X, y in tables():
         if asked is not None and name not in asked:
             continue
-        splits = [one_split(X, y, seed) for seed in range(SPLITS)]
+        if name not in finished:
+            finished[name] = [one_split(X, y, seed) for seed in range(SPLITS)]
+            if keep is not None:
+                keep.write_text(json.dumps(finished))
+        splits = finished[name]
         for method in splits[0]:
             density, share, took = np.array([split[method] for split in splits]).T
             shown.append(

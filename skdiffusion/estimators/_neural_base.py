@@ -32,6 +32,8 @@ FULL_UP_TO, ROWS_PER_COLUMN = 128, 5
 held-out rows choose: of fewer rows a covariance knows directions without any spread."""
 ROWS_PER_CLASS, MOST_CLASSES = 20, 20
 """Rows from which a class has a mixture of its own; so many classes at most by default."""
+SHARED, NEGLIGIBLE = 0.1, 1e-4
+"""Weight that the components of all rows have in the mixture of a class; what is left out."""
 
 
 def serves(n: int, d: int, codes: np.ndarray | None = None) -> bool:
@@ -62,7 +64,9 @@ def fitted_base(
 ) -> LabelledMixture:
     """The mixtures of a parameterization in the coordinates of the network.
 
-    A class of few rows goes with the mixture of all.
+    That of a class is for a tenth the mixture of all, whose components then weigh as much as the
+    rows of the class fall into them: it knows what classes have in common from more rows. A class
+    of few rows has nothing else.
 
     Parameters
     ----------
@@ -81,16 +85,32 @@ def fitted_base(
     LabelledMixture
     """
 
+    def of_class(members):
+        index = evenly_spaced(members, MOST_ROWS)
+        rows = coordinates.inward(read_rows(X, index)).double().numpy()
+        counts = np.ones(len(index)) if weights is None else weights[index]
+        # and one row of any class
+        shares = counts @ law.responsibilities(rows, sigma=0.0) + law.weights
+        shared = MixtureModel(shares, law.means, law.covariances)
+        if len(members) < ROWS_PER_CLASS:
+            return shared
+        return _blended(shared, SHARED, fitted(members))
+
     def fitted(order):
         return _fitted(parameterization, X, order, weights, coordinates, seed)
 
     law = fitted(order)
-    if codes is None:
-        return LabelledMixture(law)
-    members = [order[code > 0] for code in codes[order].T]
-    return LabelledMixture(
-        law, [fitted(rows) if len(rows) >= ROWS_PER_CLASS else law for rows in members]
-    )
+    classes = [] if codes is None else codes[order].T
+    return LabelledMixture(law, [of_class(order[code > 0]) for code in classes])
+
+
+def _blended(first, share, second) -> MixtureModel:
+    """One mixture for a share, another for the rest, without components of next to no weight."""
+    weights = np.concatenate([share * first.weights, (1 - share) * second.weights])
+    kept = np.flatnonzero(weights > NEGLIGIBLE)
+    covariances = [*first.covariances, *second.covariances]
+    means = np.concatenate([first.means, second.means])
+    return MixtureModel(weights[kept], means[kept], [covariances[k] for k in kept])
 
 
 def _fitted(parameterization, X, order, weights, coordinates, seed) -> MixtureModel:
