@@ -8,8 +8,8 @@ much processor time as NeuralScore took. A quarter of the rows is held out, in t
 Log-densities are nats per held-out row of the tables given its class, of NeuralScore along the
 flow, of at most 200 rows up to 30 columns and 60 rows beyond. *In class* is the share of 1,000
 drawn rows, with classes in the proportions of the table, that a support vector classifier of all
-rows puts into the class they were drawn for; of the held-out rows themselves it says that of as
-many as it was taught. Digits have a uniform number added to every pixel.
+rows puts into the class they were drawn for; held-out rows, which it has seen, are the most that
+can be asked for. Digits have a uniform number added to every pixel.
 
 A table takes minutes: --keep names a file of what is finished, from which a later run goes on.
 
