@@ -97,7 +97,8 @@ def save(est: Any, path: Any) -> None:
         arrays["rotation"] = found.coordinates.rotation
     base = model.preconditioner.base
     if base is not None:
-        for k, law in enumerate([base.law, *base.classes]):
+        arrays |= _mixture_written(base.law, "base.")
+        for k, law in enumerate(base.classes):
             arrays |= _mixture_written(law, f"base.{k}.")
     text = json.dumps(config, indent=2)  # whatever cannot be written fails before anything is
     levels = _level_estimators_written(est)
@@ -144,10 +145,12 @@ def load(cls: type, path: Any, module: Any = None):
         config["low"],
         config["high"],
     )
-    laws = []
-    while f"base.{len(laws)}.weights" in arrays:
-        laws.append(_mixture_read(arrays, f"base.{len(laws)}."))
-    base = LabelledMixture(laws[0], laws[1:]) if laws else None
+    base = None
+    if "base.weights" in arrays:
+        classes = []
+        while f"base.{len(classes)}.weights" in arrays:
+            classes.append(_mixture_read(arrays, f"base.{len(classes)}."))
+        base = LabelledMixture(_mixture_read(arrays, "base."), classes)
     preconditioner = Preconditioner(
         _read(config["parameterization"]),
         _read(config["schedule"]),
