@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from skdiffusion.estimators._averaging import average
 from skdiffusion.estimators._far_rows import told_once
 from skdiffusion.estimators._training_rows import Coordinates, effective_rows, read_rows
 from skdiffusion.estimators.mixture import GMMScore
@@ -85,39 +86,35 @@ def fitted_base(
     LabelledMixture
     """
 
-    def of_class(members):
+    def read(members):
         index = evenly_spaced(members, MOST_ROWS)
-        rows = coordinates.inward(read_rows(X, index)).double().numpy()
-        counts = np.ones(len(index)) if weights is None else weights[index]
-        # and one row of any class
-        shares = counts @ law.responsibilities(rows, sigma=0.0) + law.weights
-        shared = MixtureModel(shares, law.means, law.covariances)
-        if len(members) < ROWS_PER_CLASS:
-            return shared
-        return _blended(shared, SHARED, fitted(members))
+        rows = Coordinates(coordinates.shift, coordinates.scale).inward(read_rows(X, index)).numpy()
+        return rows, None if weights is None else weights[index]
 
-    def fitted(order):
-        return _fitted(parameterization, X, order, weights, coordinates, seed)
-
-    law = fitted(order)
-    classes = [] if codes is None else codes[order].T
-    return LabelledMixture(law, [of_class(order[code > 0]) for code in classes])
+    law = _fitted(parameterization, *read(order), seed)
+    classes = [
+        _of_class(parameterization, law, *read(order[code > 0]), seed)
+        for code in ([] if codes is None else codes[order].T)
+    ]
+    turn = coordinates.rotation
+    return LabelledMixture(_turned(law, turn), [_turned(own, turn) for own in classes])
 
 
-def _blended(first, share, second) -> MixtureModel:
-    """One mixture for a share, another for the rest, without components of next to no weight."""
-    weights = np.concatenate([share * first.weights, (1 - share) * second.weights])
-    kept = np.flatnonzero(weights > NEGLIGIBLE)
-    covariances = [*first.covariances, *second.covariances]
-    means = np.concatenate([first.means, second.means])
-    return MixtureModel(weights[kept], means[kept], [covariances[k] for k in kept])
+def _of_class(parameterization, law, rows, weights, seed) -> MixtureModel:
+    counts = np.ones(len(rows)) if weights is None else weights
+    # and one row of any class
+    shares = counts @ law.responsibilities(rows.astype(np.float64), sigma=0.0) + law.weights
+    shared = MixtureModel(shares, law.means, law.covariances)
+    if len(rows) < ROWS_PER_CLASS:
+        return shared
+    own = _fitted(parameterization, rows, weights, seed)
+    both = average([shared, own], [SHARED, 1 - SHARED], background=False)
+    kept = np.flatnonzero(both.weights > NEGLIGIBLE)
+    return MixtureModel(both.weights[kept], both.means[kept], [both.covariances[k] for k in kept])
 
 
-def _fitted(parameterization, X, order, weights, coordinates, seed) -> MixtureModel:
-    index = evenly_spaced(order, MOST_ROWS)
-    rows = Coordinates(coordinates.shift, coordinates.scale).inward(read_rows(X, index)).numpy()
-    weights = None if weights is None else weights[index]
-    n, d = len(index) if weights is None else effective_rows(weights), rows.shape[1]
+def _fitted(parameterization, rows, weights, seed) -> MixtureModel:
+    n, d = len(rows) if weights is None else effective_rows(weights), rows.shape[1]
     k, whole = parameterization.n_components, d <= FULL_UP_TO and n >= ROWS_PER_COLUMN * d
     if k == "auto":
         k = int(np.clip(n // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
@@ -131,8 +128,11 @@ def _fitted(parameterization, X, order, weights, coordinates, seed) -> MixtureMo
     )
     with told_once():  # by the network
         warnings.simplefilter("ignore", ConvergenceWarning)  # one not quite there serves as well
-        model = mixture.fit(rows, sample_weight=weights).model_
-    turn = coordinates.rotation
+        return mixture.fit(rows, sample_weight=weights).model_
+
+
+def _turned(model, turn) -> MixtureModel:
+    """A mixture in axes that are the columns of ``turn``."""
     if turn is None:
         return model
     covariances = [

@@ -244,13 +244,14 @@ def _split(est, X, weights, seed, partial):
 
 
 def _preconditioner(est, found, X, order, weights, labels, codes, seed, partial):
-    parameterization, is_class = est.parameterization, labels is None or labels.classes is not None
-    codes = None if labels is None or not is_class else codes
+    has_classes = labels is not None and labels.classes is not None
+    parameterization, codes = est.parameterization, codes if has_classes else None
     if isinstance(parameterization, str) and parameterization == "auto":
         # a first batch does not say what law will come, and a mixture of all labels holds
         # samples to itself long before the network can tell it where each label is
         classes = None if codes is None else codes[order]
-        known = not partial and is_class and serves(len(order), len(found.variances), classes)
+        known = not partial and (labels is None or has_classes)
+        known = known and serves(len(order), len(found.variances), classes)
         parameterization = _default_parameterization(est, known, partial)
     parameterization = check_parameterization(parameterization)
     base = None
