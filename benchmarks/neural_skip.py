@@ -1,12 +1,14 @@
 """How many steps does a skip save that knows the data? Steps to given bounds, beside EDM's.
 
 The same network (width 128), rows, seed, optimizer, rate and number of steps; only what the network
-is asked for and where it is trained differ: parameterization "gaussian", "mixture" or "edm", levels
-from the data (schedule "auto") or EDM's log-normal ones (schedule "edm", Karras et al. 2022). Plain
-EDM is "edm" on EDM's levels; the default of NeuralScore is "mixture" on levels from the data.
-Targets are given by how far they lie below the best bound of plain EDM, in nats per row; steps to a
-target are interpolated between rounds of training, and a dash is a target that was not reached. All
-share the data's principal axes and standardisation.
+is asked for and where it is trained differ: parameterization "gaussian" (the network sees, beside
+the point, its direction and distance in the noised Gaussian), "mixture" (it sees what the mixture
+would have it say) or "edm" (the point alone), levels from the data (schedule "auto") or EDM's log-
+normal ones (schedule "edm", Karras et al. 2022). Plain EDM is "edm" on EDM's levels; the default of
+NeuralScore is "mixture" on levels from the data. Targets are given by how far they lie below the
+best bound of plain EDM, in nats per row; steps to a target are interpolated between rounds of
+training, and a dash is a target that was not reached. All share the data's principal axes and
+standardisation.
 
     OMP_NUM_THREADS=1 python benchmarks/neural_skip.py [--steps 800]
 """

@@ -27,7 +27,11 @@ from skdiffusion.networks import check_network
 from skdiffusion.networks.device import check_device
 from skdiffusion.networks.images import check_input_shape
 from skdiffusion.networks.mlp import ResidualMLP
-from skdiffusion.parameterizations import MixtureParameterization, check_parameterization
+from skdiffusion.parameterizations import (
+    GaussianParameterization,
+    MixtureParameterization,
+    check_parameterization,
+)
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.random import as_generator, row_keys
 from skdiffusion.utils.validation import lookup
@@ -44,6 +48,8 @@ FEW_ROWS, FEW_PER_COLUMN = 1000, 50
 """Below both so many rows and so many per column, a perceptron soon knows the rows by heart;"""
 DROPOUT = 0.4
 """it then leaves out this share of its units while training."""
+PLACED_FROM = 8
+"""Columns from which on a direction is worth telling; in a plane it jumps at the mean."""
 SMALL_STEP = 256 * 512**2
 """Multiplications in a layer up to which a second thread brings nothing."""
 NOT_OF_THE_RUN = ("checkpoint", "verbose", "callbacks", "device", "random_state")
@@ -257,6 +263,9 @@ def _preconditioner(est, found, X, order, weights, labels, codes, seed, partial)
     base = None
     if isinstance(parameterization, MixtureParameterization):
         base = fitted_base(parameterization, X, order, weights, found.coordinates, seed, codes)
+        hints = _takes_hints(est)
+    else:
+        hints = isinstance(parameterization, GaussianParameterization) and _knows_place(est, found)
     return Preconditioner(
         parameterization,
         est._schedule() or check_schedule("edm"),
@@ -264,7 +273,7 @@ def _preconditioner(est, found, X, order, weights, labels, codes, seed, partial)
         bool(est.noise_conditioning),
         est.conservative is True,
         base,
-        base is not None and _takes_hints(est),
+        hints,
     )
 
 
@@ -278,8 +287,13 @@ def _default_parameterization(est, law_is_known, partial):
     return "mixture" if on_mixture else "gaussian"
 
 
+def _knows_place(est, found):
+    """Whether the network can be told a point's place in the noised Gaussian, and gains by it."""
+    return _takes_hints(est) and est.noise_conditioning and len(found.variances) >= PLACED_FROM
+
+
 def _takes_hints(est):
-    """Whether the network can look at what a mixture says; as a gradient it has no room for it."""
+    """Whether the network can look at more than the point; as a gradient it has no room for it."""
     module = check_network(est.module) if est.net is None else est.net.module
     return module is ResidualMLP and not est.conservative
 

@@ -175,7 +175,7 @@ class ScoreNet(NeuralNet):
             found = plan.preconditioner.coefficients(sigma)
             skip = plan.preconditioner.skip(x, sigma, found, condition)
             target = (x0 - skip) / found.out
-            point = plan.preconditioner.point(x, found, skip)
+            point = plan.preconditioner.point(x, sigma, found, skip)
             weights = found.weight.expand(len(x), -1)
             noise = plan.preconditioner.noise(sigma)
             if extra is not None:

@@ -4,11 +4,18 @@ r"""A network as a score model.
           c_{noise} = \tfrac14 \log\sigma,
 
 with the coefficients of a parameterization (:mod:`skdiffusion.parameterizations`), or the denoiser
-:math:`D_0` of a mixture for :math:`c_{skip} x`, in which case the network may also see the **hint**
-:math:`(D_0 - c_{skip} x)/c_{out}`: where the mixture is wrong, its error has the edges of its
-components, which a network does not learn but can take back. A **blind**
-network is told neither :math:`c_{noise}` nor an input scale that depends on the level: it sees
-the point :math:`x_t = \alpha x` of its schedule alone.
+:math:`D_0` of a mixture for :math:`c_{skip} x`. Beside the point the network may see **hints**.
+With a mixture, :math:`(D_0 - c_{skip} x)/c_{out}`: where the mixture is wrong, its error has the
+edges of its components, which a network does not learn but can take back. With a Gaussian skip,
+direction and distance of the point in the noised Gaussian,
+
+.. math:: \frac{z}{r}, \ \log r^2, \qquad z_j = \frac{x_j}{\sqrt{\lambda_j + \sigma^2}}, \qquad
+          r^2 = \tfrac1d |z|^2 + \epsilon :
+
+where rows differ in scale, as patches of an image do in contrast, the best denoiser along an axis
+is a function of :math:`r` times :math:`z_j`, and products are hard to learn. A **blind** network is
+told neither :math:`c_{noise}` nor an input scale that depends on the level: it sees the point
+:math:`x_t = \alpha x` of its schedule alone.
 
 A **conservative** one is the gradient of an energy: with :math:`u = c_{in} x` and
 :math:`\phi(u) = u \cdot G_\theta(u)`,
@@ -41,6 +48,11 @@ __all__ = ["NeuralModel", "Preconditioner"]
 FEATURES = 2**22, 2**25
 """Numbers in the widest layer of a network for the rows it is given at once: so many stay near a
 processor, whose pace halves beyond; a GPU is busy from there on."""
+AT_THE_MEAN = 0.01
+"""Square of the distance, in standard deviations, within which a direction fades: at the mean
+there is none."""
+TINY = 1e-30
+"""Variance of a constant column without noise, which float32 can divide by."""
 
 
 class Preconditioner:
@@ -60,7 +72,8 @@ class Preconditioner:
     base : LabelledMixture, optional
         Whose denoiser stands in the place of the skip connection.
     hints : bool
-        Whether the network sees, beside the point, what the base would have it say.
+        Whether the network sees, beside the point, what the base would have it say; without a base
+        the point's direction and distance in the noised Gaussian.
     """
 
     def __init__(
@@ -84,7 +97,8 @@ class Preconditioner:
     @property
     def n_inputs(self) -> int:
         """Columns of the points that the network sees."""
-        return len(self.variances) * (2 if self.hints else 1)
+        d = len(self.variances)
+        return d + self.hints * (d if self.base is not None else d + 1)
 
     def coefficients(self, sigma):
         """Coefficients at levels ``(n, 1)``, as the network is used."""
@@ -119,20 +133,31 @@ class Preconditioner:
         """
         found = self.coefficients(sigma)
         skip = self.skip(x, sigma, found, codes)
-        point, condition = self.point(x, found, skip), None if codes is None else like(codes, x)
+        point = self.point(x, sigma, found, skip)
+        condition = None if codes is None else like(codes, x)
         return skip + found.out * self.output(module, point, self.noise(sigma), condition)
 
     def skip(self, x, sigma, found, codes):
         """What the network adds to at tensors ``x``, ``sigma`` and codes, and the coefficients."""
         return found.skip * x if self.base is None else self.base.denoise(x, sigma[:, 0], codes)
 
-    def point(self, x, found, skip):
+    def point(self, x, sigma, found, skip):
         """What the network sees of tensors ``x``, given the coefficients and what it adds to."""
         point = found.input * x
         if not self.hints:
             return point
-        hint = (skip - found.skip * x) / found.out
-        return namespace(x).concat([point, hint], axis=1)
+        if self.base is None:
+            hints = _place(x, like(self.variances, x) + sigma**2)
+        else:
+            hints = [(skip - found.skip * x) / found.out]
+        return namespace(x).concat([point, *hints], axis=1)
+
+
+def _place(x, variances):
+    """Direction, of length near the root of ``d``, and log squared distance of centred rows."""
+    z = x / variances.clamp(min=TINY) ** 0.5
+    square = (z * z).mean(1, keepdim=True) + AT_THE_MEAN
+    return z / square**0.5, square.log()
 
 
 class NeuralModel(BaseScoreModel):

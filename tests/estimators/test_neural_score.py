@@ -236,6 +236,63 @@ def test_a_network_can_take_back_what_the_mixture_says():
     np.testing.assert_allclose(found.detach(), expected, atol=1e-12)
 
 
+def test_a_network_is_told_direction_and_distance_in_the_noised_gaussian(rng):
+    variances = np.geomspace(0.01, 4, 9)
+    around = [check_parameterization("gaussian"), check_schedule("edm"), variances]
+    preconditioner = Preconditioner(*around, hints=True)
+    x, sigma = (
+        torch.from_numpy(3 * rng.normal(size=(20, 9))),
+        torch.full((20, 1), 0.7, dtype=torch.float64),
+    )
+
+    def told(x):
+        found = preconditioner.coefficients(sigma)
+        seen = preconditioner.point(x, sigma, found, preconditioner.skip(x, sigma, found, None))
+        assert seen.shape == (20, preconditioner.n_inputs)
+        return seen[:, 9:18].numpy(), seen[:, 18].numpy()
+
+    direction, distance = told(x)
+    white = x.numpy() / np.sqrt(variances + 0.49)
+    square = (white**2).mean(axis=1) + 0.01
+    np.testing.assert_allclose(direction, white / np.sqrt(square)[:, None], rtol=1e-12)
+    np.testing.assert_allclose(distance, np.log(square), rtol=1e-9)
+    # twice as far is the same direction, but for the hundredth that makes it fade at the mean
+    twice, farther = told(2 * x)
+    np.testing.assert_allclose(twice, direction, rtol=0.02)
+    np.testing.assert_allclose(farther - distance, 2 * np.log(2), atol=0.02)
+    assert (told(0 * x)[0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "params, d, hinted",
+    [
+        ({}, 8, True),
+        ({}, 7, False),
+        ({"parameterization": "edm"}, 8, False),
+        ({"conservative": True}, 8, False),
+        ({"noise_conditioning": False}, 8, False),
+        ({"module": Plain}, 8, False),
+    ],
+)
+def test_networks_are_told_places_where_a_direction_is_stable(params, d, hinted, rng):
+    est = NeuralScore(**{"parameterization": "gaussian", **params}, max_epochs=1, random_state=0)
+    preconditioner = est.fit(rng.normal(size=(60, d)))._network_model().preconditioner
+    assert preconditioner.hints == hinted
+
+
+def test_places_teach_a_network_what_rows_of_many_scales_are(monkeypatch, rng):
+    """An elliptical law with heavy tails: the best denoiser is x times a function of r."""
+    X = np.exp(1.5 * rng.normal(size=(1500, 1))) * rng.normal(size=(1500, 16))
+
+    def bound():
+        est = NeuralScore(parameterization="gaussian", max_epochs=20, random_state=0)
+        return est.fit(X).validation_bound_
+
+    told = bound()
+    monkeypatch.setattr("skdiffusion.estimators._neural_fit.PLACED_FROM", 17)
+    assert told > bound() + 1  # nats: 1.9 to 2.5 for other rows
+
+
 def test_untrained_networks_follow_no_hint_and_are_as_wide_as_without():
     with torch.random.fork_rng():
         torch.manual_seed(0)
