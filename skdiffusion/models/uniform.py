@@ -8,9 +8,15 @@ Per column, with :math:`a = (x - \mathrm{low})/\sigma`, :math:`b = (x - \mathrm{
     s = \frac{\varphi(a) - \varphi(b)}{\sigma\,[\Phi(a) - \Phi(b)]}, \qquad
     s' = -\frac{a\varphi(a) - b\varphi(b)}{\sigma^2 [\Phi(a) - \Phi(b)]} - s^2 .
 
-By symmetry only points above the middle are computed, in logarithms, so that the tails keep
-their relative accuracy. Where the noise is wider than the interval the differences cancel:
-there the mean and variance of :math:`x_0` given :math:`x` are Gauss-Legendre sums.
+By symmetry only points above the middle are computed. Where the noise is wider than the interval,
+and for points outside it, the differences cancel: there, with :math:`t \ge 0` the distance of
+:math:`x_0` from the edge nearest to ``x``, in units of the noise, and ``a`` that of ``x``, mean and
+variance are Gauss-Legendre sums of
+
+.. math:: p(t \mid x) \propto e^{-at - t^2/2}, \qquad
+          p_\sigma = \frac{\varphi(a)}{\mathrm{high} - \mathrm{low}} \int e^{-at - t^2/2}\, dt,
+
+as far as the exponent is above -36, so that they keep their relative accuracy however far out.
 """
 
 from __future__ import annotations
@@ -28,6 +34,8 @@ __all__ = ["UniformModel"]
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
+LEAST = 36.0
+"""Minus the exponent from which on the rest of a posterior is less than rounding."""
 
 
 class UniformModel(BaseScoreModel):
@@ -65,7 +73,10 @@ class UniformModel(BaseScoreModel):
             )
         self.n_features = len(low)
         self._seen = Parameters(
-            centre=(low + high) / 2, half=(high - low) / 2, nodes=NODES, log_weights=np.log(WEIGHTS)
+            centre=(low + high) / 2,
+            half=(high - low) / 2,
+            nodes=(NODES + 1) / 2,
+            weights=WEIGHTS / 2,
         )
 
     @property
@@ -85,9 +96,9 @@ class UniformModel(BaseScoreModel):
         # the mirror image above the middle; its derivative there is one, as it should be
         sign = xp.where(offset < 0, x * 0 - 1, x * 0 + 1)
         distance = sign * offset
-        wide = (sigma >= seen.half) & (distance * seen.half <= 8 * sigma**2)
-        sums = _by_quadrature(xp.where(wide, distance, 0 * distance), sigma, seen)
-        tails = _by_tails(distance, sigma, seen.half)
+        wide = (sigma >= seen.half) | (distance > seen.half)
+        sums = _by_quadrature(xp.where(wide, distance, 0 * distance + seen.half), sigma, seen)
+        tails = _by_tails(xp.where(wide, 0 * distance, distance), sigma, seen.half)
         log_prob, mean, variance = (xp.where(wide, a, b) for a, b in zip(sums, tails, strict=True))
         return log_prob, seen.centre + sign * mean, variance
 
@@ -125,7 +136,7 @@ def _log_cdf(x):
 
 
 def _by_tails(distance, sigma, half):
-    """By upper tails ``Q(near) - Q(far)`` of the two edges; full accuracy if ``sigma < half``."""
+    """By upper tails ``Q(near) - Q(far)`` of the two edges; accurate inside if ``sigma < half``."""
     xp = namespace(distance)
     near, far = (distance - half) / sigma, (distance + half) / sigma
     log_near, log_far = _log_cdf(-near), _log_cdf(-far)
@@ -141,17 +152,18 @@ def _by_tails(distance, sigma, half):
 
 
 def _by_quadrature(distance, sigma, seen):
-    """By sums over nodes of the interval; exact for an integrand this smooth."""
+    """By sums over nodes from the near edge inwards; exact for an integrand this smooth."""
     xp = namespace(distance)
-    x0 = seen.half[..., None] * seen.nodes
-    level = sigma[..., None] if np.ndim(sigma) else sigma
-    logits = seen.log_weights - 0.5 * ((distance[..., None] - x0) / level) ** 2
-    top = xp.max(logits, axis=-1, keepdims=True)
-    shares = xp.exp(logits - top)
+    near = (distance - seen.half) / sigma
+    outside = xp.maximum(near, 0 * near)
+    # where a t + t^2/2 = LEAST, or the other edge
+    reach = 2 * LEAST / (outside + xp.sqrt(outside**2 + 2 * LEAST))
+    reach = xp.minimum(reach, 2 * seen.half / sigma)
+    t = reach[..., None] * seen.nodes
+    shares = seen.weights * xp.exp(-(near[..., None] + 0.5 * t) * t)
     total = xp.sum(shares, axis=-1)
-    log = math.log if isinstance(sigma, float) else xp.log
-    log_prob = top[..., 0] + xp.log(total / 2) - HALF_LOG_2PI - log(sigma)
+    log_prob = xp.log(total * reach / (2 * seen.half)) - 0.5 * near**2 - HALF_LOG_2PI
     shares = shares / total[..., None]
-    mean = xp.sum(shares * x0, axis=-1)
-    variance = xp.sum(shares * (x0 - mean[..., None]) ** 2, axis=-1)
-    return log_prob, mean, variance
+    mean = xp.sum(shares * t, axis=-1)
+    variance = xp.sum(shares * (t - mean[..., None]) ** 2, axis=-1)
+    return log_prob, seen.half - sigma * mean, sigma**2 * variance
