@@ -11,7 +11,9 @@ import sklearn
 from sklearn.neighbors import KernelDensity
 
 from skdiffusion.models import (
+    AffineModel,
     BarycentricModel,
+    BaseScoreModel,
     EmpiricalModel,
     GaussianModel,
     MixtureModel,
@@ -21,6 +23,7 @@ from skdiffusion.models import (
     _kernels,
     divergence,
     empirical,
+    jacobian,
     jvp,
 )
 from skdiffusion.utils.estimator_checks import check_score_model
@@ -703,3 +706,31 @@ def test_average_denoises_to_barycentres():
 def test_average_refuses(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         BarycentricModel(TWO, **{"smoothing": 0.1, **options})
+
+
+def test_average_of_a_model_of_another_kind():
+    """Of one without closed derivatives, and of one whose noise differs by column."""
+
+    class Shrinking(BaseScoreModel):
+        n_features = 2
+
+        def _denoise(self, x, sigma):
+            return x**2 / (1 + sigma**2)
+
+    x = np.random.default_rng(0).standard_normal((4, 2))
+    scaled = AffineModel(EmpiricalModel(x + 1, kernel=0.1), scale=[0.5, 4.0])
+    for inner in (Shrinking(), scaled):
+        model = BarycentricModel(inner, 0.3, random_state=0)
+        scores = [inner.score(x + 0.3 * 1.5 * e, 0.5) for e in model._bank.noise]
+        variance = 0.25 * np.asarray(inner.noise_scale) ** 2
+        expected = x + variance * np.mean(scores, axis=0)
+        np.testing.assert_allclose(model.denoise(x, 0.5), expected, rtol=1e-10)
+        h, steps = 1e-5, 1e-5 * np.eye(2)
+        numeric = [(model.denoise(x + e, 0.5) - model.denoise(x - e, 0.5)) / (2 * h) for e in steps]
+        found = jacobian(model, x, 0.5, of="denoise")
+        np.testing.assert_allclose(found, np.stack(numeric, axis=2), atol=1e-8)
+        np.testing.assert_allclose(
+            divergence(model, x, 0.5, of="denoise"), np.trace(found, axis1=1, axis2=2), rtol=1e-10
+        )
+        v = np.ones_like(x)
+        np.testing.assert_allclose(jvp(model, x, 0.5, v, of="denoise"), found @ v[0], rtol=1e-10)
