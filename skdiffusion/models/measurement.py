@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from sklearn.utils import gen_batches
 
 from skdiffusion.models.affine import AffineModel
@@ -221,10 +222,11 @@ class _Kernels:
         (gain,), (whiten,) = measured.gains(self.matrix)
         white = self.points @ measured.matrix.T @ whiten.T
         targets = measured.values @ whiten.T
-        log_weights = self.log_weights - 0.5 * (white**2).sum(1)
         centres, choices = np.empty((n, d)), np.empty((n_draws, n), dtype=int)
         for batch in gen_batches(n, rows_in_memory(3 * len(white))):
-            gamma = _softmax(targets[batch] @ white.T + log_weights)
+            # of differences: squares and products cancel where the points are far from the origin
+            squares = cdist(targets[batch], white, "sqeuclidean")
+            gamma = _softmax(self.log_weights - 0.5 * squares)
             centres[batch] = gamma @ self.points
             choices[:, batch] = _choices(gamma, n_draws, rng)
         mean = centres + (measured.values - centres @ measured.matrix.T) @ gain.T
