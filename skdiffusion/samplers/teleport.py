@@ -154,13 +154,13 @@ class TeleportReport(NamedTuple):
     quantile: np.ndarray
 
     def level(self, tol: float) -> float:
-        """Lowest level at which nine paths in ten stay within ``tol``."""
+        """Lowest level at which nine paths in ten stay within ``tol``; infinite if at none."""
         above = np.flatnonzero(self.quantile > tol)
         if len(above) == 0:
             return float(self.levels[-1])
         last = above[0]
         if last == 0:
-            return float(self.levels[0])
+            return float("inf")
         # the error grows like a power of the level: linear in the logarithms
         e0, e1 = np.log(np.maximum(self.quantile[last - 1 : last + 1], 1e-300))
         s0, s1 = np.log(self.levels[last - 1 : last + 1])

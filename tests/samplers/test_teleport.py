@@ -112,6 +112,17 @@ def test_auto_keeps_its_tolerance(paths):
         assert np.quantile(errors_of_a_jump(paths, jump.level), 0.9) < 2 * tol
 
 
+def test_auto_jumps_nowhere_if_it_can_keep_its_tolerance_nowhere():
+    """From a first level that is too low for any Gaussian."""
+    levels = [2.0, 1.0, 0.1, 0.0]
+    assert Teleport(tol=1e-6).plan(MIXTURE, levels, FAR) is None
+    assert teleport_report(MIXTURE, FAR, (2.0, 0.1)).level(1e-6) == np.inf
+    x = FAR.sample(5, 2.0, random_state=0)
+    careful = HeunSampler(teleport=Teleport(tol=1e-6))
+    there = run_sampler(careful, MIXTURE, x, levels, far_field=FAR)
+    np.testing.assert_array_equal(there, run_sampler(HeunSampler(), MIXTURE, x, levels))
+
+
 def test_a_mixture_that_is_the_model_loses_nothing_and_asks_nothing():
     report = teleport_report(MIXTURE, FAR, (80.0, 0.01), law=MIXTURE)
     assert report.quantile.max() < 1e-12
