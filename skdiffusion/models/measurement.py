@@ -29,7 +29,7 @@ from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.mixture import MixtureModel
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import check_number
+from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["LinearMeasurement", "Posterior", "has_posterior", "posterior"]
 
@@ -141,7 +141,15 @@ def posterior(
     """
     d = model.n_features
     matrix = np.eye(d) if matrix is None else np.asarray(matrix, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[1] != d or not np.isfinite(matrix).all():
+        raise ValueError(f"matrix must have shape (m, {d}) and be finite; got {matrix.shape}.")
     values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(matrix) or np.isinf(values).any():
+        raise ValueError(
+            f"values must be finite, of shape (n, {len(matrix)}), and NaN where nothing was "
+            f"measured; got shape {values.shape}."
+        )
+    noise, n_draws = check_number(noise, "noise", least=0), check_count(n_draws, "n_draws", 0)
     rng, law = as_generator(random_state), _law(model)
     mean, draws = np.empty((len(values), d)), np.empty((n_draws, len(values), d))
     patterns, labels = np.unique(np.isnan(values), axis=0, return_inverse=True)

@@ -133,3 +133,12 @@ def test_errors_are_sentences():
         LinearMeasurement([[1.0, np.nan]], [1.0])
     with pytest.raises(ValueError, match="noise must be a finite number of at least 0"):
         LinearMeasurement([[1.0, 0.0]], [1.0], noise=-1)
+    for wrong in (np.zeros(4), np.zeros((2, 3)), np.full((2, 4), np.inf)):
+        with pytest.raises(ValueError, match=r"values must be finite, of shape \(n, 4\)"):
+            posterior(GAUSSIAN, wrong)
+    with pytest.raises(ValueError, match=r"matrix must have shape \(m, 4\)"):
+        posterior(GAUSSIAN, Y, A[:, :3])
+    with pytest.raises(ValueError, match="noise must be a finite number of at least 0"):
+        posterior(GAUSSIAN, Y, A, noise=np.nan)
+    with pytest.raises(ValueError, match="n_draws must be an integer"):
+        posterior(GAUSSIAN, Y, A, n_draws=-1)
