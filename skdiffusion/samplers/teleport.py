@@ -269,9 +269,12 @@ def teleport_report(
         levels = model.sigma_max_, model.sigma_min_
     if far_field is None or levels is None:
         raise ValueError("a model that is not a fitted estimator needs far_field= and levels=.")
+    low = check_number(min(levels), "the last of levels", above=0)
+    high = check_number(max(levels), "the first of levels", above=low)
+    n_probes = check_count(n_probes, "n_probes", 2)
     model = as_score_model(model)
     law = far_field if law is None else as_score_model(law)
-    probes = _probes(model, law, far_field, max(levels), min(levels), n_probes)
+    probes = _probes(model, law, far_field, high, low, n_probes)
     return TeleportReport(*map(np.array, zip(*probes, strict=True)))
 
 

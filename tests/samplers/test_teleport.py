@@ -220,6 +220,14 @@ def test_an_impossible_jump_is_refused(teleport, message):
         )
 
 
+@pytest.mark.parametrize("levels", [(1.0, 0.0), (1.0, -1.0), (1.0, 1.0), (np.nan, 1.0)])
+def test_a_report_needs_two_levels(levels):
+    with pytest.raises(ValueError, match="of levels must be a finite number above"):
+        teleport_report(MIXTURE, FAR, levels)
+    with pytest.raises(ValueError, match="n_probes must be an integer of at least 2; got 1"):
+        teleport_report(MIXTURE, FAR, (80.0, 1.0), n_probes=1)
+
+
 def test_a_jump_needs_a_gaussian_and_one_sequence_of_levels():
     x = np.ones((2, 2))
     with pytest.raises(ValueError, match="teleportation needs the Gaussian with the moments"):
