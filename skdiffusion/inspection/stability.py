@@ -16,6 +16,7 @@ the last of which is the highest level itself for noise and one for velocities o
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,8 @@ __all__ = [
 
 QUIETEST, LOUDEST = 1e-3, 1e2
 """Levels between which a schedule is looked at, in units of the data."""
+STYLES = "-", "--", ":", "-."
+"""Of the lines: some targets have the same, and one must not hide the other."""
 STEP = 1e-4
 """Distance over which the slope of a field is taken, in units of the level."""
 
@@ -349,9 +352,10 @@ class StabilityTableDisplay:
     def plot(self, ax: Any = None):
         """Draw the table on two axes."""
         ax = pair_of_axes(ax, (9, 3.6))
-        for name in self.table.gain:
-            ax[0].loglog(self.table.levels, self.table.gain[name], label=name)
-            ax[1].loglog(self.table.levels[1:], self.table.amplification[name][1:], label=name)
+        for name, style in zip(self.table.gain, itertools.cycle(STYLES)):
+            options = {"label": name, "linestyle": style}
+            ax[0].loglog(self.table.levels, self.table.gain[name], **options)
+            ax[1].loglog(self.table.levels[1:], self.table.amplification[name][1:], **options)
         ax[0].set(xlabel="noise level", ylabel="gain of an error")
         ax[1].set(xlabel="noise level", ylabel="amplification up to there")
         ax[0].legend(fontsize="small")
@@ -393,9 +397,10 @@ class StabilityDisplay:
     def plot(self, ax: Any = None):
         """Draw the reports on two axes."""
         ax = pair_of_axes(ax, (9, 3.6))
-        for report in self.reports:
-            ax[0].loglog(report.levels, report.drift_error, label=report.target)
-            ax[1].loglog(report.levels, report.path_desynchronisation, label=report.target)
+        for report, style in zip(self.reports, itertools.cycle(STYLES)):
+            options = {"label": report.target, "linestyle": style}
+            ax[0].loglog(report.levels, report.drift_error, **options)
+            ax[1].loglog(report.levels, report.path_desynchronisation, **options)
         ax[1].axhline(1.0, color="0.7", linewidth=1)
         ax[0].set(xlabel="noise level", ylabel="drift error")
         ax[1].set(xlabel="noise level of the schedule", ylabel="level believed, over it")
