@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -734,3 +735,22 @@ def test_average_of_a_model_of_another_kind():
         )
         v = np.ones_like(x)
         np.testing.assert_allclose(jvp(model, x, 0.5, v, of="denoise"), found @ v[0], rtol=1e-10)
+
+
+@pytest.mark.parametrize("d, n", [(1, 3000), (3, 9000)])
+def test_threads_may_share_a_model(d, n):
+    """What is kept between calls, of whichever level, is whole and of the level asked for."""
+    r = np.random.default_rng(0)
+    points, x, levels = r.standard_normal((n, d)), r.standard_normal((600, d)), (0.3, 0.5, 0.8)
+    alone = [EmpiricalModel(points).denoise(x, level) for level in levels]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(5):
+            model = EmpiricalModel(points)
+            with ThreadPoolExecutor(6) as threads:
+                found = list(threads.map(model.denoise, [x] * 12, levels * 4))
+            for k, denoised in enumerate(found):
+                np.testing.assert_allclose(denoised, alone[k % 3], rtol=1e-9, atol=1e-10)
+    finally:
+        sys.setswitchinterval(interval)
