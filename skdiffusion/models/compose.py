@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models.base import BaseScoreModel
-from skdiffusion.models.wrapper import Wrapper, check_same_space
+from skdiffusion.models.wrapper import Wrapper, check_same_space, several
 from skdiffusion.utils.arrays import functions, like, namespace
 from skdiffusion.utils.validation import check_number
 
@@ -148,6 +148,7 @@ class IndependentModel(Wrapper):
     """
 
     def __init__(self, models: Sequence[Any]):
+        models = several(models)
         super().__init__(*models)
         ends = np.cumsum([model.n_features for model in models])
         self._slices = [
@@ -350,6 +351,7 @@ class ProductModel(Wrapper):
     has_log_prob = has_sample = has_flow = False
 
     def __init__(self, models: Sequence[Any], weights: Sequence[float] | None = None):
+        models = several(models)
         super().__init__(*models)
         check_same_space(models)
         weights = [1.0] * len(models) if weights is None else [float(w) for w in weights]

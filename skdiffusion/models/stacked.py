@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models._log_grid import LogGrid
-from skdiffusion.models.wrapper import Wrapper, check_same_space
+from skdiffusion.models.wrapper import Wrapper, check_same_space, several
 from skdiffusion.utils.arrays import Parameters, namespace
 
 __all__ = ["StackedModel"]
@@ -49,6 +49,7 @@ class StackedModel(Wrapper):
     has_density = has_log_prob = has_sample = has_flow = False
 
     def __init__(self, models: Sequence[Any], levels: Any, weights: Any):
+        models = several(models)
         super().__init__(*models)
         check_same_space(models)
         self._grid = LogGrid(levels)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from skdiffusion import GaussianScore
 from skdiffusion.models import (
     AffineModel,
     GaussianModel,
@@ -432,4 +433,20 @@ def test_scales_by_column_compose(rng):
 )
 def test_refusals(build, match):
     with pytest.raises(ValueError, match=match):
+        build()
+
+
+@pytest.mark.parametrize(
+    "build, match",
+    [
+        (lambda: AffineModel(GaussianScore()), "a score model is needed; got GaussianScore"),
+        (lambda: SwitchedModel(INNER, np.tanh, 1.0), "a score model is needed; got ufunc"),
+        (lambda: TemperedModel("gaussian", 2.0), "a score model is needed; got str"),
+        (lambda: IndependentModel(INNER), "a sequence of score models; got GaussianModel"),
+        (lambda: ProductModel(INNER), "a sequence of score models; got GaussianModel"),
+        (lambda: SuperpositionModel(3), "a sequence of score models; got int"),
+    ],
+)
+def test_what_is_no_model_is_named(build, match):
+    with pytest.raises(TypeError, match=match):
         build()
