@@ -35,7 +35,8 @@ class Memorisation(NamedTuple):
     holdout_distance : float
         That of the held-out rows.
     ratio : float
-        The first over the second: about one if nothing is memorised, near zero for copies.
+        The first over the second: about one if nothing is memorised, near zero for copies. One
+        where both are zero: held-out rows are in the training rows as well.
     closer_to_train : float
         Share of generated rows closer to the training rows than to as many held-out rows: about
         one half if nothing is memorised. Ties count by halves.
@@ -131,8 +132,8 @@ def memorisation(
         nearest(rows[rng.permutation(len(rows))[:size]], 1, Y)[:, 0] for rows in (X, Z)
     )
     distance, holdout_distance = np.median(near[:, 0]), np.median(control[:, 0])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = distance / holdout_distance
+    with np.errstate(divide="ignore"):
+        ratio = 1.0 if distance == holdout_distance else distance / holdout_distance
     closer = (to_train < to_holdout).mean() + (to_train == to_holdout).mean() / 2
     return Memorisation(
         distance=float(distance),

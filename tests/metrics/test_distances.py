@@ -110,6 +110,13 @@ def test_gaussians_of_different_width():
     assert sliced_wasserstein(z, 2 * z, **RAW) == pytest.approx(1.0, rel=1e-3)  # cut tails
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_high_orders_in_any_unit(unit, rng):
+    X, Y = rng.standard_normal((30, 2)), rng.standard_normal((20, 2))
+    there = sliced_wasserstein(unit * X, unit * Y, p=60, **RAW)
+    assert there == pytest.approx(unit * sliced_wasserstein(X, Y, p=60, **RAW), rel=1e-12)
+
+
 def test_the_working_memory_does_not_change_the_result(rng):
     import sklearn
 
@@ -231,6 +238,12 @@ def test_accuracy_of_the_best_classifier_is_the_total_variation():
     assert 0.73 < found < 0.77
 
 
+def test_few_rows_are_told_apart_too(rng):
+    X = rng.standard_normal((12, 2))
+    assert c2st(X, X + 100) == 1.0
+    assert c2st(X, X + 100, cv=2) == 1.0
+
+
 def test_any_classifier_and_a_seed(rng):
     from sklearn.linear_model import LogisticRegression
 
@@ -304,6 +317,12 @@ def test_copies_are_found_and_fresh_rows_are_not():
     assert honest.closer_to_train == pytest.approx(0.5, abs=0.08)
     assert honest.copies == pytest.approx(honest.holdout_copies, abs=0.04)
     assert honest.ratio == pytest.approx(1, abs=0.15)
+
+
+def test_rows_that_all_sets_share_are_no_copies():
+    few = np.random.default_rng(0).standard_normal((4, 2))
+    found = memorisation(np.tile(few, (5, 1)), few, np.tile(few, (3, 1)))
+    assert found.ratio == 1.0 and found.closer_to_train == 0.5 and found.copies == 0.0
 
 
 def test_unequal_sets_are_thinned_to_be_fair():
