@@ -87,6 +87,7 @@ class SpectralClock:
 
     def __call__(self, level: Any):
         """The clock at an array of levels, elementwise."""
+        level = 1.0 * level
         angle = namespace(level).atan(level[..., None] / like(self.radii, level))
         return angle @ like(self.weights, level)
 

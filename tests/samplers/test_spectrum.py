@@ -125,3 +125,8 @@ def test_narrow_axes_keep_their_width():
     exact = model.flow(x, high, 0.0)
     # every axis on its own scale: by size alone the narrow ones would get 2 levels in 1000
     np.testing.assert_allclose(there, exact, rtol=0.02)
+
+
+def test_whole_levels_have_the_same_time():
+    clock, levels = SpectralClock(COVARIANCE), np.array([0, 1, 3])
+    np.testing.assert_array_equal(clock(levels), clock(levels.astype(float)))
