@@ -206,6 +206,7 @@ def decode(
 
 def _in_chunks(model, points, far_field, level, last, y, tol, start, finish, growth=None):
     points = as_float64(points, model.n_features)
+    y = y if y is None or is_torch(y) else np.asarray(y)
     rates = _rates(model, far_field)
     parts = []
     for rows in chunks(points, 0):

@@ -166,7 +166,10 @@ def test_the_far_field_may_be_that_of_all_labels():
     exact = np.where(y == 0, *(law.log_prob(x, low) for law in laws))
     # half the square of what is left, one width of twenty, is neglected
     np.testing.assert_allclose(found.log_prob, exact, atol=1.3e-3)
+    listed = flow_log_prob(model, x, far_field, low, high, y=list(y))
+    np.testing.assert_array_equal(listed.log_prob, found.log_prob)
     codes = encode(model, x, far_field, low, high, y=y)
+    np.testing.assert_array_equal(encode(model, x, far_field, low, high, y=list(y)), codes)
     np.testing.assert_allclose(decode(model, codes, far_field, low, high, y=y), x, atol=1e-6)
 
 
