@@ -107,8 +107,8 @@ class StabilityReport:
     path_desynchronisation : ndarray of shape (n_levels,)
         The same along the path of a sampler that goes by the schedule.
     bound : ndarray of shape (n_levels,)
-        Bound on the final error that comes from this level and those above it (Sun et al. 2025),
-        with slopes of the field as found along random directions.
+        Bound on the final error that comes from the steps from the highest level down to this one
+        (Sun et al. 2025), with slopes of the field as found along random directions.
     residual : float
         Median distance of such a sampler's points from the nearest row, in units of the median
         distance between nearest rows.

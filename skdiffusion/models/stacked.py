@@ -19,7 +19,7 @@ import numpy as np
 
 from skdiffusion.models._log_grid import LogGrid
 from skdiffusion.models.wrapper import Wrapper, check_same_space, several
-from skdiffusion.utils.arrays import Parameters, namespace
+from skdiffusion.utils.arrays import Parameters, as_levels, namespace, to_numpy
 
 __all__ = ["StackedModel"]
 
@@ -81,9 +81,9 @@ class StackedModel(Wrapper):
 
     def weights_at(self, sigma: Any):
         """Weights at a noise level: shape ``(n_models,)``, or ``(n, n_models)`` for an array."""
-        if isinstance(sigma, (int, float)):
-            return self._interpolated(float(sigma), self._seen.weights)
-        return self._interpolated(np.asarray(sigma, dtype=np.float64)[:, None], self._seen.weights)
+        sigma = to_numpy(sigma)
+        levels = as_levels(sigma, np.empty((sigma.size, 0)), allow_zero=False)
+        return self._interpolated(levels, self._seen.weights)
 
     def _interpolated(self, sigma, like):
         return self._grid.hats(sigma, like) @ self._seen.like(like).weights

@@ -16,6 +16,7 @@ from skdiffusion.models import (
     ProductModel,
     SmoothedModel,
     SphereModel,
+    StackedModel,
     SuperpositionModel,
     SwitchedModel,
     TemperedModel,
@@ -450,3 +451,16 @@ def test_refusals(build, match):
 def test_what_is_no_model_is_named(build, match):
     with pytest.raises(TypeError, match=match):
         build()
+
+
+def test_weights_of_a_stack_at_any_level():
+    stack = StackedModel([INNER, INNER], [0.1, 1.0, 10.0], [[1, 0], [0.5, 0.5], [0, 1]])
+    between = 10**-0.5  # half way in the logarithm
+    np.testing.assert_allclose(stack.weights_at(between), [0.75, 0.25], rtol=1e-12)
+    for levels in ([between, 100], np.float32(between), torch.tensor([between, 100.0])):
+        found = stack.weights_at(levels)
+        expected = [0.75, 0.25] if np.ndim(found) == 1 else [[0.75, 0.25], [0, 1]]
+        np.testing.assert_allclose(found, expected, atol=1e-7)  # of float32
+    for wrong in (0.0, [1.0, -1.0], np.nan):
+        with pytest.raises(ValueError, match="sigma must be positive and finite"):
+            stack.weights_at(wrong)
