@@ -42,7 +42,8 @@ class SmoothedModel(Wrapper):
     r"""The inner law blurred once more: :math:`p_0 \star N(0, s^2 I)`.
 
     Its score at level :math:`\sigma` is the inner score at
-    :math:`\sqrt{\sigma^2 + s^2}`; its data always have a density.
+    :math:`\sqrt{\sigma^2 + s^2}`; its data always have a density. Where the noise of the inner
+    model differs by column, the blur does as well.
 
     Parameters
     ----------
