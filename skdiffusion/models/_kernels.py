@@ -111,6 +111,9 @@ class KernelSums:
         if is_torch(x):
             return torch_moments(self._seen.like(x), x, variance, want, v, hidden)
         rows = np.asarray(x, np.float64) - self._centre
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            return self._nowhere_else(finite, x, variance, want, exclude, v)
         v = None if v is None else np.asarray(v, np.float64)
         per_row = [None if a is None else np.asarray(a) for a in (v, hidden)]
         variance = np.asarray(variance, np.float64)
@@ -126,6 +129,17 @@ class KernelSums:
         # the logarithm is rounded once, when constants have been added to it
         rest = (None if m is None else m.astype(x.dtype, copy=False) for m in found[1:])
         return KernelMoments(found.log_sum, *rest)
+
+    def _nowhere_else(self, finite, x, variance, want, exclude, v):
+        """Of rows that are not finite no moment is, either; of the others all are as they are."""
+        index = np.flatnonzero(finite)
+        per_row = [None if a is None else np.asarray(a)[index] for a in (exclude, v)]
+        some = variance[index] if np.ndim(variance) == 2 else variance
+        part = self._moments(x[index], some, want, *per_row)
+        found = KernelMoments(
+            *(None if m is None else np.full((len(x), *m.shape[1:]), np.nan, m.dtype) for m in part)
+        )
+        return place(found, part, index, len(x))
 
 
 class _Routes:

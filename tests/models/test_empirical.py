@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 import sklearn
+import torch
 from sklearn.neighbors import KernelDensity
 
 from skdiffusion.models import (
@@ -754,3 +755,28 @@ def test_threads_may_share_a_model(d, n):
                 np.testing.assert_allclose(denoised, alone[k % 3], rtol=1e-9, atol=1e-10)
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_rows_far_beyond_all_points_and_rows_that_are_nowhere():
+    points = np.random.default_rng(0).standard_normal((20_000, 1))  # many: by their expansion
+    model, x = EmpiricalModel(points), np.full((600, 1), 1e100)
+    np.testing.assert_array_equal(model.denoise(x, 1.0), np.full((600, 1), points.max()))
+    np.testing.assert_allclose(model.score(x, 1.0), -x)
+    for nowhere in (np.nan, np.inf):  # a sampler says at which step it came to be there
+        for sigma in (1.0, np.array([1.0, 2.0])):
+            found = model.denoise(np.array([[0.0], [nowhere]]), sigma)[:, 0]
+            assert found[0] == model.denoise(np.zeros((1, 1)), 1.0)[0, 0] and np.isnan(found[1])
+
+
+@pytest.mark.parametrize("kernel", [None, [0.0, 0.2]])
+def test_far_rows_in_torch(kernel):
+    """At rows so far away that only what points differ in across decides between them."""
+    points = np.array([[0.37, 0.0], [0.37, 1.0], [0.37, 0.5], [-3.0, 0.2]])
+    model, x = EmpiricalModel(points, kernel=kernel), np.array([[1e10, 0.3]])
+    variance = 1.0 + (0.0 if kernel is None else kernel[1])
+    weights = np.exp(-0.5 * (0.3 - points[:3, 1]) ** 2 / variance)
+    mean = weights @ points[:3, 1] / weights.sum()
+    expected = mean + (1 - 1 / variance) * (0.3 - mean)
+    assert model.denoise(x, 1.0)[0, 1] == pytest.approx(expected, rel=1e-10)
+    assert model.denoise(torch.tensor(x), 1.0)[0, 1].item() == pytest.approx(expected, rel=1e-10)
