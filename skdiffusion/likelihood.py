@@ -103,7 +103,8 @@ def flow_log_prob(
         probes = namespace(x).permute_dims(probes, (1, 0, 2))
     flow = _Flow(model, under_noise_of(model, far_field), sigma_max, tol)
     parts = []
-    for rows in chunks(x, 2 if probes is None else 2 * probes[0].size):
+    n_more = 1 if probes is None else probes.shape[1] * probes.shape[2]
+    for rows in chunks(x, 2 * n_more):
         more = {"y": y, "probes": probes}
         more = {name: values[rows] for name, values in more.items() if values is not None}
         level = pick(sigma_min, rows)

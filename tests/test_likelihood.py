@@ -290,6 +290,28 @@ def test_probes_of_a_row_stay_its_own():
     np.testing.assert_allclose(again.log_prob, whole.log_prob, atol=1e-4)
 
 
+def test_probes_of_torch_rows_are_the_same():
+    far_field, low, high = levels_of(PLANE)
+    x = PLANE.sample(4, random_state=0)
+    ours, theirs = (
+        flow_log_prob(PLANE, rows, far_field, low, high, method="hutchinson", n_probes=3)
+        for rows in (x, torch.tensor(x))
+    )
+    for name in ("log_prob", "std_error"):
+        found = getattr(theirs, name).numpy()
+        np.testing.assert_allclose(found, getattr(ours, name), rtol=1e-10)
+
+
+def test_no_rows_have_no_densities_and_no_codes():
+    far_field, low, high = levels_of(PLANE)
+    none = np.empty((0, 2))
+    for method in ("exact", "hutchinson"):
+        found = flow_log_prob(PLANE, none, far_field, low, high, method=method)
+        assert found.log_prob.shape == found.error.shape == (0,)
+    assert encode(PLANE, none, far_field, low, high).shape == (0, 2)
+    assert decode(PLANE, none, far_field, low, high).shape == (0, 2)
+
+
 def test_a_denoiser_is_all_it_takes():
     far_field, low, high = levels_of(PLANE)
     x = PLANE.sample(5, random_state=0)
