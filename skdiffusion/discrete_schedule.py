@@ -104,6 +104,8 @@ def _interpolated(values: Any, nodes: np.ndarray, answers: np.ndarray):
     is_float = isinstance(values, (int, float))
     points = np.asarray(values, dtype=np.float64) if is_float else values
     xp = namespace(points)
+    if not xp.isdtype(points.dtype, "real floating"):  # timesteps may be whole, tables are not
+        points = xp.astype(points, xp.float64)
     slopes = np.diff(answers) / np.diff(nodes)
     inner = like(nodes[1:-1], points)
     piece = xp.searchsorted(inner, xp.reshape(points, (-1,)), side="right")

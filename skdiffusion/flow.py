@@ -187,7 +187,7 @@ def decode(
         for _ in range(SETTLED):  # contracts by how much the way beyond differs, some 1e-3
             rate = rates(inner, level, condition)
             before, inner = inner, codes - way_beyond(inner, rate, level, condition)[0]
-            if float(namespace(inner).max(abs(inner - before))) < ROUNDING:
+            if not len(inner) or float(namespace(inner).max(abs(inner - before))) < ROUNDING:
                 break
         return inner
 
@@ -206,6 +206,7 @@ def decode(
 
 def _in_chunks(model, points, far_field, level, last, y, tol, start, finish, growth=None):
     points = as_float64(points, model.n_features)
+    y = y if y is None or is_torch(y) else np.asarray(y)
     rates = _rates(model, far_field)
     parts = []
     for rows in chunks(points, 0):
@@ -475,4 +476,4 @@ def chunks(x: Any, more: int):
     """Slices of rows whose stages, ``d + more`` numbers each, fit the working memory."""
     n, d = x.shape
     # seven slopes and some sums; the halves of all depths hold rows that get fewer and fewer
-    return gen_batches(n, rows_in_memory(32 * (d + more)))
+    return gen_batches(max(n, 1), rows_in_memory(32 * (d + more)))

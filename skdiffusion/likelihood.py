@@ -22,7 +22,7 @@ import numpy as np
 
 from skdiffusion.flow import WayBeyond, as_float64, chunks, follow, pick, under_noise_of
 from skdiffusion.models.jacobian import denoise_and_divergence, hutchinson_probes
-from skdiffusion.utils.arrays import namespace
+from skdiffusion.utils.arrays import is_torch, namespace
 
 __all__ = ["FlowLogProb", "flow_log_prob"]
 
@@ -97,12 +97,14 @@ def flow_log_prob(
     True
     """
     x = as_float64(x, model.n_features)
+    y = y if y is None or is_torch(y) else np.asarray(y)
     probes = hutchinson_probes(model, x, method, n_probes, random_state)
     if probes is not None:  # rows first, so that they are picked with the rows
         probes = namespace(x).permute_dims(probes, (1, 0, 2))
     flow = _Flow(model, under_noise_of(model, far_field), sigma_max, tol)
     parts = []
-    for rows in chunks(x, 2 if probes is None else 2 * probes[0].size):
+    n_more = 1 if probes is None else probes.shape[1] * probes.shape[2]
+    for rows in chunks(x, 2 * n_more):
         more = {"y": y, "probes": probes}
         more = {name: values[rows] for name, values in more.items() if values is not None}
         level = pick(sigma_min, rows)

@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 
+MOST_DECAY = 690.0
+"""Integral of a rate whose noise level float64 can square."""
+
+
 class NoiseSchedule(BaseEstimator):
     r"""Base class of the schedules.
 
@@ -231,7 +235,8 @@ class EDMSchedule(NoiseSchedule):
 
     def sample_levels(self, n, random_state=None):  # noqa: D102
         z = as_generator(random_state).standard_normal(check_count(n, "n", 0))
-        return np.exp(self.p_mean + check_number(self.p_std, "p_std", least=0) * z)
+        mean = check_number(self.p_mean, "p_mean")
+        return np.exp(mean + check_number(self.p_std, "p_std", least=0) * z)
 
 
 class VESchedule(NoiseSchedule):
@@ -496,5 +501,11 @@ def check_schedule(schedule: Any, *, or_else: str = "a NoiseSchedule instance") 
     if isinstance(schedule, _LinearBeta):
         check_number(schedule.beta_min, "beta_min", above=0)
         check_number(schedule.beta_max, "beta_max", least=schedule.beta_min)
+        if schedule._integral(1.0) > MOST_DECAY:
+            raise ValueError(
+                f"the mean of beta_min and beta_max must not exceed {MOST_DECAY:g}, or no number "
+                f"holds the noise level at t = 1; got {schedule.beta_min:g} and "
+                f"{schedule.beta_max:g}."
+            )
     schedule._range()
     return schedule

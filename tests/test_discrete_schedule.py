@@ -93,3 +93,16 @@ def test_grid_and_clone():
 def test_refusals(table):
     with pytest.raises(ValueError, match="alphas_cumprod must be a decreasing table"):
         check_schedule(DiscreteSchedule(table))
+
+
+def test_whole_timesteps_in_arrays():
+    """They are what networks are trained at; tables of levels are not whole."""
+    schedule, steps = DiscreteSchedule(), np.arange(0, 1000, 111)
+    for name in ("alpha", "sigma", "noise_level", "drift", "squared_diffusion"):
+        function = getattr(schedule, name)
+        expected = [function(int(step)) for step in steps]
+        np.testing.assert_allclose(function(steps), expected, rtol=1e-14)
+        found = function(torch.tensor(steps))
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-14)
+    levels = np.array([1, 2, 100])
+    np.testing.assert_allclose(schedule.time_of(levels), [schedule.time_of(int(s)) for s in levels])

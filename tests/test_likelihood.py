@@ -166,7 +166,10 @@ def test_the_far_field_may_be_that_of_all_labels():
     exact = np.where(y == 0, *(law.log_prob(x, low) for law in laws))
     # half the square of what is left, one width of twenty, is neglected
     np.testing.assert_allclose(found.log_prob, exact, atol=1.3e-3)
+    listed = flow_log_prob(model, x, far_field, low, high, y=list(y))
+    np.testing.assert_array_equal(listed.log_prob, found.log_prob)
     codes = encode(model, x, far_field, low, high, y=y)
+    np.testing.assert_array_equal(encode(model, x, far_field, low, high, y=list(y)), codes)
     np.testing.assert_allclose(decode(model, codes, far_field, low, high, y=y), x, atol=1e-6)
 
 
@@ -285,6 +288,28 @@ def test_probes_of_a_row_stay_its_own():
     assert whole.error.max() < 1e-3
     again = flow_log_prob(PLANE, x, far_field, low, high, tol=1e-7, **options)
     np.testing.assert_allclose(again.log_prob, whole.log_prob, atol=1e-4)
+
+
+def test_probes_of_torch_rows_are_the_same():
+    far_field, low, high = levels_of(PLANE)
+    x = PLANE.sample(4, random_state=0)
+    ours, theirs = (
+        flow_log_prob(PLANE, rows, far_field, low, high, method="hutchinson", n_probes=3)
+        for rows in (x, torch.tensor(x))
+    )
+    for name in ("log_prob", "std_error"):
+        found = getattr(theirs, name).numpy()
+        np.testing.assert_allclose(found, getattr(ours, name), rtol=1e-10)
+
+
+def test_no_rows_have_no_densities_and_no_codes():
+    far_field, low, high = levels_of(PLANE)
+    none = np.empty((0, 2))
+    for method in ("exact", "hutchinson"):
+        found = flow_log_prob(PLANE, none, far_field, low, high, method=method)
+        assert found.log_prob.shape == found.error.shape == (0,)
+    assert encode(PLANE, none, far_field, low, high).shape == (0, 2)
+    assert decode(PLANE, none, far_field, low, high).shape == (0, 2)
 
 
 def test_a_denoiser_is_all_it_takes():

@@ -347,6 +347,8 @@ def test_a_near_miss_is_guessed():
         VPSchedule(beta_min=0.0),
         VPSchedule(beta_min=2.0, beta_max=1.0),
         VPSchedule(sigma_min=1e9),
+        VPSchedule(beta_max=2000.0),
+        SubVPSchedule(beta_min=2000.0, beta_max=2000.0),
         SubVPSchedule(beta_min=-1.0),
         CosineSchedule(sigma_min=100.0),
         FlowMatchingSchedule(sigma_min=True),
@@ -369,3 +371,5 @@ def test_bad_grids():
         EDMSchedule(rho=0).grid(3)
     with pytest.raises(ValueError, match="p_std"):
         EDMSchedule(p_std=-1.0).sample_levels(3)
+    with pytest.raises(ValueError, match="p_mean must be a finite number"):
+        EDMSchedule(p_mean=math.nan).sample_levels(3)

@@ -92,13 +92,21 @@ def as_paths(
         )
     if not np.isfinite(points).all():
         raise ValueError("a trajectory must be finite.")
-    levels = np.asarray([] if levels is None else levels, dtype=np.float64)
-    if levels.shape != (len(points),) or (np.diff(levels) >= 0).any() or not (levels >= 0).all():
-        raise ValueError(
-            f"levels must be the {len(points)} falling noise levels of the trajectory, the last at "
-            "least zero."
-        )
+    what = f"the {len(points)} falling noise levels of the trajectory"
+    levels = _falling(levels, len(points), what)
     return Paths(points, levels, _far_field(far_field, points))
+
+
+def _falling(levels, n, what):
+    """Levels as an array, ``n`` of them or at least two."""
+    try:
+        values = np.asarray([] if levels is None else levels, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    shaped = values.ndim == 1 and (len(values) > 1 if n is None else len(values) == n)
+    if not shaped or not (np.diff(values) < 0).all() or not 0 <= values[-1] < values[0] < np.inf:
+        raise ValueError(f"levels must be {what}, the last at least zero; got {levels!r}.")
+    return values
 
 
 def _of_estimator(estimator, sampler, *, n_samples, n_steps, random_state):
@@ -121,11 +129,7 @@ def _of_estimator(estimator, sampler, *, n_samples, n_steps, random_state):
 def _of_model(model, levels, far_field, sampler, *, n_samples, n_steps, random_state):
     """Paths from draws of the far field, at levels placed by its spectrum."""
     if far_field is None:
-        if not hasattr(model, "gaussian"):
-            raise ValueError(
-                f"a {type(model).__name__} does not know its own moments: give far_field=."
-            )
-        far_field = model.gaussian()
+        far_field = _own_moments(model)
     far_field = _checked(far_field, model.n_features)
     model, far_field, _ = isotropic_view(model, far_field)
     if levels is None:
@@ -134,17 +138,28 @@ def _of_model(model, levels, far_field, sampler, *, n_samples, n_steps, random_s
         low = max(reach.sigma_min, model.sigma_range[0])
         high = min(reach.sigma_max, model.sigma_range[1])
         levels = np.append(spectral_levels(far_field.covariance, n_steps, low, high), 0.0)
+    levels = _falling(levels, None, "at least two falling noise levels")
     rng = as_generator(random_state)
     codes = rng.standard_normal((check_count(n_samples, "n_samples"), model.n_features))
     _, points = run_sampler(
         _plain_flow(check_sampler("adams" if sampler is None else sampler)),
         model,
-        far_field.from_latent(codes, float(levels[0])),
+        far_field.from_latent(codes, levels[0]),
         levels,
         far_field=far_field,
         return_trajectory=True,
     )
-    return Paths(points, np.asarray(levels, dtype=np.float64), far_field, model)
+    return Paths(points, levels, far_field, model)
+
+
+def _own_moments(model):
+    if isinstance(model, GaussianModel):
+        return model
+    if not hasattr(model, "gaussian"):
+        raise ValueError(
+            f"a {type(model).__name__} does not know its own moments: give far_field=."
+        )
+    return model.gaussian()
 
 
 def _plain_flow(sampler):

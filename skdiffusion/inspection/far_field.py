@@ -116,28 +116,35 @@ def far_field_report(
     variances[: len(squared)] = squared
     if not variances[0] > 0:
         raise ValueError("X has no variance: all of its rows are the same.")
-    cumulant = _third_cumulant(centred, max_rows, random_state)
-    unit = np.sqrt(variances[0])
+    unit = np.sqrt(variances[0])  # in which cubes of squares are numbers
+    cumulant = _third_cumulant(centred / unit, max_rows, random_state)
+    shares = variances / variances[0]
 
     def information_gap(log_sigma):
         levels = np.exp(2 * log_sigma)
-        return 0.5 * np.log1p(variances / levels).sum() - np.log(n)
+        return 0.5 * np.log1p(shares / levels).sum() - np.log(n)
 
     # at the low end the leading axis alone holds log n nats, at the high end all hold less
-    low, high = np.log(unit) - np.log(n) - 1, np.log(unit) + 0.5 * np.log(d) + 2
+    low, high = -np.log(n) - 1, 0.5 * np.log(d) + 2
     information = float(np.exp(scipy.optimize.brentq(information_gap, low, high)))
 
     def excess_gap(log_sigma):
         sigma = np.exp(2 * log_sigma)
-        linear = (variances * sigma / (variances + sigma)).sum()
+        linear = (shares * sigma / (shares + sigma)).sum()
         return 2 * np.log(cumulant) - np.log(2) - 4 * log_sigma - np.log(tolerance * linear)
 
     if cumulant > 0:
-        reach = np.log(unit) + np.array([-20.0, 20.0])
-        sufficient = float(np.exp(scipy.optimize.brentq(excess_gap, *reach)))
+        sufficient = float(np.exp(scipy.optimize.brentq(excess_gap, -20.0, 20.0)))
     else:
         sufficient = 0.0
-    return FarFieldReport(n, variances, cumulant, information, sufficient, tolerance)
+    return FarFieldReport(
+        n_samples=n,
+        variances=variances,
+        third_cumulant=float(cumulant * unit**3),
+        information_level=float(information * unit),
+        sufficient_level=float(sufficient * unit),
+        tolerance=tolerance,
+    )
 
 
 def _third_cumulant(centred, max_rows, random_state):

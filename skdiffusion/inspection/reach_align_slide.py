@@ -233,8 +233,8 @@ def reach_align_slide(
     Raises
     ------
     ValueError
-        If the reference is not a Euclidean ridge, levels do not fall, or the sampler goes through
-        other levels.
+        If the reference is not a Euclidean ridge, the noise of the model differs by column, levels
+        do not fall, or the sampler goes through other levels.
 
     References
     ----------
@@ -258,6 +258,11 @@ def reach_align_slide(
     if model.n_features != ridge.n_features_in_:
         raise ValueError(
             f"the model has {model.n_features} columns, the ridge {ridge.n_features_in_}."
+        )
+    if np.ndim(model.noise_scale):
+        raise ValueError(
+            "the noise of the model differs by column, and samples are seen beside a ridge of "
+            "isotropic noise: a NeuralScore has that with scaling='global'."
         )
     sampler = check_sampler(sampler)
     levels = _as_levels(levels, ridge)

@@ -129,6 +129,8 @@ class ScoreFieldDisplay:
         n = check_count(grid_resolution, "grid_resolution", 2)
         if sigma is None:
             sigma = 0.2 * np.sqrt(X.var(axis=0).mean())
+            if not sigma > 0:
+                raise ValueError("X has no variance: all of its rows are the same; give sigma=.")
         sigmas = np.atleast_1d(np.asarray(sigma, dtype=np.float64))
         low, high = X.min(axis=0), X.max(axis=0)
         room = check_number(eps, "eps", least=0) * (high - low).max()

@@ -16,6 +16,7 @@ the last of which is the highest level itself for noise and one for velocities o
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,8 @@ __all__ = [
 
 QUIETEST, LOUDEST = 1e-3, 1e2
 """Levels between which a schedule is looked at, in units of the data."""
+STYLES = "-", "--", ":", "-."
+"""Of the lines: some targets have the same, and one must not hide the other."""
 STEP = 1e-4
 """Distance over which the slope of a field is taken, in units of the level."""
 
@@ -104,8 +107,8 @@ class StabilityReport:
     path_desynchronisation : ndarray of shape (n_levels,)
         The same along the path of a sampler that goes by the schedule.
     bound : ndarray of shape (n_levels,)
-        Bound on the final error that comes from this level and those above it (Sun et al. 2025),
-        with slopes of the field as found along random directions.
+        Bound on the final error that comes from the steps from the highest level down to this one
+        (Sun et al. 2025), with slopes of the field as found along random directions.
     residual : float
         Median distance of such a sampler's points from the nearest row, in units of the median
         distance between nearest rows.
@@ -349,9 +352,10 @@ class StabilityTableDisplay:
     def plot(self, ax: Any = None):
         """Draw the table on two axes."""
         ax = pair_of_axes(ax, (9, 3.6))
-        for name in self.table.gain:
-            ax[0].loglog(self.table.levels, self.table.gain[name], label=name)
-            ax[1].loglog(self.table.levels[1:], self.table.amplification[name][1:], label=name)
+        for name, style in zip(self.table.gain, itertools.cycle(STYLES)):
+            options = {"label": name, "linestyle": style}
+            ax[0].loglog(self.table.levels, self.table.gain[name], **options)
+            ax[1].loglog(self.table.levels[1:], self.table.amplification[name][1:], **options)
         ax[0].set(xlabel="noise level", ylabel="gain of an error")
         ax[1].set(xlabel="noise level", ylabel="amplification up to there")
         ax[0].legend(fontsize="small")
@@ -393,9 +397,10 @@ class StabilityDisplay:
     def plot(self, ax: Any = None):
         """Draw the reports on two axes."""
         ax = pair_of_axes(ax, (9, 3.6))
-        for report in self.reports:
-            ax[0].loglog(report.levels, report.drift_error, label=report.target)
-            ax[1].loglog(report.levels, report.path_desynchronisation, label=report.target)
+        for report, style in zip(self.reports, itertools.cycle(STYLES)):
+            options = {"label": report.target, "linestyle": style}
+            ax[0].loglog(report.levels, report.drift_error, **options)
+            ax[1].loglog(report.levels, report.path_desynchronisation, **options)
         ax[1].axhline(1.0, color="0.7", linewidth=1)
         ax[0].set(xlabel="noise level", ylabel="drift error")
         ax[1].set(xlabel="noise level of the schedule", ylabel="level believed, over it")

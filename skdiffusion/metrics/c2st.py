@@ -24,6 +24,9 @@ from skdiffusion.utils.validation import check_count
 
 __all__ = ["c2st"]
 
+LEAF = 20
+"""Rows of a leaf of the default classifier, of samples that have so many to spare."""
+
 
 def c2st(
     real: Any,
@@ -79,7 +82,10 @@ def c2st(
     labels = np.repeat([0, 1], size)
     seed = int(rng.integers(2**31))
     if classifier is None:
-        classifier = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
+        leaf = min(LEAF, max(size // 5, 1))  # more than half of the rows are never split
+        classifier = HistGradientBoostingClassifier(
+            early_stopping=False, min_samples_leaf=leaf, random_state=seed
+        )
     folds = StratifiedKFold(cv, shuffle=True, random_state=seed)
     scores = cross_val_score(
         clone(classifier), rows, labels, cv=folds, scoring="accuracy", n_jobs=n_jobs

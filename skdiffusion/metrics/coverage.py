@@ -17,10 +17,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_chunked
-from sklearn.neighbors import NearestNeighbors
 
-from skdiffusion.metrics._frame import in_one_frame
+from skdiffusion.metrics._frame import distance_chunks, in_one_frame, nearest
 from skdiffusion.utils.validation import check_count
 
 __all__ = ["Coverage", "expected_coverage", "precision_recall_coverage"]
@@ -88,16 +86,11 @@ def precision_recall_coverage(
     caught_y, caught_x = np.zeros(len(Y), dtype=int), np.zeros(len(X), dtype=bool)
     covered = np.zeros(len(X), dtype=bool)
 
-    def count(distances, start):
-        rows = slice(start, start + len(distances))
+    for rows, distances in distance_chunks(X, Y):
         inside = distances <= x_radius[rows, None]
         covered[rows] = inside.any(axis=1)
         caught_x[rows] = (distances <= y_radius).any(axis=1)
-        caught_y[:] += inside.sum(axis=0)
-        return np.zeros(len(distances))
-
-    for _ in pairwise_distances_chunked(X, Y, reduce_func=count):
-        pass
+        caught_y += inside.sum(axis=0)
     return Coverage(
         precision=float((caught_y > 0).mean()),
         recall=float(caught_x.mean()),
@@ -116,5 +109,4 @@ def expected_coverage(n: int, m: int, n_neighbors: int = 5) -> float:
 
 def _radius(X, k):
     """Distance of each row to its k-th neighbour, a little more so that rounding loses none."""
-    distances, _ = NearestNeighbors(n_neighbors=k).fit(X).kneighbors()
-    return distances[:, -1] * (1 + 1e-9)
+    return nearest(X, k)[:, -1] * (1 + 1e-9)

@@ -21,10 +21,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_chunked
-from sklearn.metrics.pairwise import euclidean_distances
 
-from skdiffusion.metrics._frame import in_one_frame, pairwise_sum
+from skdiffusion.metrics._frame import distance_chunks, distances, in_one_frame, pairwise_sum
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number
 
@@ -193,13 +191,12 @@ def _permutation_test(kernel, X, Y, n_permutations, random_state):
     labels[:, 1:] = rng.permuted(labels[:, 1:], axis=0)
     rows = np.concatenate([X, Y])
 
-    def products(distances, start):
-        similarity = kernel(distances)
-        here = np.arange(len(similarity))
-        similarity[here, start + here] = 0.0
-        return np.column_stack([similarity @ labels, similarity.sum(axis=1)])
-
-    product = np.concatenate(list(pairwise_distances_chunked(rows, reduce_func=products)))
+    products = []
+    for chunk, found in distance_chunks(rows, rows):
+        similarity = kernel(found)
+        similarity[np.arange(len(found)), np.arange(chunk.start, chunk.stop)] = 0.0
+        products.append(np.column_stack([similarity @ labels, similarity.sum(axis=1)]))
+    product = np.concatenate(products)
     within_x = (labels * product[:, :-1]).sum(axis=0)
     row_sums = labels.T @ product[:, -1]
     within_y = product[:, -1].sum() - 2 * row_sums + within_x
@@ -223,6 +220,6 @@ def _bandwidth(bandwidth, rows):
     if bandwidth is not None:
         return check_number(bandwidth, "bandwidth", above=0)
     some = rows[:: -(-len(rows) // MEDIAN_ROWS)]
-    distances = euclidean_distances(some)[np.triu_indices(len(some), 1)]
-    positive = distances[distances > 0]
+    apart = distances(some, some)[np.triu_indices(len(some), 1)]
+    positive = apart[apart > 0]
     return float(np.median(positive)) if len(positive) else 1.0

@@ -16,9 +16,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
-from skdiffusion.metrics._frame import in_one_frame
+from skdiffusion.metrics._frame import in_one_frame, nearest
 from skdiffusion.utils.random import as_generator
 
 __all__ = ["Memorisation", "distance_to_closest_record", "memorisation"]
@@ -36,7 +35,8 @@ class Memorisation(NamedTuple):
     holdout_distance : float
         That of the held-out rows.
     ratio : float
-        The first over the second: about one if nothing is memorised, near zero for copies.
+        The first over the second: about one if nothing is memorised, near zero for copies. One
+        where both are zero: held-out rows are in the training rows as well.
     closer_to_train : float
         Share of generated rows closer to the training rows than to as many held-out rows: about
         one half if nothing is memorised. Ties count by halves.
@@ -79,7 +79,7 @@ def distance_to_closest_record(
     X, Y = in_one_frame(
         train, generated, standardize=standardize, least=1, names=("train", "generated")
     )
-    return _nearest(X, Y, 1)[:, 0]
+    return nearest(X, 1, Y)[:, 0]
 
 
 def memorisation(
@@ -126,14 +126,14 @@ def memorisation(
     X, Y, Z = in_one_frame(
         train, generated, holdout, standardize=standardize, names=("train", "generated", "holdout")
     )
-    near, control = _nearest(X, Y, 2), _nearest(X, Z, 2)
+    near, control = nearest(X, 2, Y), nearest(X, 2, Z)
     rng, size = as_generator(random_state), min(len(X), len(Z))
     to_train, to_holdout = (
-        _nearest(rows[rng.permutation(len(rows))[:size]], Y, 1)[:, 0] for rows in (X, Z)
+        nearest(rows[rng.permutation(len(rows))[:size]], 1, Y)[:, 0] for rows in (X, Z)
     )
     distance, holdout_distance = np.median(near[:, 0]), np.median(control[:, 0])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = distance / holdout_distance
+    with np.errstate(divide="ignore"):
+        ratio = 1.0 if distance == holdout_distance else distance / holdout_distance
     closer = (to_train < to_holdout).mean() + (to_train == to_holdout).mean() / 2
     return Memorisation(
         distance=float(distance),
@@ -143,10 +143,6 @@ def memorisation(
         copies=_copies(near),
         holdout_copies=_copies(control),
     )
-
-
-def _nearest(rows, queries, n):
-    return NearestNeighbors(n_neighbors=n).fit(rows).kneighbors(queries)[0]
 
 
 def _copies(near):

@@ -38,11 +38,17 @@ class DensityScorer:
     """
 
     def __init__(self, kind: str):
-        self.kind = lookup(kind, dict.fromkeys(("log_likelihood", "denoising")), "kind")
+        lookup(kind, dict.fromkeys(("log_likelihood", "denoising")), "kind")
+        self.kind = kind
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
         """Score of the rows ``X`` under a fitted estimator, larger is better."""
         if self.kind == "denoising":
+            if not hasattr(estimator, "denoising_bound"):
+                raise TypeError(
+                    f"{type(estimator).__name__} has no denoising bound: a score estimator is "
+                    "needed."
+                )
             return float(estimator.denoising_bound(X).score)
         return float(np.mean(estimator.score_samples(X)))
 
@@ -96,7 +102,8 @@ class SampleScorer:
         return -float(self.distance(np.asarray(X), np.asarray(generated), **self.options))
 
     def __repr__(self):
-        return f"{type(self).__name__}({self.distance.__name__})"
+        name = getattr(self.distance, "__name__", repr(self.distance))
+        return f"{type(self).__name__}({name})"
 
 
 _SCORERS = {

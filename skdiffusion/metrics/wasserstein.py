@@ -76,12 +76,20 @@ def sliced_wasserstein(
     directions = _orthonormal_directions(X.shape[1], n_projections, as_generator(random_state))
     x_rows, y_rows, masses = _coupling(len(X), len(Y))
     size = rows_in_memory(len(X) + len(Y) + 3 * len(masses))
-    total = 0.0
+    costs = []
     for batch in gen_batches(len(directions), size):
         x = np.sort(X @ directions[batch].T, axis=0)[x_rows]
         y = np.sort(Y @ directions[batch].T, axis=0)[y_rows]
-        total += (masses @ np.abs(x - y) ** p).sum()
-    return float((total / len(directions)) ** (1 / p))
+        costs.append(_power_mean(np.abs(x - y), masses, p))
+    costs = np.concatenate(costs)[:, None]
+    return float(_power_mean(costs, np.full(len(costs), 1 / len(costs)), p)[0])
+
+
+def _power_mean(values, weights, p):
+    """Of each column, in the unit of its largest value: powers of that are numbers."""
+    unit = values.max(axis=0)
+    unit = np.where(unit > 0, unit, 1.0)
+    return unit * (weights @ (values / unit) ** p) ** (1 / p)
 
 
 def _orthonormal_directions(d, n, rng):

@@ -149,7 +149,8 @@ class Expansion:
 
 
 def _box(values, low, sigma):
-    return np.floor((values - low) / (2 * sigma)).astype(np.intp)
+    # of what is further away than any grid is wide it does not matter by how much
+    return np.clip(np.floor((values - low) / (2 * sigma)), -LARGEST, LARGEST).astype(np.intp)
 
 
 def _groups(boxes):

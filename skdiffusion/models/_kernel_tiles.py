@@ -207,12 +207,14 @@ class Block:
         part.points = pick(self.points)
         if self.is_weighted:
             part.log_weights = pick(self.log_weights)
+        # copies: other threads may add to what is kept
         part._half_squares = {
             slot: (key, half._replace(values=pick(half.values)))
-            for slot, (key, half) in self._half_squares.items()
+            for slot, (key, half) in self._half_squares.copy().items()
         }
-        part._columns = {slot: (key, pick(value)) for slot, (key, value) in self._columns.items()}
-        part._features = {key: pick(value) for key, value in self._features.items()}
+        columns, features = self._columns.copy(), self._features.copy()
+        part._columns = {slot: (key, pick(value)) for slot, (key, value) in columns.items()}
+        part._features = {key: pick(value) for key, value in features.items()}
         return part
 
     def recentred(self, centre) -> Block:

@@ -56,7 +56,8 @@ def _cancels(points, precision, x):
 
     if x.device.type != "cpu" or not len(x):
         return False  # looking would stall the device
-    size = (points**2).sum(dim=1).max() * precision
+    radius = (points**2).sum(dim=1).max() ** 0.5
+    size = radius * (radius + (x**2).sum(dim=1, keepdim=True) ** 0.5) * precision
     try:
         size = float(size.detach().max())
     except RuntimeError:

@@ -111,6 +111,9 @@ class KernelSums:
         if is_torch(x):
             return torch_moments(self._seen.like(x), x, variance, want, v, hidden)
         rows = np.asarray(x, np.float64) - self._centre
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            return self._nowhere_else(finite, x, variance, want, exclude, v)
         v = None if v is None else np.asarray(v, np.float64)
         per_row = [None if a is None else np.asarray(a) for a in (v, hidden)]
         variance = np.asarray(variance, np.float64)
@@ -127,6 +130,17 @@ class KernelSums:
         rest = (None if m is None else m.astype(x.dtype, copy=False) for m in found[1:])
         return KernelMoments(found.log_sum, *rest)
 
+    def _nowhere_else(self, finite, x, variance, want, exclude, v):
+        """Of rows that are not finite no moment is, either; of the others all are as they are."""
+        index = np.flatnonzero(finite)
+        per_row = [None if a is None else np.asarray(a)[index] for a in (exclude, v)]
+        some = variance[index] if np.ndim(variance) == 2 else variance
+        part = self._moments(x[index], some, want, *per_row)
+        found = KernelMoments(
+            *(None if m is None else np.full((len(x), *m.shape[1:]), np.nan, m.dtype) for m in part)
+        )
+        return place(found, part, index, len(x))
+
 
 class _Routes:
     """Points in fixed coordinates, whole and in groups of near ones."""
@@ -134,7 +148,7 @@ class _Routes:
     def __init__(self, points, weights, units):
         self._weights, self._units = weights, units
         self._block = self._new_block(points, weights)
-        self._groups: PointGroups | None = None
+        self._grouped: tuple[PointGroups, Block] | None = None
         self._expansion: tuple = (None, None)
 
     @staticmethod
@@ -176,11 +190,11 @@ class _Routes:
     def _by_expansion(self, x, metric, hidden, options):
         """By the expansion, and exactly where its error would be too large for the sum."""
         variance, dtype = metric.variance[0], options["dtype"]
-        key = variance.tobytes(), dtype
-        if self._expansion[0] != key:
+        key, made = self._expansion  # once: other threads may ask for other levels
+        if key != (variance.tobytes(), dtype):
             made = Expansion(self._block.points, self._weights, np.sqrt(variance), dtype)
-            self._expansion = key, made
-        sums, accurate = self._expansion[1].sums(x, hidden, of_points=options["want"] == "mean")
+            self._expansion = (variance.tobytes(), dtype), made
+        sums, accurate = made.sums(x, hidden, of_points=options["want"] == "mean")
         found = None
         rows = np.flatnonzero(accurate)
         if len(rows):
@@ -199,13 +213,13 @@ class _Routes:
         n, d = self._block.points.shape
         if d > TREE_UP_TO or n < TREE_POINTS:
             return False
-        return n_queries > 0 and (self._groups is not None or n * n_queries >= TREE_PAIRS)
+        return n_queries > 0 and (self._grouped is not None or n * n_queries >= TREE_PAIRS)
 
     def _by_groups(self, x, metric, v, hidden, log_share, options):
-        if self._groups is None:
-            self._groups = PointGroups(self._block.points, self._weights, units=self._units)
-            self._grouped_block = self._new_block(self._groups.points, self._groups.weights)
-        groups, whole = self._groups, self._grouped_block
+        if self._grouped is None:
+            groups = PointGroups(self._block.points, self._weights, units=self._units)
+            self._grouped = groups, self._new_block(groups.points, groups.weights)
+        groups, whole = self._grouped
         if hidden is not None:
             hidden = np.where(hidden < 0, -1, groups.position[hidden])
 

@@ -112,14 +112,22 @@ class _Network:
         times = (times * self.time_unit).to(device=weight.device, dtype=wide)
         labels = [label.to(weight.device) for label in labels]
         if self.n_labels:  # as unit vectors
-            labels = [
-                torch.nn.functional.one_hot(label, self.n_labels).to(weight) for label in labels
-            ]
+            labels = [self._as_unit_vectors(label).to(weight) for label in labels]
         output = self.network(x.to(device=weight.device, dtype=weight.dtype), times, *labels)
         if not torch.is_tensor(output):
             output = output[0]
         # learned variances, where there are any, follow the prediction
         return output[:, : self.channels].to(device=x.device, dtype=x.dtype)
+
+    def _as_unit_vectors(self, label):
+        import torch
+
+        whole = not (label.is_floating_point() or label.is_complex())
+        if not whole or bool(((label < 0) | (label >= self.n_labels)).any()):
+            raise ValueError(
+                f"labels y of this network are whole numbers from 0 to {self.n_labels - 1}."
+            )
+        return torch.nn.functional.one_hot(label.long(), self.n_labels)
 
     def modules(self):
         """Layers of the network."""

@@ -87,10 +87,13 @@ class AtTime:
         r"""Drift :math:`f(t)\, x_t` of the forward stochastic differential equation."""
         x_t = as_points(x_t, self.n_features, "x_t")
         times = as_levels(t, x_t, "t")
+        self._check_signal(self.schedule.alpha(times), times)
         return self.schedule.drift(times) * x_t
 
     def diffusion(self, t: Any):
         r"""Diffusion coefficient :math:`g(t)` of the forward stochastic differential equation."""
+        t = np.asarray(t, dtype=np.float64) if isinstance(t, (list, tuple)) else t
+        self._check_signal(self.schedule.alpha(t), t)
         squared = self.schedule.squared_diffusion(t)
         return functions(squared).sqrt(squared)
 
@@ -99,10 +102,13 @@ class AtTime:
         x_t = as_points(x_t, self.n_features, "x_t")
         times = as_levels(t, x_t, "t")
         alpha, sigma = self.schedule.coefficients(t, x_t)
+        self._check_signal(alpha, times)
+        level = self.schedule.noise_level(times)
+        return x_t / alpha, level[..., 0] if np.ndim(level) else level, alpha, sigma, times
+
+    def _check_signal(self, alpha, times):
         if not is_torch(alpha) and np.min(alpha, initial=np.inf) <= 0:
             raise ValueError(
                 f"{type(self.schedule).__name__} has no signal left at t = {np.max(times):g}: "
                 "times must have alpha(t) > 0."
             )
-        level = self.schedule.noise_level(times)
-        return x_t / alpha, level[..., 0] if np.ndim(level) else level, alpha, sigma, times

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models.base import BaseScoreModel
-from skdiffusion.models.wrapper import Wrapper, check_same_space
+from skdiffusion.models.wrapper import Wrapper, check_same_space, several
 from skdiffusion.utils.arrays import functions, like, namespace
 from skdiffusion.utils.validation import check_number
 
@@ -42,7 +42,8 @@ class SmoothedModel(Wrapper):
     r"""The inner law blurred once more: :math:`p_0 \star N(0, s^2 I)`.
 
     Its score at level :math:`\sigma` is the inner score at
-    :math:`\sqrt{\sigma^2 + s^2}`; its data always have a density.
+    :math:`\sqrt{\sigma^2 + s^2}`; its data always have a density. Where the noise of the inner
+    model differs by column, the blur does as well.
 
     Parameters
     ----------
@@ -148,6 +149,7 @@ class IndependentModel(Wrapper):
     """
 
     def __init__(self, models: Sequence[Any]):
+        models = several(models)
         super().__init__(*models)
         ends = np.cumsum([model.n_features for model in models])
         self._slices = [
@@ -350,6 +352,7 @@ class ProductModel(Wrapper):
     has_log_prob = has_sample = has_flow = False
 
     def __init__(self, models: Sequence[Any], weights: Sequence[float] | None = None):
+        models = several(models)
         super().__init__(*models)
         check_same_space(models)
         weights = [1.0] * len(models) if weights is None else [float(w) for w in weights]

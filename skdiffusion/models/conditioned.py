@@ -8,7 +8,8 @@ mean to
 
 (moment projection: Boys et al. 2024; with :math:`V = r^2 I`: Song et al. 2023). A column known to
 lie in a range replaces its normal by the truncated one, and the others follow it by regression.
-Both are exact for a Gaussian, at every level; for other laws they become so as the level falls and
+Both are exact for a Gaussian, at every level, but for ranges of several columns that hang together,
+which are taken one after the other. For other laws they become so as the level falls and
 the posterior narrows, and what they get wrong above is which mode is chosen, and how wide.
 
 Simpler, and right only if it is given time: to put the noised known values in the place of what
@@ -21,9 +22,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr
 from sklearn.utils import gen_batches
 
+from skdiffusion.models._truncation import truncated_moments
 from skdiffusion.models.jacobian import jacobian
 from skdiffusion.models.wrapper import Wrapper
 from skdiffusion.utils.arrays import like, namespace, to_numpy
@@ -91,8 +92,10 @@ class ConditionedModel(Wrapper):
         super().__init__(model)
         d = self.n_features
         self.matrix = np.eye(d) if matrix is None else np.asarray(matrix, dtype=np.float64)
-        if self.matrix.ndim != 2 or self.matrix.shape[1] != d:
-            raise ValueError(f"matrix must have shape (m, {d}); got {self.matrix.shape}.")
+        if self.matrix.ndim != 2 or self.matrix.shape[1] != d or not np.isfinite(self.matrix).all():
+            raise ValueError(
+                f"matrix must have shape (m, {d}) and be finite; got {self.matrix.shape}."
+            )
         self.noise = check_number(noise, "noise", least=0)
         self.low = np.full(d, -np.inf) if low is None else np.asarray(low, dtype=np.float64)
         self.high = np.full(d, np.inf) if high is None else np.asarray(high, dtype=np.float64)
@@ -105,6 +108,7 @@ class ConditionedModel(Wrapper):
         return self._models[0]
 
     def _denoise(self, x, sigma, y=None):
+        y = None if y is None else _known_values(y, x, len(self.matrix))
         size = rows_in_memory(MATRICES * self.n_features**2)
         if len(x) <= size:
             return self._denoise_block(x, sigma, y)
@@ -120,11 +124,14 @@ class ConditionedModel(Wrapper):
         level = sigma[:, 0] if np.ndim(sigma) else sigma
         mean = self.model._denoise(x, sigma)
         covariance = self._covariance(x, sigma, level)
+        ranged = np.flatnonzero(np.isfinite(self.low) | np.isfinite(self.high))
+        # what is left of a variance when a column is known is rounding
+        share = max(SMALLEST_SHARE, 100 * float(namespace(x).finfo(x.dtype).eps))
+        least = [share * to_numpy(covariance[:, j, j]) for j in ranged]
         if y is not None:
             mean, covariance = self._measured(mean, covariance, y)
-        ranged = np.flatnonzero(np.isfinite(self.low) | np.isfinite(self.high))
-        for j in ranged:
-            mean, covariance = self._truncated(mean, covariance, j)
+        for j, rounding in zip(ranged, least, strict=True):
+            mean, covariance = self._truncated(mean, covariance, j, rounding)
         return mean
 
     def _covariance(self, x, sigma, level):
@@ -142,9 +149,8 @@ class ConditionedModel(Wrapper):
             slope = slope * scale * scale[:, None]
         return slope * (sigma[:, :, None] if np.ndim(sigma) else sigma) ** 2
 
-    def _measured(self, mean, covariance, y):
+    def _measured(self, mean, covariance, values):
         xp, matrix = namespace(mean), like(self.matrix, mean)
-        values = like(y, mean)
         seen = ~xp.isnan(values)
         here = like(to_numpy(seen), mean)
         residual = xp.where(seen, values - mean @ matrix.T, xp.zeros_like(values))
@@ -155,10 +161,12 @@ class ConditionedModel(Wrapper):
         moved = mean + (gain @ residual[:, :, None])[:, :, 0]
         return moved, covariance - gain @ xp.matrix_transpose(cross)
 
-    def _truncated(self, mean, covariance, j):
+    def _truncated(self, mean, covariance, j, rounding):
         centre, variance = to_numpy(mean[:, j]), to_numpy(covariance[:, j, j])
-        spread = np.sqrt(np.maximum(variance, np.finfo(float).tiny))
+        known = variance <= rounding
+        spread = np.sqrt(np.where(known, 1.0, variance))
         expected, left = truncated_normal(centre, spread, self.low[j], self.high[j])
+        expected, left = np.where(known, centre, expected), np.where(known, 1.0, left)
         slope = covariance[:, :, j] / like(spread**2, mean)[:, None]
         moved = mean + slope * like(expected - centre, mean)[:, None]
         lost = like((1 - left) * spread**2, mean)[:, None, None]
@@ -204,8 +212,23 @@ class KnownColumnsModel(Wrapper):
         denoised = self.model._denoise(x, sigma)
         if y is None:
             return denoised
-        xp, values = namespace(x), like(y, x)
+        xp, values = namespace(x), _known_values(y, x, self.n_features)
         return xp.where(xp.isnan(values), denoised, values)
+
+
+def _known_values(y, x, m):
+    """What is known of each row, ``(n, m)`` like ``x``; NaN where nothing is."""
+    try:
+        values = like(y, x)
+    except (TypeError, ValueError):
+        values = None
+    shape = None if values is None else tuple(values.shape)
+    if shape != (len(x), m) or bool(namespace(values).any(namespace(values).isinf(values))):
+        raise ValueError(
+            f"y must hold what is known of each row, finite numbers of shape ({len(x)}, {m}), and "
+            f"NaN where nothing is; got {type(y).__name__} of shape {np.shape(y)}."
+        )
+    return values
 
 
 def truncated_normal(mean: Any, spread: Any, low: float, high: float):
@@ -226,22 +249,15 @@ def truncated_normal(mean: Any, spread: Any, low: float, high: float):
     >>> truncated_normal(np.zeros(1), np.ones(1), 0.0, np.inf)[0].round(6)  # sqrt(2 / pi)
     array([0.797885])
     """
-    a, b = (low - mean) / spread, (high - mean) / spread
-    # to the side where the tails are small, so that differences of probabilities keep digits
-    flip = a > -b
-    lower, upper = np.where(flip, -b, a), np.where(flip, -a, b)
-    top, bottom = log_ndtr(upper), log_ndtr(lower)
-    log_mass = top + np.log1p(-np.exp(np.minimum(bottom - top, -1e-16)))
-    at_lower = np.exp(-0.5 * lower**2 - 0.5 * np.log(2 * np.pi) - log_mass)
-    at_upper = np.exp(-0.5 * upper**2 - 0.5 * np.log(2 * np.pi) - log_mass)
-    shift = at_lower - at_upper
-    with np.errstate(invalid="ignore"):
-        edges = np.where(np.isinf(lower), 0.0, lower * at_lower) - np.where(
-            np.isinf(upper), 0.0, upper * at_upper
-        )
-    share = np.clip(1 + edges - shift**2, 0.0, 1.0)
-    expected = mean + spread * np.where(flip, -shift, shift)
-    return np.clip(expected, low, high), share
+    if np.isinf(low) and np.isinf(high):
+        return mean, np.ones_like(mean)
+    below, above = (low - mean) / spread, (mean - high) / spread
+    from_high = above > below  # from the end that is nearest to the mean
+    length = np.broadcast_to((high - low) / spread, below.shape)
+    _, inside, share = truncated_moments(np.maximum(below, above), length)
+    with np.errstate(invalid="ignore"):  # an infinite end is not the nearest
+        expected = np.where(from_high, high - spread * inside, low + spread * inside)
+    return expected, share
 
 
 def _pseudo_inverse(matrices):

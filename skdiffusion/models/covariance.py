@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from skdiffusion.utils.arrays import Parameters, like, namespace, to_numpy
+from skdiffusion.utils.arrays import Parameters, as_points, like, namespace, to_numpy
 
 __all__ = ["SpectralCovariance"]
 
@@ -208,6 +208,7 @@ class SpectralCovariance:
         array of shape (n, d)
             Like ``v``.
         """
+        v = as_points(v, self.n_features, "v")
         seen = self._seen.like(v)
         if seen.axes is None:
             return gain(seen.variances) * v
@@ -220,6 +221,7 @@ class SpectralCovariance:
 
     def quadratic(self, gain: Callable, v: Any):
         """Quadratic forms ``v_k' f(C) v_k``, shape ``(n,)``; arguments as in :meth:`apply`."""
+        v = as_points(v, self.n_features, "v")
         xp, seen = namespace(v), self._seen.like(v)
         if seen.axes is None:
             return xp.sum(gain(seen.variances) * v**2, axis=-1)
@@ -232,6 +234,7 @@ class SpectralCovariance:
 
     def trace(self, gain: Callable, v: Any):
         """Trace of ``f(C)`` for each row of ``v``, shape ``(n,)``."""
+        v = as_points(v, self.n_features, "v")
         xp, seen = namespace(v), self._seen.like(v)
         trace = xp.sum(gain(seen.variances), axis=-1)
         if self.n_residual:
@@ -241,6 +244,7 @@ class SpectralCovariance:
 
     def matrices(self, gain: Callable, v: Any):
         """The matrix ``f(C)`` for each row of ``v``, shape ``(n, d, d)``."""
+        v = as_points(v, self.n_features, "v")
         xp, seen = namespace(v), self._seen.like(v)
         n, d = v.shape
         gains = xp.broadcast_to(gain(seen.variances), (n, len(self.variances)))

@@ -360,8 +360,6 @@ class BarycentricModel(BaseScoreModel):
     (array([[1.]]), array([[0.2]]))
     """
 
-    has_jacobian = True
-
     def __init__(
         self,
         model: Any,
@@ -375,6 +373,8 @@ class BarycentricModel(BaseScoreModel):
         self.sigma_range = model.sigma_range
         self.is_conservative = model.is_conservative
         self.is_differentiable = model.is_differentiable
+        self.has_jacobian = model.has_jacobian
+        self.noise_scale, self._keeps_library = model.noise_scale, model._keeps_library
         self.smoothing = check_number(smoothing, "smoothing", least=0)
         self.scale = check_number(scale, "scale", above=0)
         if check_count(n_perturbations, "n_perturbations", 2) % 2:
@@ -421,8 +421,11 @@ class BarycentricModel(BaseScoreModel):
         return self._mean(self.model._score_divergence, x, sigma, **condition)
 
     def _denoise_divergence(self, x, sigma, **condition):
+        if np.ndim(self.noise_scale):  # the diagonal is weighted: it takes the whole matrix
+            return super()._denoise_divergence(x, sigma, **condition)
         divergence = self._score_divergence(x, sigma, **condition)
         return self.n_features + (sigma[..., 0] if np.ndim(sigma) else sigma) ** 2 * divergence
 
     def _denoise_jvp(self, x, sigma, v, **condition):
-        return v + sigma**2 * self._score_jvp(x, sigma, v, **condition)
+        variance = (sigma * self._noise_scale_like(x)) ** 2
+        return v + variance * self._score_jvp(x, sigma, v, **condition)

@@ -87,8 +87,7 @@ class CallableModel(BaseScoreModel):
         self.schedule = EDMSchedule() if schedule is None else check_schedule(schedule)
         self.prediction = prediction
         self.backend = backend
-        low, high = sigma_range
-        if not 0 <= low < high:
+        if not _rise(sigma_range):
             raise ValueError(f"sigma_range must be two rising noise levels; got {sigma_range!r}.")
         self.sigma_range = sigma_range
         self.input_shape = (self.n_features,) if input_shape is None else tuple(input_shape)
@@ -157,6 +156,10 @@ class CallableModel(BaseScoreModel):
     def _ask_batch(self, x, *more):
         points = x.reshape(len(x), *self.input_shape)
         output = self.fn(points, *more)
+        if not hasattr(output, "shape"):
+            raise TypeError(
+                f"the wrapped callable must return an array; got {type(output).__name__}."
+            )
         if tuple(output.shape) != tuple(points.shape):
             raise ValueError(
                 f"the wrapped callable must return shape {tuple(points.shape)}; "
@@ -170,6 +173,15 @@ class CallableModel(BaseScoreModel):
         if weight is None:
             return x, times
         return (a.to(device=weight.device, dtype=weight.dtype) for a in (x, times))
+
+
+def _rise(levels):
+    """Whether these are two noise levels, the second above the first."""
+    try:
+        low, high = levels
+        return 0 <= low < high
+    except (TypeError, ValueError):
+        return False
 
 
 def _labels_beside(x, y):

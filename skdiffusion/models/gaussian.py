@@ -72,7 +72,7 @@ class GaussianModel(BaseScoreModel):
 
     def __init__(self, mean: Any, covariance: Any):
         self._seen = Parameters(mean=mean)
-        if self.mean.ndim != 1 or not np.isfinite(self.mean).all():
+        if self.mean.ndim != 1 or not self.mean.size or not np.isfinite(self.mean).all():
             raise ValueError(
                 f"mean must be a finite vector of shape (d,); got shape {self.mean.shape}."
             )

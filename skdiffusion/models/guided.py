@@ -87,16 +87,24 @@ class GuidedModel(Wrapper):
 
     def _denoise(self, x, sigma, **condition):
         denoised = self.model._denoise(x, sigma, **condition)
+        variance = (sigma * self._noise_scale_like(x)) ** 2
+        return denoised + variance * self._tilt(x, sigma, denoised, condition)
+
+    def _score(self, x, sigma, **condition):
+        denoised = self.model._denoise(x, sigma, **condition)
+        score = self.model._score(x, sigma, **condition)
+        return score + self._tilt(x, sigma, denoised, condition)
+
+    def _tilt(self, x, sigma, denoised, condition):
+        """What guidance adds to the score: the gradient of ``scale log w(D(x))``."""
         pull = like(self._gradient_at(denoised), x)
         if tuple(pull.shape) != tuple(x.shape):
             raise ValueError(
                 f"the gradient of the log-weight must have shape {tuple(x.shape)}; "
                 f"got {tuple(pull.shape)}."
             )
-        variance = (sigma * self._noise_scale_like(x)) ** 2
         level = sigma[:, 0] if np.ndim(sigma) else sigma
-        felt = vjp(self.model, x, level, pull, of="denoise", **condition)
-        return denoised + self.scale * variance * felt
+        return self.scale * vjp(self.model, x, level, pull, of="denoise", **condition)
 
     def _gradient_at(self, points):
         if self.gradient is not None:

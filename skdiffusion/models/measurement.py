@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from sklearn.utils import gen_batches
 
 from skdiffusion.models.affine import AffineModel
@@ -28,7 +29,7 @@ from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.mixture import MixtureModel
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import check_number
+from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["LinearMeasurement", "Posterior", "has_posterior", "posterior"]
 
@@ -140,7 +141,15 @@ def posterior(
     """
     d = model.n_features
     matrix = np.eye(d) if matrix is None else np.asarray(matrix, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[1] != d or not np.isfinite(matrix).all():
+        raise ValueError(f"matrix must have shape (m, {d}) and be finite; got {matrix.shape}.")
     values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(matrix) or np.isinf(values).any():
+        raise ValueError(
+            f"values must be finite, of shape (n, {len(matrix)}), and NaN where nothing was "
+            f"measured; got shape {values.shape}."
+        )
+    noise, n_draws = check_number(noise, "noise", least=0), check_count(n_draws, "n_draws", 0)
     rng, law = as_generator(random_state), _law(model)
     mean, draws = np.empty((len(values), d)), np.empty((n_draws, len(values), d))
     patterns, labels = np.unique(np.isnan(values), axis=0, return_inverse=True)
@@ -221,10 +230,11 @@ class _Kernels:
         (gain,), (whiten,) = measured.gains(self.matrix)
         white = self.points @ measured.matrix.T @ whiten.T
         targets = measured.values @ whiten.T
-        log_weights = self.log_weights - 0.5 * (white**2).sum(1)
         centres, choices = np.empty((n, d)), np.empty((n_draws, n), dtype=int)
         for batch in gen_batches(n, rows_in_memory(3 * len(white))):
-            gamma = _softmax(targets[batch] @ white.T + log_weights)
+            # of differences: squares and products cancel where the points are far from the origin
+            squares = cdist(targets[batch], white, "sqeuclidean")
+            gamma = _softmax(self.log_weights - 0.5 * squares)
             centres[batch] = gamma @ self.points
             choices[:, batch] = _choices(gamma, n_draws, rng)
         mean = centres + (measured.values - centres @ measured.matrix.T) @ gain.T

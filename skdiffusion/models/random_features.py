@@ -165,7 +165,7 @@ class RandomFeatureModel(BaseScoreModel):
         if hats.ndim == 1:  # one level for all rows
             matrix = xp.reshape(matrix, (self.features.size, -1, d))
             return values @ xp.sum(matrix * hats[:, None], axis=1)
-        per_level = xp.reshape(values @ matrix, (values.shape[0], -1, d))
+        per_level = xp.reshape(values @ matrix, (values.shape[0], len(self._grid.levels), d))
         return xp.sum(per_level * hats[..., None], axis=1)
 
     def _denoise(self, x, sigma):

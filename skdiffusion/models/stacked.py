@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models._log_grid import LogGrid
-from skdiffusion.models.wrapper import Wrapper, check_same_space
-from skdiffusion.utils.arrays import Parameters, namespace
+from skdiffusion.models.wrapper import Wrapper, check_same_space, several
+from skdiffusion.utils.arrays import Parameters, as_levels, namespace, to_numpy
 
 __all__ = ["StackedModel"]
 
@@ -49,6 +49,7 @@ class StackedModel(Wrapper):
     has_density = has_log_prob = has_sample = has_flow = False
 
     def __init__(self, models: Sequence[Any], levels: Any, weights: Any):
+        models = several(models)
         super().__init__(*models)
         check_same_space(models)
         self._grid = LogGrid(levels)
@@ -80,9 +81,9 @@ class StackedModel(Wrapper):
 
     def weights_at(self, sigma: Any):
         """Weights at a noise level: shape ``(n_models,)``, or ``(n, n_models)`` for an array."""
-        if isinstance(sigma, (int, float)):
-            return self._interpolated(float(sigma), self._seen.weights)
-        return self._interpolated(np.asarray(sigma, dtype=np.float64)[:, None], self._seen.weights)
+        sigma = to_numpy(sigma)
+        levels = as_levels(sigma, np.empty((sigma.size, 0)), allow_zero=False)
+        return self._interpolated(levels, self._seen.weights)
 
     def _interpolated(self, sigma, like):
         return self._grid.hats(sigma, like) @ self._seen.like(like).weights

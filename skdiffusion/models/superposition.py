@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models.base import BaseScoreModel
-from skdiffusion.models.wrapper import Wrapper, check_same_space
+from skdiffusion.models.wrapper import Wrapper, check_same_space, several
 from skdiffusion.utils.arrays import like, namespace
 
 __all__ = ["SuperpositionModel"]
@@ -61,6 +61,7 @@ class SuperpositionModel(Wrapper):
     has_flow = False
 
     def __init__(self, models: Sequence[Any], weights: Sequence[float] | None = None):
+        models = several(models)
         super().__init__(*models)
         check_same_space(models)
         without = [type(model).__name__ for model in models if not model.has_log_prob]

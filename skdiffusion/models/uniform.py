@@ -8,26 +8,22 @@ Per column, with :math:`a = (x - \mathrm{low})/\sigma`, :math:`b = (x - \mathrm{
     s = \frac{\varphi(a) - \varphi(b)}{\sigma\,[\Phi(a) - \Phi(b)]}, \qquad
     s' = -\frac{a\varphi(a) - b\varphi(b)}{\sigma^2 [\Phi(a) - \Phi(b)]} - s^2 .
 
-By symmetry only points above the middle are computed, in logarithms, so that the tails keep
-their relative accuracy. Where the noise is wider than the interval the differences cancel:
-there the mean and variance of :math:`x_0` given :math:`x` are Gauss-Legendre sums.
+Given ``x`` the clean value is normal about ``x`` and cut off at both ends: mean and variance of
+that (``_truncation``) keep their digits however far a point is from the interval, and however wide
+the noise.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-import scipy.special
 
+from skdiffusion.models._truncation import truncated_moments
 from skdiffusion.models.base import BaseScoreModel
-from skdiffusion.utils.arrays import Parameters, is_torch, namespace
+from skdiffusion.utils.arrays import Parameters, namespace
 
 __all__ = ["UniformModel"]
-
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
 
 
 class UniformModel(BaseScoreModel):
@@ -64,9 +60,7 @@ class UniformModel(BaseScoreModel):
                 f"got {low.tolist()!r} and {high.tolist()!r}."
             )
         self.n_features = len(low)
-        self._seen = Parameters(
-            centre=(low + high) / 2, half=(high - low) / 2, nodes=NODES, log_weights=np.log(WEIGHTS)
-        )
+        self._seen = Parameters(centre=(low + high) / 2, half=(high - low) / 2)
 
     @property
     def low(self) -> np.ndarray:
@@ -84,12 +78,10 @@ class UniformModel(BaseScoreModel):
         offset = x - seen.centre
         # the mirror image above the middle; its derivative there is one, as it should be
         sign = xp.where(offset < 0, x * 0 - 1, x * 0 + 1)
-        distance = sign * offset
-        wide = (sigma >= seen.half) & (distance * seen.half <= 8 * sigma**2)
-        sums = _by_quadrature(xp.where(wide, distance, 0 * distance), sigma, seen)
-        tails = _by_tails(distance, sigma, seen.half)
-        log_prob, mean, variance = (xp.where(wide, a, b) for a, b in zip(sums, tails, strict=True))
-        return log_prob, seen.centre + sign * mean, variance
+        near, length = (sign * offset - seen.half) / sigma, 2 * seen.half / sigma
+        log_mass, inside, variance = truncated_moments(near, length + 0 * near)
+        mean = seen.centre + sign * (seen.half - sigma * inside)
+        return log_mass - xp.log(2 * seen.half), mean, sigma**2 * variance
 
     def _denoise(self, x, sigma):
         return self._columns(x, sigma)[1]
@@ -114,44 +106,3 @@ class UniformModel(BaseScoreModel):
 
     def _draw(self, n_samples, rng):
         return rng.uniform(self.low, self.high, (n_samples, self.n_features))
-
-
-def _log_cdf(x):
-    if is_torch(x):
-        import torch
-
-        return torch.special.log_ndtr(x)
-    return scipy.special.log_ndtr(x)
-
-
-def _by_tails(distance, sigma, half):
-    """By upper tails ``Q(near) - Q(far)`` of the two edges; full accuracy if ``sigma < half``."""
-    xp = namespace(distance)
-    near, far = (distance - half) / sigma, (distance + half) / sigma
-    log_near, log_far = _log_cdf(-near), _log_cdf(-far)
-    # at most 0 + log(1 - tiny): the cap only rounds, where the interval is lost in the noise
-    gap = xp.minimum(log_far - log_near, log_near * 0 - 1e-30)
-    log_mass = log_near + xp.log(-xp.expm1(gap))
-    hazard_near = xp.exp(-0.5 * near**2 - HALF_LOG_2PI - log_mass)
-    hazard_far = xp.exp(-0.5 * far**2 - HALF_LOG_2PI - log_mass)
-    pull = hazard_far - hazard_near  # sigma times the score
-    slope = near * hazard_near - far * hazard_far - pull**2  # sigma^2 times its derivative
-    log_prob = log_mass - xp.log(2 * half)
-    return log_prob, distance + sigma * pull, sigma**2 * (1 + slope)
-
-
-def _by_quadrature(distance, sigma, seen):
-    """By sums over nodes of the interval; exact for an integrand this smooth."""
-    xp = namespace(distance)
-    x0 = seen.half[..., None] * seen.nodes
-    level = sigma[..., None] if np.ndim(sigma) else sigma
-    logits = seen.log_weights - 0.5 * ((distance[..., None] - x0) / level) ** 2
-    top = xp.max(logits, axis=-1, keepdims=True)
-    shares = xp.exp(logits - top)
-    total = xp.sum(shares, axis=-1)
-    log = math.log if isinstance(sigma, float) else xp.log
-    log_prob = top[..., 0] + xp.log(total / 2) - HALF_LOG_2PI - log(sigma)
-    shares = shares / total[..., None]
-    mean = xp.sum(shares * x0, axis=-1)
-    variance = xp.sum(shares * (x0 - mean[..., None]) ** 2, axis=-1)
-    return log_prob, mean, variance

@@ -10,11 +10,14 @@ A wrapper whose own mathematics allows less says so in its own flags.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from skdiffusion.models.base import BaseScoreModel
 
-__all__ = ["Wrapper", "check_same_space"]
+__all__ = ["Wrapper", "check_same_space", "several"]
 
 
 class Wrapper(BaseScoreModel):
@@ -23,6 +26,12 @@ class Wrapper(BaseScoreModel):
     def __init__(self, *models: BaseScoreModel):
         if not models:
             raise ValueError("models must hold at least one score model.")
+        for model in models:
+            if not isinstance(model, BaseScoreModel):
+                raise TypeError(
+                    f"a score model is needed; got {type(model).__name__}: as_score_model makes "
+                    "one of fitted estimators, modules and callables."
+                )
         self._models = models
         self.n_features = models[0].n_features
 
@@ -53,6 +62,13 @@ class Wrapper(BaseScoreModel):
 
     def _condition(self, model, condition):
         return condition if model.is_conditional else {}
+
+
+def several(models: Any) -> tuple:
+    """Models as a tuple, or a ``TypeError`` for one alone."""
+    if isinstance(models, BaseScoreModel) or not isinstance(models, Iterable):
+        raise TypeError(f"models must be a sequence of score models; got {type(models).__name__}.")
+    return tuple(models)
 
 
 def check_same_space(models):

@@ -133,7 +133,8 @@ class BoundModel:
         self.model = model
         self.dtype = dtype
         self.far_field = far_field
-        self._condition = {} if y is None else {"y": y}
+        # by place, whatever the index of a Series is
+        self._condition = {} if y is None else {"y": y if is_torch(y) else np.asarray(y)}
 
     def denoise(self, x, level):
         """Denoiser at points of a level."""

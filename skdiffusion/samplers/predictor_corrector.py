@@ -77,4 +77,9 @@ def inner_sampler(sampler: Any) -> BaseSampler:
             f"a {type(sampler).__name__} used by another sampler must not teleport: set teleport "
             "on the outer one."
         )
+    if not (isinstance(sampler.clock, str) and sampler.clock == "auto"):
+        raise ValueError(
+            f"a {type(sampler).__name__} used by another sampler goes by the clock of that: set "
+            f"clock on the outer one; got {sampler.clock!r}."
+        )
     return sampler

@@ -119,6 +119,8 @@ def search_codes(
 
     Raises
     ------
+    TypeError
+        If there is no estimator of scores to search in.
     ValueError
         If an argument is out of its range, the sampler draws noise, or the verifier does not
         return one finite number per row.
@@ -129,6 +131,10 @@ def search_codes(
     CVPR 2025.
     """
     check_is_fitted(estimator)
+    if not hasattr(estimator, "_generate"):
+        raise TypeError(
+            f"a search over codes needs a score estimator; got {type(estimator).__name__}."
+        )
     n_samples = check_count(n_samples, "n_samples")
     n_rounds = check_count(n_rounds, "n_rounds")
     n_candidates = check_count(n_candidates, "n_candidates")

@@ -43,7 +43,7 @@ import numpy as np
 from scipy.special import betainc
 
 from skdiffusion.utils.arrays import like, namespace
-from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.validation import check_count, check_number
 
 __all__ = ["SpectralClock", "spectral_levels"]
 
@@ -87,6 +87,7 @@ class SpectralClock:
 
     def __call__(self, level: Any):
         """The clock at an array of levels, elementwise."""
+        level = 1.0 * level
         angle = namespace(level).atan(level[..., None] / like(self.radii, level))
         return angle @ like(self.weights, level)
 
@@ -119,6 +120,8 @@ def spectral_levels(covariance: Any, n_steps: int, sigma_min: float, sigma_max: 
     array([20.  ,  3.34,  1.31,  0.57,  0.19])
     """
     n_steps = check_count(n_steps, "n_steps")
+    sigma_min = check_number(sigma_min, "sigma_min", above=0)
+    sigma_max = check_number(sigma_max, "sigma_max", above=sigma_min)
     radii, weights = _radii(covariance)
     table, below = _numbers_of_levels(radii.tobytes(), weights.tobytes(), sigma_min, sigma_max)
     last = max(below[-1] / n_steps, below[0])

@@ -27,10 +27,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from skdiffusion.models import GaussianModel, as_score_model
+from skdiffusion.flow import isotropic_view, under_noise_of
+from skdiffusion.models import AffineModel, GaussianModel, as_score_model
+from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.samplers.base import BoundModel, march
 from skdiffusion.samplers.ode import RK4Sampler
-from skdiffusion.utils.arrays import namespace
+from skdiffusion.utils.arrays import like, namespace
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.validation import check_count, check_number, lookup
 
@@ -111,6 +113,7 @@ class Teleport(Configurable):
                 f"the law of a teleport must have the model's {model.n_features} columns; "
                 f"got {law.n_features}."
             )
+        law = _under_noise_of(model, law)
         if self.start == "draw" and not law.has_flow:
             raise ValueError("start='draw' needs a Gaussian law; use start='flow'.")
         high, low = levels[0], min(level for level in levels if level > 0)
@@ -154,13 +157,13 @@ class TeleportReport(NamedTuple):
     quantile: np.ndarray
 
     def level(self, tol: float) -> float:
-        """Lowest level at which nine paths in ten stay within ``tol``."""
+        """Lowest level at which nine paths in ten stay within ``tol``; infinite if at none."""
         above = np.flatnonzero(self.quantile > tol)
         if len(above) == 0:
             return float(self.levels[-1])
         last = above[0]
         if last == 0:
-            return float(self.levels[0])
+            return float("inf")
         # the error grows like a power of the level: linear in the logarithms
         e0, e1 = np.log(np.maximum(self.quantile[last - 1 : last + 1], 1e-300))
         s0, s1 = np.log(self.levels[last - 1 : last + 1])
@@ -197,7 +200,8 @@ class Jump:
     def __call__(self, x: Any, noise: Any):
         """Points at the hand-over from points at the first level."""
         if self.start == "draw":
-            return self.law.from_latent(noise.normal(x), self.level)
+            codes = noise.normal(x) / (like(noise.scale, x) if np.ndim(noise.scale) else 1.0)
+            return self.law.from_latent(codes, self.level)
         return _carry(self.law, x, self.first, self.level)
 
     def __str__(self):
@@ -269,9 +273,12 @@ def teleport_report(
         levels = model.sigma_max_, model.sigma_min_
     if far_field is None or levels is None:
         raise ValueError("a model that is not a fitted estimator needs far_field= and levels=.")
+    low = check_number(min(levels), "the last of levels", above=0)
+    high = check_number(max(levels), "the first of levels", above=low)
+    n_probes = check_count(n_probes, "n_probes", 2)
     model = as_score_model(model)
-    law = far_field if law is None else as_score_model(law)
-    probes = _probes(model, law, far_field, max(levels), min(levels), n_probes)
+    law = _under_noise_of(model, far_field if law is None else as_score_model(law))
+    probes = _probes(model, law, far_field, high, low, n_probes)
     return TeleportReport(*map(np.array, zip(*probes, strict=True)))
 
 
@@ -288,6 +295,9 @@ def _probes(model, law, gaussian, high, low, n_probes, y=None) -> Iterator[_Prob
     if y is not None:
         y = np.asarray(y)[:n_probes]
         n_probes = len(y)
+    # errors are measured where the noise is isotropic
+    model, gaussian, scale = isotropic_view(model, gaussian)
+    law = AffineModel(law, scale=1 / scale) if np.ndim(scale) else law
     x = gaussian.sample(n_probes, high, random_state=0)
     spectrum = gaussian.covariance
     scale = np.sqrt(spectrum.trace(lambda variance: variance, x))  # its d cancels the rms's
@@ -303,6 +313,13 @@ def _probes(model, law, gaussian, high, low, n_probes, y=None) -> Iterator[_Prob
             errors = np.linalg.norm(arrived, axis=1) / scale
             yield _Probe(level, float(np.median(errors)), float(np.quantile(errors, QUANTILE)))
         last, last_level = felt, level
+
+
+def _under_noise_of(model, law):
+    """The law under the model's own noise, which may differ by column."""
+    law = under_noise_of(model, law) if isinstance(law, GaussianModel) else law
+    check_same_space([model, law])
+    return law
 
 
 def _carry(law, x, first, level):

@@ -55,6 +55,14 @@ def test_units_scale_and_offset_do_not_matter(rng):
     assert moved.information_level == pytest.approx(10 * report.information_level)
 
 
+@pytest.mark.parametrize("unit", [1e-70, 1e70])
+def test_units_whose_sixth_powers_are_no_numbers(unit):
+    report, moved = far_field_report(SKEWED), far_field_report(unit * np.asarray(SKEWED))
+    assert moved.sufficient_level == pytest.approx(unit * report.sufficient_level, rel=1e-9)
+    assert moved.information_level == pytest.approx(unit * report.information_level, rel=1e-9)
+    assert moved.third_cumulant == pytest.approx(unit**3 * report.third_cumulant, rel=1e-9)
+
+
 def test_a_subsample_estimates_the_same_cumulant(rng):
     X = rng.gamma(2.0, size=(3000, 2))
     whole = far_field_report(X).third_cumulant

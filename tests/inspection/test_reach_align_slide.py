@@ -7,7 +7,7 @@ from skdiffusion import EmpiricalScore, GaussianScore, RidgeProjector
 from skdiffusion.datasets import make_sphere, make_thirteen_points
 from skdiffusion.inspection import ReachAlignSlideDisplay, reach_align_slide
 from skdiffusion.inspection.reach_align_slide import HeldModel
-from skdiffusion.models import BaseScoreModel, EmpiricalModel, as_score_model
+from skdiffusion.models import AffineModel, BaseScoreModel, EmpiricalModel, as_score_model
 from skdiffusion.samplers import BaseSampler, EulerSampler
 
 LEVELS = np.geomspace(20, 0.005, 161)
@@ -248,6 +248,9 @@ def test_refusals(thirteen):
         reach_align_slide(law, ridge, start=np.ones((4, 3)))
     with pytest.raises(ValueError, match="errors"):
         reach_align_slide(law, ridge, errors="across")
+    uneven = AffineModel(law, scale=[1.0, 3.0])
+    with pytest.raises(ValueError, match="the noise of the model differs by column"):
+        reach_align_slide(uneven, ridge)
     other = as_score_model(lambda x, s: x, prediction="data", n_features=3)
     with pytest.raises(ValueError, match="the model has 3 columns, the ridge 2"):
         reach_align_slide(other, ridge)

@@ -71,6 +71,8 @@ def test_what_is_no_field_in_the_plane():
         ScoreFieldDisplay.from_predictions(ROWS, TRIPLE, sigma=1.0)
     with pytest.raises(ValueError, match="one axes per noise level, 2"):
         ScoreFieldDisplay.from_estimator(LAW, ROWS, sigma=[1.0, 2.0], ax=plt.subplots()[1])
+    with pytest.raises(ValueError, match="X has no variance"):
+        ScoreFieldDisplay.from_estimator(LAW, np.ones((3, 2)))
 
 
 def test_comparison():

@@ -114,6 +114,8 @@ def test_displays():
         energy, X, targets=("noise", "data"), n_levels=4, n_draws=10
     )
     assert len(shown.ax_[0].lines) == 2
+    # the same curve twice, where levels are the time: neither must hide the other
+    assert len({line.get_linestyle() for line in shown.ax_[0].lines}) == 2
 
 
 def test_models_that_do_not_know_are_refused():

@@ -191,6 +191,19 @@ def test_what_cannot_be_looked_at(look, arguments, message):
         look(**arguments)
 
 
+@pytest.mark.parametrize("levels", [[0.1, 1.0], [1.0], [2.0, 1.0, 1.0], [1.0, np.nan], ["a"], 3.0])
+def test_levels_of_a_model_fall(levels):
+    with pytest.raises(ValueError, match="at least two falling noise levels, the last at least"):
+        trajectory_geometry(GaussianModel(np.zeros(2), [1.0, 0.5]), levels)
+
+
+def test_a_gaussian_knows_its_own_moments():
+    law = GaussianModel(np.zeros(2), [1.0, 0.5])
+    found = trajectory_geometry(law, n_samples=5, sampler="flow")
+    # two variances: no path leaves the plane of its ends
+    assert found.out_of_plane.max() < 1e-12
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", HeunSampler(teleport="auto")])
 def test_only_plain_flows_are_looked_at(sampler):
     with pytest.raises(ValueError, match="neither draw noise nor teleport"):

@@ -51,8 +51,21 @@ def test_it_grows_with_the_shift(distance, rng):
 @pytest.mark.parametrize("distance", [sliced_wasserstein, energy_distance, frechet_distance])
 def test_a_sample_is_at_distance_zero_from_itself_in_any_order(distance, rng):
     X = rng.standard_normal((60, 3))
-    # equal rows are found 1e-8 apart, and the energy distance is the root of a mean of such gaps
-    assert distance(X, rng.permutation(X)) == pytest.approx(0, abs=1e-4)
+    # the energy distance is the root of a difference of means near one
+    assert distance(X, rng.permutation(X)) == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("d", [3, 30])
+def test_repeated_rows_are_at_distance_zero(d, rng):
+    """Tables repeat rows; rounding of squares and products must not pull equal rows apart."""
+    few = rng.standard_normal((20, d))
+    X, Y = few[rng.integers(20, size=300)], few[rng.integers(20, size=200)]
+    assert not distance_to_closest_record(few, few).any()
+    found = precision_recall_coverage(X, Y, n_neighbors=3)  # every row has three equal ones
+    assert found.precision == found.recall == found.coverage == 1.0
+    # the default bandwidth is the median distance of distinct rows, and not of rounding
+    apart = np.linalg.norm(X[:, None] - X, axis=2)[np.triu_indices(300, 1)]
+    assert mmd(X, Y, **RAW) == mmd(X, Y, bandwidth=np.median(apart[apart > 0]), **RAW)
 
 
 @pytest.mark.parametrize("distance", [*DISTANCES, c2st, mmd_test, precision_recall_coverage])
@@ -95,6 +108,13 @@ def test_gaussians_of_different_width():
     # W_2 of N(0, 1) and N(0, 4) is 1 in every direction; quantiles in place of draws
     z = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)[:, None]
     assert sliced_wasserstein(z, 2 * z, **RAW) == pytest.approx(1.0, rel=1e-3)  # cut tails
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_high_orders_in_any_unit(unit, rng):
+    X, Y = rng.standard_normal((30, 2)), rng.standard_normal((20, 2))
+    there = sliced_wasserstein(unit * X, unit * Y, p=60, **RAW)
+    assert there == pytest.approx(unit * sliced_wasserstein(X, Y, p=60, **RAW), rel=1e-12)
 
 
 def test_the_working_memory_does_not_change_the_result(rng):
@@ -218,6 +238,12 @@ def test_accuracy_of_the_best_classifier_is_the_total_variation():
     assert 0.73 < found < 0.77
 
 
+def test_few_rows_are_told_apart_too(rng):
+    X = rng.standard_normal((12, 2))
+    assert c2st(X, X + 100) == 1.0
+    assert c2st(X, X + 100, cv=2) == 1.0
+
+
 def test_any_classifier_and_a_seed(rng):
     from sklearn.linear_model import LogisticRegression
 
@@ -291,6 +317,12 @@ def test_copies_are_found_and_fresh_rows_are_not():
     assert honest.closer_to_train == pytest.approx(0.5, abs=0.08)
     assert honest.copies == pytest.approx(honest.holdout_copies, abs=0.04)
     assert honest.ratio == pytest.approx(1, abs=0.15)
+
+
+def test_rows_that_all_sets_share_are_no_copies():
+    few = np.random.default_rng(0).standard_normal((4, 2))
+    found = memorisation(np.tile(few, (5, 1)), few, np.tile(few, (3, 1)))
+    assert found.ratio == 1.0 and found.closer_to_train == 0.5 and found.copies == 0.0
 
 
 def test_unequal_sets_are_thinned_to_be_fair():

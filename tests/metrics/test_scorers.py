@@ -1,5 +1,6 @@
 """Scorers in scikit-learn's searches."""
 
+import functools
 import pickle
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.neighbors import KernelDensity
 
 from skdiffusion import EmpiricalScore, GaussianScore, GMMScore
-from skdiffusion.metrics import get_scorer, get_scorer_names, mmd
+from skdiffusion.metrics import SampleScorer, get_scorer, get_scorer_names, mmd
 
 X = load_iris().data[np.random.default_rng(0).permutation(150)]
 
@@ -63,6 +64,20 @@ def test_densities_of_scikit_learn_can_be_scored():
     assert likelihood(theirs, X) == pytest.approx(likelihood(ours, X), abs=1e-9)
     assert get_scorer("mmd")(GaussianMixture(3, random_state=0).fit(X), X) > -0.01
     assert get_scorer("mmd")(theirs, X) == -mmd(X, theirs.sample(150, random_state=0))
+
+
+def test_scorers_of_densities_are_what_they_are_called():
+    est = GMMScore(3, random_state=0).fit(X)
+    assert get_scorer("log_likelihood")(est, X) == est.score_samples(X).mean()
+    denoising = pickle.loads(pickle.dumps(get_scorer("denoising")))
+    assert denoising(est, X) == est.denoising_bound(X).score != est.score_samples(X).mean()
+    assert repr(denoising) == "DensityScorer('denoising')"
+    with pytest.raises(TypeError, match="GaussianMixture has no denoising bound"):
+        denoising(GaussianMixture(3, random_state=0).fit(X), X)
+
+
+def test_a_distance_with_options_bound_has_a_name():
+    assert "mmd" in repr(SampleScorer(functools.partial(mmd, bandwidth=1.0)))
 
 
 def test_an_unknown_name_gets_a_suggestion():

@@ -359,6 +359,9 @@ def test_classes_of_edm_are_unit_vectors():
     found = model.denoise(x, 1.0, y=np.array([2, 0, 1]))
     np.testing.assert_allclose(found[:, 0], [100, 1, 10])
     assert not model.denoise(x, 1.0).any()
+    for wrong in ([0, 1, 3], [0, -1, 2], [0.5, 1.0, 2.0]):
+        with pytest.raises(ValueError, match="whole numbers from 0 to 2"):
+            model.denoise(x, 1.0, y=wrong)
 
 
 def test_what_is_not_known_is_left_to_the_user():

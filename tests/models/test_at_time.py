@@ -156,9 +156,12 @@ def test_the_data_end_of_a_law_without_one(t):
 
 @pytest.mark.parametrize("t", [1.0, 1.5, np.array([0.1, 0.1, 1.0, 0.1, 0.1])])
 def test_no_signal_left(t):
-    for method in ("score", "denoise", "velocity", "log_prob", "predict_noise"):
+    view = GAUSSIAN.at_time("flow_matching")
+    for method in ("score", "denoise", "velocity", "log_prob", "predict_noise", "drift"):
         with pytest.raises(ValueError, match="no signal left"):
-            getattr(GAUSSIAN.at_time("flow_matching"), method)(X_T, t)
+            getattr(view, method)(X_T, t)
+    with pytest.raises(ValueError, match="no signal left"):
+        view.diffusion(t)
 
 
 def test_other_refusals():

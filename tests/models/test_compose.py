@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from skdiffusion import GaussianScore
 from skdiffusion.models import (
     AffineModel,
     GaussianModel,
@@ -15,6 +16,7 @@ from skdiffusion.models import (
     ProductModel,
     SmoothedModel,
     SphereModel,
+    StackedModel,
     SuperpositionModel,
     SwitchedModel,
     TemperedModel,
@@ -433,3 +435,32 @@ def test_scales_by_column_compose(rng):
 def test_refusals(build, match):
     with pytest.raises(ValueError, match=match):
         build()
+
+
+@pytest.mark.parametrize(
+    "build, match",
+    [
+        (lambda: AffineModel(GaussianScore()), "a score model is needed; got GaussianScore"),
+        (lambda: SwitchedModel(INNER, np.tanh, 1.0), "a score model is needed; got ufunc"),
+        (lambda: TemperedModel("gaussian", 2.0), "a score model is needed; got str"),
+        (lambda: IndependentModel(INNER), "a sequence of score models; got GaussianModel"),
+        (lambda: ProductModel(INNER), "a sequence of score models; got GaussianModel"),
+        (lambda: SuperpositionModel(3), "a sequence of score models; got int"),
+    ],
+)
+def test_what_is_no_model_is_named(build, match):
+    with pytest.raises(TypeError, match=match):
+        build()
+
+
+def test_weights_of_a_stack_at_any_level():
+    stack = StackedModel([INNER, INNER], [0.1, 1.0, 10.0], [[1, 0], [0.5, 0.5], [0, 1]])
+    between = 10**-0.5  # half way in the logarithm
+    np.testing.assert_allclose(stack.weights_at(between), [0.75, 0.25], rtol=1e-12)
+    for levels in ([between, 100], np.float32(between), torch.tensor([between, 100.0])):
+        found = stack.weights_at(levels)
+        expected = [0.75, 0.25] if np.ndim(found) == 1 else [[0.75, 0.25], [0, 1]]
+        np.testing.assert_allclose(found, expected, atol=1e-7)  # of float32
+    for wrong in (0.0, [1.0, -1.0], np.nan):
+        with pytest.raises(ValueError, match="sigma must be positive and finite"):
+            stack.weights_at(wrong)

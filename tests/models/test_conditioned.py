@@ -121,6 +121,40 @@ def test_truncated_normal_is_scipys(low, high):
     assert share[0] == pytest.approx(stats.truncnorm.var(a, b), rel=1e-4, abs=1e-9)
 
 
+@pytest.mark.parametrize("distance", [40.0, 1e4, 1e8])
+def test_a_range_far_from_the_mean_keeps_its_digits(distance):
+    """By Mills' ratio: the mean is 1/distance - 2/distance^3 + ... beyond the end."""
+    mean, share = truncated_normal(np.zeros(1), np.ones(1), distance, np.inf)
+    series = 1 / distance - 2 / distance**3 + 10 / distance**5 - 74 / distance**7
+    # the next term, 706 over the ninth power, is 7e-14 of this at most
+    assert mean[0] == pytest.approx(distance + series, rel=1e-13)
+    # and here -518 over the eighth power, 2e-7 of this
+    series = 1 / distance**2 - 6 / distance**4 + 50 / distance**6
+    assert share[0] == pytest.approx(series, rel=1e-6)
+    mirrored = truncated_normal(np.zeros(1), np.ones(1), -np.inf, -distance)
+    np.testing.assert_array_equal(mirrored, (-mean, share))
+
+
+def test_a_narrow_range_is_uniform():
+    mean, share = truncated_normal(np.zeros(1), np.ones(1), 0.5, 0.5 + 1e-6)
+    # to first order in the width
+    assert mean[0] - 0.5 == pytest.approx(0.5e-6, rel=1e-6)
+    assert share[0] == pytest.approx(1e-12 / 12, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("value", [0.5, 1.0, 0.0])
+def test_a_column_that_is_known_is_not_drawn_into_its_range(value, dtype):
+    """Also on the edge of the range: what is left of its variance is rounding."""
+    law = GaussianModel([0.0, 0.0], [[1.0, 0.8], [0.8, 1.0]])
+    x, values = np.ones((1, 2), dtype), np.array([[value, np.nan]])
+    ranged = ConditionedModel(law, low=[0.0, -np.inf], high=[1.0, np.inf])
+    for sigma in (0.1, 1e3):
+        free = ConditionedModel(law).denoise(x, sigma, y=values)
+        found = ranged.denoise(x, sigma, y=values)
+        np.testing.assert_allclose(found, free, atol=10 * np.finfo(dtype).eps)
+
+
 def test_known_columns_are_their_values():
     values = np.where(np.arange(4) < 2, X, np.nan)
     found = KnownColumnsModel(GAUSSIAN).denoise(X, 0.7, y=values)
@@ -133,3 +167,8 @@ def test_errors_are_sentences():
         ConditionedModel(GAUSSIAN, np.ones((2, 3)))
     with pytest.raises(ValueError, match="low must be below high"):
         ConditionedModel(GAUSSIAN, low=np.ones(4), high=np.zeros(4))
+    values = np.zeros((7, 4))
+    for wrong in (values[0], values[:3], values[:, :3], values + np.inf, [["a"] * 4] * 7):
+        for model in (ConditionedModel(GAUSSIAN), KnownColumnsModel(GAUSSIAN)):
+            with pytest.raises(ValueError, match=r"finite numbers of shape \(7, 4\), and NaN"):
+                model.denoise(X, 1.0, y=wrong)

@@ -217,3 +217,13 @@ def test_a_covariance_of_another_width():
         SpectralCovariance.from_any([1.0, 1.0, 1.0], 2)
     with pytest.raises(ValueError, match="one for 1 features"):
         SpectralCovariance.from_any([[1.0]], 2)
+
+
+def test_whole_numbers_are_numbers_too():
+    C = SpectralCovariance.from_matrix(np.array([[2.0, 0.5], [0.5, 0.7]]))
+    v = np.array([[1, 1], [2, -3]])
+    for name in ("apply", "quadratic", "trace", "matrices"):
+        whole, real = (getattr(C, name)(np.sqrt, w) for w in (v, v.astype(float)))
+        np.testing.assert_array_equal(whole, real)
+    with pytest.raises(ValueError, match=r"v must have shape \(n, 2\)"):
+        C.apply(np.sqrt, v[0])

@@ -3,15 +3,19 @@
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import scipy.special
 import sklearn
+import torch
 from sklearn.neighbors import KernelDensity
 
 from skdiffusion.models import (
+    AffineModel,
     BarycentricModel,
+    BaseScoreModel,
     EmpiricalModel,
     GaussianModel,
     MixtureModel,
@@ -21,6 +25,7 @@ from skdiffusion.models import (
     _kernels,
     divergence,
     empirical,
+    jacobian,
     jvp,
 )
 from skdiffusion.utils.estimator_checks import check_score_model
@@ -703,3 +708,75 @@ def test_average_denoises_to_barycentres():
 def test_average_refuses(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         BarycentricModel(TWO, **{"smoothing": 0.1, **options})
+
+
+def test_average_of_a_model_of_another_kind():
+    """Of one without closed derivatives, and of one whose noise differs by column."""
+
+    class Shrinking(BaseScoreModel):
+        n_features = 2
+
+        def _denoise(self, x, sigma):
+            return x**2 / (1 + sigma**2)
+
+    x = np.random.default_rng(0).standard_normal((4, 2))
+    scaled = AffineModel(EmpiricalModel(x + 1, kernel=0.1), scale=[0.5, 4.0])
+    for inner in (Shrinking(), scaled):
+        model = BarycentricModel(inner, 0.3, random_state=0)
+        scores = [inner.score(x + 0.3 * 1.5 * e, 0.5) for e in model._bank.noise]
+        variance = 0.25 * np.asarray(inner.noise_scale) ** 2
+        expected = x + variance * np.mean(scores, axis=0)
+        np.testing.assert_allclose(model.denoise(x, 0.5), expected, rtol=1e-10)
+        h, steps = 1e-5, 1e-5 * np.eye(2)
+        numeric = [(model.denoise(x + e, 0.5) - model.denoise(x - e, 0.5)) / (2 * h) for e in steps]
+        found = jacobian(model, x, 0.5, of="denoise")
+        np.testing.assert_allclose(found, np.stack(numeric, axis=2), atol=1e-8)
+        np.testing.assert_allclose(
+            divergence(model, x, 0.5, of="denoise"), np.trace(found, axis1=1, axis2=2), rtol=1e-10
+        )
+        v = np.ones_like(x)
+        np.testing.assert_allclose(jvp(model, x, 0.5, v, of="denoise"), found @ v[0], rtol=1e-10)
+
+
+@pytest.mark.parametrize("d, n", [(1, 3000), (3, 9000)])
+def test_threads_may_share_a_model(d, n):
+    """What is kept between calls, of whichever level, is whole and of the level asked for."""
+    r = np.random.default_rng(0)
+    points, x, levels = r.standard_normal((n, d)), r.standard_normal((600, d)), (0.3, 0.5, 0.8)
+    alone = [EmpiricalModel(points).denoise(x, level) for level in levels]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(5):
+            model = EmpiricalModel(points)
+            with ThreadPoolExecutor(6) as threads:
+                found = list(threads.map(model.denoise, [x] * 12, levels * 4))
+            for k, denoised in enumerate(found):
+                np.testing.assert_allclose(denoised, alone[k % 3], rtol=1e-9, atol=1e-10)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_rows_far_beyond_all_points_and_rows_that_are_nowhere():
+    points = np.random.default_rng(0).standard_normal((20_000, 1))  # many: by their expansion
+    model, x = EmpiricalModel(points), np.full((600, 1), 1e100)
+    np.testing.assert_array_equal(model.denoise(x, 1.0), np.full((600, 1), points.max()))
+    np.testing.assert_allclose(model.score(x, 1.0), -x)
+    for nowhere in (np.nan, np.inf):  # a sampler says at which step it came to be there
+        for sigma in (1.0, np.array([1.0, 2.0])):
+            found = model.denoise(np.array([[0.0], [nowhere]]), sigma)[:, 0]
+            assert found[0] == model.denoise(np.zeros((1, 1)), 1.0)[0, 0] and np.isnan(found[1])
+
+
+@pytest.mark.parametrize("kernel", [None, [0.0, 0.2]])
+def test_far_rows_in_torch(kernel):
+    """At rows so far away that only what points differ in across decides between them."""
+    points = np.array([[0.37, 0.0], [0.37, 1.0], [0.37, 0.5], [-3.0, 0.2]])
+    model, x = EmpiricalModel(points, kernel=kernel), np.array([[1e10, 0.3]])
+    variance = 1.0 + (0.0 if kernel is None else kernel[1])
+    weights = np.exp(-0.5 * (0.3 - points[:3, 1]) ** 2 / variance)
+    mean = weights @ points[:3, 1] / weights.sum()
+    expected = mean + (1 - 1 / variance) * (0.3 - mean)
+    assert model.denoise(x, 1.0)[0, 1] == pytest.approx(expected, rel=1e-10)
+    assert model.denoise(torch.tensor(x), 1.0)[0, 1].item() == pytest.approx(expected, rel=1e-10)

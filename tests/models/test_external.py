@@ -265,12 +265,15 @@ def test_refusals():
         as_score_model(fn, prediction="data", n_features=2, backend="jax")
     with pytest.raises(ValueError, match="n_features must be an integer"):
         as_score_model(fn, prediction="data", n_features=0)
-    for wrong in ((1.0, 1.0), (-1.0, 2.0), (2.0, 1.0)):
+    for wrong in ((1.0, 1.0), (-1.0, 2.0), (2.0, 1.0), 3.0, ("low", "high")):
         with pytest.raises(ValueError, match="sigma_range must be two rising noise levels"):
             as_score_model(fn, prediction="data", n_features=2, sigma_range=wrong)
     flat = as_score_model(lambda x, t: x[:, 0], prediction="data", n_features=2)
     with pytest.raises(ValueError, match=r"must return shape \(5, 2\); got \(5,\)"):
         flat.denoise(POINTS, 1.0)
+    listed = as_score_model(lambda x, t: x.tolist(), prediction="data", n_features=2)
+    with pytest.raises(TypeError, match="must return an array; got list"):
+        listed.denoise(POINTS, 1.0)
     with pytest.raises(ValueError, match="scales its input by the noise level"):
         as_score_model(fn, prediction="edm", n_features=2, noise_conditioning=False)
     ranged = as_score_model(fn, prediction="data", n_features=2, sigma_range=(0.1, 10.0))

@@ -396,6 +396,7 @@ def test_low_rank_in_high_dimension():
     [
         (([np.nan, 0.0], 1.0), "mean must be a finite vector"),
         (([[0.0, 0.0]], 1.0), "mean must be a finite vector"),
+        (([], 1.0), "mean must be a finite vector"),
         (([0.0, 0.0], [1.0]), "covariance must be a scalar"),
         (([0.0, 0.0], -1.0), "non-negative"),
         (([0.0, 0.0], np.nan), "finite"),

@@ -26,6 +26,15 @@ def test_an_exponential_tilt_shifts_a_gaussian(sigma, scale, rng):
     np.testing.assert_allclose(guided.score(x, sigma), tilted.score(x, sigma), rtol=1e-8)
 
 
+def test_at_level_zero_the_score_is_that_of_the_tilted_density():
+    tilted = GaussianModel(GAUSSIAN.mean + COVARIANCE @ A, COVARIANCE)
+    guided = GuidedModel(GAUSSIAN, gradient=along)
+    x = GAUSSIAN.sample(9, random_state=0)
+    np.testing.assert_allclose(guided.score(x, 0.0), tilted.score(x, 0.0), rtol=1e-10)
+    np.testing.assert_allclose(guided.denoise(x, 0.0), x, rtol=1e-13)
+    np.testing.assert_array_equal(guided.predict_noise(x, 0.0), 0 * x)
+
+
 def test_a_log_weight_is_differentiated_by_torch():
     import torch
 

@@ -73,6 +73,21 @@ def test_kernels_are_mixtures_of_as_many_components(kernel):
         np.testing.assert_allclose(moment(one.draws, 0), moment(two.draws, 0), atol=0.05)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_kernels_far_from_the_origin_and_narrow_ones(offset):
+    """Weights come of distances: of squares and products no digit would be left."""
+    points = np.random.default_rng(3).standard_normal((30, 4))
+    values = np.array([[points[3, 0], np.nan, np.nan, np.nan]])
+    for noise in (0.1, 1e-9):
+        model = EmpiricalModel(points + offset, kernel=1e-18)
+        found = posterior(model, values + offset, noise=noise).mean - offset
+        distance = (points[:, 0] - values[0, 0]) / np.hypot(noise, 1e-9)
+        weights = np.exp(-0.5 * distance**2)
+        expected = weights @ points / weights.sum()
+        # rounding of the rows themselves
+        np.testing.assert_allclose(found[0, 1:], expected[1:], atol=1e-9 + 1e-14 * offset)
+
+
 def test_a_change_of_coordinates():
     rotation = np.linalg.qr(ROOTS[0])[0]
     for scale, turn in ((3.0, rotation), ([1.0, 2.0, 0.5, -4.0], None)):
@@ -118,3 +133,12 @@ def test_errors_are_sentences():
         LinearMeasurement([[1.0, np.nan]], [1.0])
     with pytest.raises(ValueError, match="noise must be a finite number of at least 0"):
         LinearMeasurement([[1.0, 0.0]], [1.0], noise=-1)
+    for wrong in (np.zeros(4), np.zeros((2, 3)), np.full((2, 4), np.inf)):
+        with pytest.raises(ValueError, match=r"values must be finite, of shape \(n, 4\)"):
+            posterior(GAUSSIAN, wrong)
+    with pytest.raises(ValueError, match=r"matrix must have shape \(m, 4\)"):
+        posterior(GAUSSIAN, Y, A[:, :3])
+    with pytest.raises(ValueError, match="noise must be a finite number of at least 0"):
+        posterior(GAUSSIAN, Y, A, noise=np.nan)
+    with pytest.raises(ValueError, match="n_draws must be an integer"):
+        posterior(GAUSSIAN, Y, A, n_draws=-1)

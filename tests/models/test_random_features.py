@@ -61,6 +61,7 @@ def test_rows_at_different_levels(rng):
         levels = np.array([0.07, 1.3, 20.0])
         alone = [model.denoise(x[k : k + 1], level)[0] for k, level in enumerate(levels)]
         np.testing.assert_allclose(model.denoise(x, levels), alone, atol=1e-12)
+        assert model.denoise(x[:0], levels[:0]).shape == (0, 3)
 
 
 def test_what_is_refused():

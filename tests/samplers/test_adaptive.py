@@ -1,6 +1,7 @@
 """Adaptive steps: order of the pair, error proportional to the tolerance, rows on their own."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel, MixtureModel
@@ -124,3 +125,22 @@ def test_too_many_steps_and_values_that_are_not_finite_end_in_words():
         solve(NARROW, x, rtol=0)
     with pytest.raises(ValueError, match="max_steps must be an integer of at least 1"):
         solve(NARROW, x, max_steps=0)
+
+
+class ByLabel(BaseScoreModel):
+    """A normal law about the label of each row."""
+
+    n_features, is_conditional = 2, True
+
+    def _denoise(self, x, sigma, y):
+        return (x + sigma**2 * np.asarray(y)[:, None]) / (1 + sigma**2)
+
+
+def test_labels_belong_to_rows_by_their_place():
+    """Not by the index of a Series; rows are asked for again in smaller and smaller numbers."""
+    rng = np.random.default_rng(0)
+    x, y = HIGH * rng.standard_normal((30, 2)) ** 3, rng.permutation(30)
+    expected = run_sampler(AdaptiveSampler(), ByLabel(), x, [HIGH, LOW], y=y)
+    for labels in (y.tolist(), pd.Series(y, index=rng.permutation(30))):
+        found = run_sampler(AdaptiveSampler(), ByLabel(), x, [HIGH, LOW], y=labels)
+        np.testing.assert_array_equal(found, expected)

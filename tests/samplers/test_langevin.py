@@ -214,6 +214,10 @@ def test_a_model_that_breaks_is_caught_by_adjusted_moves_too():
             PredictorCorrectorSampler(predictor=HeunSampler(teleport="auto")),
             "a HeunSampler used by another sampler must not teleport: set teleport on the outer",
         ),
+        (
+            PredictorCorrectorSampler(predictor=HeunSampler(clock="estimated")),
+            "a HeunSampler used by another sampler goes by the clock of that: set clock on the",
+        ),
     ],
 )
 def test_wrong_hyperparameters_are_named(sampler, message):

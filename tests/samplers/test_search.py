@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
+from sklearn.preprocessing import StandardScaler
 
-from skdiffusion import GaussianScore
+from skdiffusion import GaussianScore, make_density_pipeline
 from skdiffusion.samplers import best_of_n, search_codes
 
 A = np.array([0.6, 0.8])
@@ -80,3 +81,10 @@ def test_frames_in_frames_out():
 def test_wrong_arguments_get_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_codes_are_those_of_a_score_estimator():
+    pipe = make_density_pipeline(StandardScaler(), GaussianScore()).fit(EST.sample(50))
+    with pytest.raises(TypeError, match="needs a score estimator; got DensityPipeline"):
+        search_codes(pipe, along, 2)
+    assert best_of_n(pipe, along, 2).shape == (2, 2)

@@ -92,6 +92,13 @@ def test_levels_fall_from_the_first_and_stay_above_the_least(n_steps):
         assert levels[-1] == pytest.approx(0.01)
 
 
+def test_levels_that_do_not_fall_are_refused():
+    with pytest.raises(ValueError, match="sigma_max must be a finite number above 5; got 1"):
+        spectral_levels(COVARIANCE, 3, 5.0, 1.0)
+    with pytest.raises(ValueError, match="sigma_min must be a finite number above 0; got 0"):
+        spectral_levels(COVARIANCE, 3, 0.0, 1.0)
+
+
 def test_a_clock_had_better_be_too_wide_than_too_narrow(monkeypatch):
     """What the stretch of the clock rests on, for normal laws of broad spectrum."""
     model = GaussianModel(np.zeros(20), np.geomspace(1.0, 1e-3, 20))
@@ -118,3 +125,8 @@ def test_narrow_axes_keep_their_width():
     exact = model.flow(x, high, 0.0)
     # every axis on its own scale: by size alone the narrow ones would get 2 levels in 1000
     np.testing.assert_allclose(there, exact, rtol=0.02)
+
+
+def test_whole_levels_have_the_same_time():
+    clock, levels = SpectralClock(COVARIANCE), np.array([0, 1, 3])
+    np.testing.assert_array_equal(clock(levels), clock(levels.astype(float)))

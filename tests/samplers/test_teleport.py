@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skdiffusion import GaussianScore, GMMScore
-from skdiffusion.models import BaseScoreModel, GaussianModel, MixtureModel
+from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel, MixtureModel
 from skdiffusion.samplers import (
     EulerSampler,
     FlowSampler,
@@ -19,7 +19,8 @@ from skdiffusion.samplers import (
 from skdiffusion.samplers.teleport import plan_jump, respaced
 from skdiffusion.schedules import EDMSchedule
 
-GAUSSIAN = GaussianModel([1.0, -1.0], [[2.0, 0.8], [0.8, 0.5]])
+COVARIANCE = np.array([[2.0, 0.8], [0.8, 0.5]])
+GAUSSIAN = GaussianModel([1.0, -1.0], COVARIANCE)
 MIXTURE = MixtureModel([0.3, 0.7], [[-1.5, 0.0], [1.0, 0.5]], [0.2, 0.4])
 FAR = MIXTURE.gaussian()
 LEVELS = [*EDMSchedule(sigma_min=0.01, sigma_max=80.0).grid(40).tolist(), 0.0]
@@ -110,6 +111,17 @@ def test_auto_keeps_its_tolerance(paths):
         assert jump.level < last
         last = jump.level
         assert np.quantile(errors_of_a_jump(paths, jump.level), 0.9) < 2 * tol
+
+
+def test_auto_jumps_nowhere_if_it_can_keep_its_tolerance_nowhere():
+    """From a first level that is too low for any Gaussian."""
+    levels = [2.0, 1.0, 0.1, 0.0]
+    assert Teleport(tol=1e-6).plan(MIXTURE, levels, FAR) is None
+    assert teleport_report(MIXTURE, FAR, (2.0, 0.1)).level(1e-6) == np.inf
+    x = FAR.sample(5, 2.0, random_state=0)
+    careful = HeunSampler(teleport=Teleport(tol=1e-6))
+    there = run_sampler(careful, MIXTURE, x, levels, far_field=FAR)
+    np.testing.assert_array_equal(there, run_sampler(HeunSampler(), MIXTURE, x, levels))
 
 
 def test_a_mixture_that_is_the_model_loses_nothing_and_asks_nothing():
@@ -207,6 +219,39 @@ def test_an_impossible_jump_is_refused(teleport, message):
         run_sampler(
             EulerSampler(teleport=teleport), MIXTURE, np.ones((2, 2)), LEVELS, far_field=FAR
         )
+
+
+def test_a_jump_under_noise_that_differs_by_column():
+    """The Gaussian with the moments of the data is carried under the noise of the model."""
+    scale = np.array([0.05, 40.0])
+    law = AffineModel(GAUSSIAN, scale=scale)
+    moments = GaussianModel(scale * GAUSSIAN.mean, np.diag(scale) @ COVARIANCE @ np.diag(scale))
+    x = 80 * law.noise_scale * np.random.default_rng(0).standard_normal((20, 2))
+    exact = run_sampler(FlowSampler(), law, x, [80.0, 3.0, 0.1])
+    jump = FlowSampler(teleport=3.0)
+    there = run_sampler(jump, law, x, [80.0, 3.0, 0.1], far_field=moments)
+    np.testing.assert_allclose(there, exact, rtol=1e-12)
+    assert teleport_report(law, moments, (80.0, 0.1)).quantile.max() < 1e-12
+    drawn = run_sampler(
+        FlowSampler(teleport=Teleport(3.0, start="draw")), law, np.zeros((4000, 2)), [80.0, 3.0],
+        far_field=moments, random_state=0,
+    )  # fmt: skip
+    z = (drawn - scale * GAUSSIAN.mean) / np.sqrt(
+        moments.covariance.diagonal + (3.0 * law.noise_scale) ** 2
+    )
+    # four standard errors of a mean and of a variance
+    assert np.abs(z.mean(0)).max() < 4 / 4000**0.5
+    assert np.abs(z.var(0) - 1).max() < 4 * (2 / 4000) ** 0.5
+    with pytest.raises(ValueError, match="must share one noise_scale"):
+        Teleport(3.0, law=MIXTURE).plan(law, [80.0, 0.1], moments)
+
+
+@pytest.mark.parametrize("levels", [(1.0, 0.0), (1.0, -1.0), (1.0, 1.0), (np.nan, 1.0)])
+def test_a_report_needs_two_levels(levels):
+    with pytest.raises(ValueError, match="of levels must be a finite number above"):
+        teleport_report(MIXTURE, FAR, levels)
+    with pytest.raises(ValueError, match="n_probes must be an integer of at least 2; got 1"):
+        teleport_report(MIXTURE, FAR, (80.0, 1.0), n_probes=1)
 
 
 def test_a_jump_needs_a_gaussian_and_one_sequence_of_levels():
