@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris, load_wine
 from sklearn.decomposition import PCA, FastICA
+from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
@@ -212,6 +213,58 @@ def test_what_is_unknown_is_differentiated_at_the_scale_of_the_columns():
     )
     alone = pipeline.score_samples(IRIS[:1] * units)
     np.testing.assert_allclose(alone, pipeline.score_samples(IRIS * units)[:1], atol=1e-9)
+
+
+def nested_in(shape, step):
+    """A transformer of all columns as a part of another."""
+    if shape == "pipeline":
+        return make_pipeline(FunctionTransformer(), step)
+    if shape == "columns":
+        return ColumnTransformer([("one", step, [1]), ("other", clone(step), [0])])
+    inner = ColumnTransformer([("both", make_pipeline(step, StandardScaler()), [1, 0])])
+    return make_pipeline(inner, FunctionTransformer())
+
+
+@pytest.mark.parametrize("shape", ["pipeline", "columns", "deeper"])
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_what_is_unknown_is_differentiated_at_the_scale_of_its_columns_wherever_it_is(
+    shape, unit, rng
+):
+    X = unit * np.column_stack([rng.standard_normal(300), 2 + rng.standard_normal(300)])
+    step = FunctionTransformer(lambda x: np.sinh(x / unit), lambda z: unit * np.arcsinh(z))
+    pipeline = make_density_pipeline(nested_in(shape, step), GaussianScore()).fit(X)
+    found = pipeline.score_samples(X) - pipeline[-1].score_samples(pipeline[:-1].transform(X))
+    truth = np.log(np.cosh(X / unit)).sum(axis=1) - 2 * np.log(unit)
+    if shape == "deeper":
+        truth -= np.log(np.sinh(X / unit).std(axis=0)).sum()
+    np.testing.assert_allclose(found, truth, rtol=1e-7)
+    alone = pipeline.score_samples(X[:1])
+    np.testing.assert_allclose(alone, pipeline.score_samples(X)[:1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("of", ["distances", "numbers"])
+def test_functions_behind_an_offset_are_differentiated_too(offset, of, rng):
+    X = offset + 1 + np.abs(rng.standard_normal((200, 1)))
+    if of == "distances":
+        step = FunctionTransformer(lambda x: np.sinh(x - offset))
+        truth = np.log(np.cosh(X[:, 0] - offset))
+    else:
+        step = FunctionTransformer(lambda x: x * np.log(x))
+        truth = np.log1p(np.log(X[:, 0]))
+    pipeline = make_density_pipeline(step, GaussianScore()).fit(X)
+    found = pipeline.score_samples(X) - pipeline[-1].score_samples(step.transform(X))
+    # the numbers themselves are rounded to 1e-16 of the offset, a step is 1e-3 of their spread
+    np.testing.assert_allclose(found, truth, atol=1e-5)
+
+
+def test_columns_that_are_dropped_have_samples_of_what_is_left_refused_later(rng):
+    dropping = ColumnTransformer([("some", FunctionTransformer(np.sinh), [0])])
+    strange = FunctionTransformer(lambda x: np.sinh(x), lambda z: np.arcsinh(z))
+    pipeline = make_density_pipeline(dropping, strange, GaussianScore())
+    pipeline.fit(rng.standard_normal((50, 2)))
+    with pytest.raises(ValueError, match="drops the columns"):
+        pipeline.score_samples(rng.standard_normal((3, 2)))
 
 
 def test_sorted_rows_have_the_scale_of_all(rng):
@@ -622,6 +675,17 @@ def test_clone_pickle_slices_and_parameters():
     copy = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(copy.score_samples(IRIS), fitted.score_samples(IRIS))
     assert isinstance(fitted[:-1].transform(IRIS), np.ndarray)
+    assert fitted[:].get_params() == fitted.get_params()
+    np.testing.assert_array_equal(fitted[:].score_samples(IRIS), fitted.score_samples(IRIS))
+    np.testing.assert_array_equal(
+        fitted[0:].sample(3, random_state=0), fitted.sample(3, random_state=0)
+    )
+    scaled = fitted[:-1].transform(IRIS)
+    np.testing.assert_array_equal(
+        fitted[1:].score_samples(scaled), fitted[-1].score_samples(scaled)
+    )
+    with pytest.raises(NotFittedError):  # nobody saw the table of scaled rows
+        fitted[1:].sample(3)
     with pytest.raises(ValueError, match="noise must be None or 'residual'"):
         pipeline.set_params(noise="residuals").fit(IRIS)
 
