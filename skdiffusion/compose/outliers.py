@@ -33,6 +33,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.estimators import EmpiricalScore, GMMScore
+from skdiffusion.estimators.mixture import DEFAULT_REGULARISATION
 from skdiffusion.models import EmpiricalModel, as_score_model, divergence
 from skdiffusion.models.base import check_columns
 from skdiffusion.noising import check_spread
@@ -222,7 +223,8 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
             return EmpiricalScore(WIDTH, scaling="none"), scaled[np.sort(chosen)]
         k = int(np.clip(len(rows) // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
         form = "full" if rows.shape[1] <= FULL_UP_TO else "low_rank"
-        return GMMScore(k, covariance_type=form, random_state=seed), scaled
+        law = GMMScore(k, covariance_type=form, reg_covar=DEFAULT_REGULARISATION, random_state=seed)
+        return law, scaled
 
     # ------------------------------------------------------------------ the criteria
 

@@ -45,6 +45,7 @@ from skdiffusion.estimators._mixture_forms import (
 )
 from skdiffusion.estimators._seeding import distinct_rows
 from skdiffusion.estimators._selection import choose
+from skdiffusion.estimators._singular import warn_of_many_components, warn_of_singular_rows
 from skdiffusion.estimators._stepwise import Stepwise
 from skdiffusion.models import MixtureModel
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
@@ -54,7 +55,7 @@ from skdiffusion.utils.validation import check_count, check_flag, check_number, 
 from skdiffusion.utils.warning import warn_user
 from skdiffusion.utils.whole import whole_or_not_at_all
 
-__all__ = ["GMMScore"]
+__all__ = ["DEFAULT_REGULARISATION", "GMMScore"]
 
 FORMS = {
     "full": FullForm,
@@ -67,6 +68,7 @@ INITS = ("kmeans", "k-means++", "random")
 CRITERIA = ("bic", "held_out")
 FLOOR = "The least variance of a component is a share of its square, beyond that of other rows"
 DEFAULT_REGULARISATION = 1e-6
+"""Who names it has chosen it: rows without a density are then not warned of."""
 DEFAULT_RANK = 8
 FEW_ROWS = 10_000
 """Distinct rows up to which several starts are affordable by default."""
@@ -283,7 +285,8 @@ class GMMScore(MixtureAnswers):
             If EM did not converge in ``max_iter`` iterations.
         UserWarning
             If it was interrupted; the parameters reached are kept. If a few far rows decide the
-            standard deviation of a column.
+            standard deviation of a column, there are as many components as distinct rows, or the
+            covariance of the rows is singular and ``reg_covar`` is 1e-6 by default.
         """
         self._check_parameters()
         rng = as_generator(self.random_state)
@@ -513,6 +516,9 @@ class GMMScore(MixtureAnswers):
                     **options,
                 )
             form = self._form(*setting, rows.few)
+            if isinstance(self.reg_covar, str) and form.floor == DEFAULT_REGULARISATION:
+                warn_of_singular_rows(self, frame.deviations == 0, rows.few, form)
+            warn_of_many_components(k, rows.few)
             if self.warm_start and hasattr(self, "model_"):
                 if self.model_.n_features != d or self.model_.n_components != k + setting[2]:
                     raise ValueError(

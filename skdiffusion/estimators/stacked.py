@@ -24,12 +24,12 @@ from sklearn.model_selection import check_cv
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import has_fit_parameter
 
-from skdiffusion.estimators._far_rows import told_once
+from skdiffusion.estimators._far_rows import FAR_ROWS, told_once
 from skdiffusion.estimators._moments import FullMoments
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.estimators.empirical import EmpiricalScore
 from skdiffusion.estimators.gaussian import GaussianScore
-from skdiffusion.estimators.mixture import GMMScore
+from skdiffusion.estimators.mixture import DEFAULT_REGULARISATION, GMMScore
 from skdiffusion.models import GaussianModel, as_score_model
 from skdiffusion.models.stacked import StackedModel
 from skdiffusion.noising import noise_range
@@ -233,8 +233,8 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
             few, many = int(np.clip(n // 60, 1, 10)), int(np.clip(n // 25, 1, 50))
             candidates = [
                 ("gaussian", GaussianScore("ledoit_wolf")),
-                ("few components", GMMScore(few)),
-                ("many components", GMMScore(many)),
+                ("few components", GMMScore(few, reg_covar=DEFAULT_REGULARISATION)),
+                ("many components", GMMScore(many, reg_covar=DEFAULT_REGULARISATION)),
                 # the rows themselves: a blur below all levels at which weights are found
                 ("rows", EmpiricalScore(0.001 * scale, scaling="none")),
             ]
@@ -269,7 +269,7 @@ def _fitted(candidate, X, weights):
 def _fold_errors(candidates, X, weights, weighted, fold, levels, n_noise, seed):
     """Gram matrices of the candidates' errors on the held-out rows, one per level."""
     train, test = fold
-    with told_once():  # by the candidates of all rows
+    with told_once(FAR_ROWS):  # by the candidates of all rows
         models = [
             as_score_model(_fitted(candidate, X[train], weights[train] if weighted else None))
             for _, candidate in candidates

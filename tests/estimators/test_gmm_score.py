@@ -626,6 +626,51 @@ def test_far_rows_that_decide_the_scale_are_told_of():
         GMMScore(2, random_state=0).fit(np.clip(X, -100, 100))
 
 
+@pytest.mark.parametrize(
+    "form, rank", [("full", None), ("tied", None), ("diag", None), ("low_rank", 2)]
+)
+def test_rows_in_a_subspace_are_told_of(form, rank, rng):
+    free, dtypes = rng.standard_normal((60, 3)), (np.float64, np.float32)
+    frame = pd.DataFrame(free, columns=list("abc")).assign(d=2.0)
+    est = GMMScore(2, covariance_type=form, rank=rank, random_state=0)
+    regular = est if form != "low_rank" else clone(est).set_params(rank=1)
+    if form != "low_rank":  # whose rest covers a constant column, but not all but its axes
+        with pytest.warns(UserWarning, match=r"span 3 of 4 directions, 1 column is constant \(d\)"):
+            est.fit(frame)
+    for dtype in dtypes:
+        dependent = np.column_stack([free[:, :2], free[:, :2].sum(axis=1)]).astype(dtype)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "the covariance")
+            regular.fit(free.astype(dtype))
+            regular.set_params(reg_covar=1e-6).fit(dependent)  # by name
+            regular.set_params(reg_covar="auto")
+        if form != "diag":
+            with pytest.warns(UserWarning, match=r"span 2 of 3 directions\).* reg_covar, 1e-06"):
+                est.fit(dependent)
+
+
+def test_fewer_rows_than_columns_are_told_of_unless_held_out_rows_chose(rng):
+    X = rng.standard_normal((20, 30))
+    with pytest.warns(UserWarning, match="span 19 of 30"):
+        GMMScore(1).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert GMMScore("held_out", random_state=0).fit(X).reg_covar_ > 1e-6
+
+
+@pytest.mark.parametrize("k", [3, 10])
+def test_as_many_components_as_distinct_rows_are_told_of(k, rng):
+    X = np.repeat(rng.standard_normal((3, 2)), 20, axis=0)
+    with pytest.warns(UserWarning, match=f"n_components={k} for 3 distinct rows"):
+        est = GMMScore(k, random_state=0).fit(X)
+    # three atoms of equal weight, as wide as reg_covar in each column
+    widths = np.sqrt(1e-6 * X.var(axis=0))
+    at_a_row = -np.log(3) - np.log(2 * np.pi) - np.log(widths).sum()
+    np.testing.assert_allclose(est.score_samples(X), at_a_row, rtol=1e-6)
+    with pytest.warns(UserWarning, match="for 3 distinct rows"):
+        GMMScore(k).fit(np.vstack([X, [[9, 9]]]), sample_weight=np.r_[np.ones(60), 0])
+
+
 def test_held_out_rows_ask_for_a_wide_component_where_columns_are_more_than_rows(rng):
     X, Z = rng.normal(size=(60, 100)), rng.normal(size=(300, 100))
     est = GMMScore("held_out", random_state=0).fit(X)
