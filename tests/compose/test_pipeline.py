@@ -464,6 +464,16 @@ def test_tables_keep_names_order_types_and_ranges(library):
     np.testing.assert_allclose(plain.score_samples(table)[:3], plain.score_samples(table[:3]))
 
 
+@pytest.mark.parametrize("library", [pd, pl])
+def test_whole_numbers_beyond_their_type_are_refused_or_clipped(library, rng):
+    table = library.DataFrame({"few": rng.integers(0, 3, 200).astype(np.uint8)})
+    pipeline = make_density_pipeline(GMMScore(1), round_integers=True).fit(table)
+    with pytest.raises(ValueError, match=r"'few' is of type uint8, which holds no -1.*clip=True"):
+        pipeline.sample(500, random_state=0)
+    found = pipeline.set_params(clip=True).sample(500, random_state=0)["few"]
+    assert str(found.dtype).lower() == "uint8" and set(found.to_list()) == {0, 1, 2}
+
+
 def test_truth_values_are_numbers_until_they_are_rounded(rng):
     frame = pd.DataFrame({"size": rng.standard_normal(200), "found": rng.random(200) < 0.3})
     for rounded, kind in ((False, "f"), (True, "b")):
