@@ -35,6 +35,7 @@ from skdiffusion.models import (
 from skdiffusion.models.base import check_columns
 from skdiffusion.models.measurement import has_posterior
 from skdiffusion.noising import check_spread
+from skdiffusion.samplers import check_sampler
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator, normal_by_row, row_keys
 from skdiffusion.utils.row_noise import RowKeys
@@ -166,6 +167,10 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         check_count(self.n_draws, "n_draws")
         check_count(self.n_rounds, "n_rounds")
         check_flag(self.sample_posterior, "sample_posterior")
+        if self.sampler is not None:
+            check_sampler(self.sampler)
+        if self.n_steps is not None:
+            check_count(self.n_steps, "n_steps")
         rows = self._rows(X, reset=True)
         empty = np.flatnonzero(np.isnan(rows).all(axis=0))
         if len(empty):

@@ -283,7 +283,7 @@ class GaussianScore(BaseScoreEstimator):
                 "covariance must be a name or a scikit-learn covariance estimator; "
                 f"got {self.covariance!r}."
             )
-        if self.reg_covar != "auto":
+        if not (isinstance(self.reg_covar, str) and self.reg_covar == "auto"):
             check_number(self.reg_covar, "reg_covar", least=0)
         if self.rank is not None:
             check_count(self.rank, "rank")

@@ -222,6 +222,11 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
 
     def _candidates(self, n, scale, rng):
         if self.estimators is not None:
+            if not _are_pairs(self.estimators):
+                raise ValueError(
+                    "estimators must be a list of (name, estimator) pairs, such as "
+                    f"[('gmm', GMMScore())]; got {self.estimators!r}."
+                )
             kept = [pair for pair in self.estimators if not _is_dropped(pair[1])]
             if not kept:
                 raise ValueError(
@@ -244,6 +249,12 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
         return candidates
 
 
+def _are_pairs(estimators):
+    return isinstance(estimators, (list, tuple)) and all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in estimators
+    )
+
+
 def _is_dropped(candidate):
     return isinstance(candidate, str) and candidate == "drop"
 
@@ -251,7 +262,10 @@ def _is_dropped(candidate):
 def _folds(cv: Any, X: np.ndarray, weights: np.ndarray, seed: int):
     """Pairs of training and held-out rows; by content for an int, so that copies stay together."""
     if not isinstance(cv, int):
-        yield from check_cv(cv).split(X)
+        folds = list(check_cv(cv).split(X))
+        if not folds:
+            raise ValueError(f"cv must hold at least one pair of train and test rows; got {cv!r}.")
+        yield from folds
         return
     rows = np.flatnonzero(weights)
     _, position = np.unique(row_keys(X[rows], seed), return_inverse=True)
@@ -263,7 +277,7 @@ def _folds(cv: Any, X: np.ndarray, weights: np.ndarray, seed: int):
 
 def _fitted(candidate, X, weights):
     options = {} if weights is None else {"sample_weight": weights}
-    return clone(candidate).fit(X, **options)
+    return clone(candidate).fit(X, None, **options)  # a FrozenEstimator asks for y
 
 
 def _fold_errors(candidates, X, weights, weighted, fold, levels, n_noise, seed):
