@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from scipy.stats import norm
 from sklearn.base import clone
@@ -612,6 +613,23 @@ def test_nearly_constant_columns_do_not_widen_the_rest():
     est = GMMScore(20, random_state=0).fit(X)
     # EM keeps the total variance but for the pull of small components
     assert est.far_field_.covariance.total == pytest.approx(X.var(0).sum(), rel=0.05)
+
+
+def test_codes_of_tables_with_gaps(rng):
+    X = rng.standard_normal((60, 3))
+    X[rng.random(X.shape) < 0.2] = np.nan
+    frame = pd.DataFrame(X, columns=list("abc"), index=[f"row {i}" for i in range(60)])
+    est = GMMScore(2, random_state=0).fit(frame)
+    codes = est.transform(frame)
+    with_nulls = pl.from_pandas(frame)
+    assert with_nulls.null_count().sum_horizontal().item() == np.isnan(X).sum()
+    np.testing.assert_array_equal(est.transform(with_nulls), codes)
+    est.set_output(transform="pandas")
+    pd.testing.assert_frame_equal(
+        est.transform(frame), pd.DataFrame(codes, columns=frame.columns, index=frame.index)
+    )
+    est.set_output(transform="polars")
+    assert est.transform(with_nulls).columns == list("abc")
 
 
 def test_far_rows_that_decide_the_scale_are_told_of():
