@@ -313,6 +313,8 @@ def _labels(column):
     """Values of a category, ``None`` where missing; numbers and truth values stay what they are."""
     values = np.asarray(column)
     if values.dtype.kind in "OUST":
+        if any(isinstance(value, np.ndarray) for value in values):
+            raise ValueError("a category is one value, and a column holds lists of them.")
         gaps = [_is_gap(value) for value in values.tolist()]
         values = np.where(gaps, None, values)
         truths = all(isinstance(value, (bool, np.bool_)) for value in values[~np.array(gaps)])

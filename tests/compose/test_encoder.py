@@ -229,3 +229,8 @@ def test_what_is_missing_of_polars_numbers_comes_back_missing():
     assert back.null_count().row(0) == table.null_count().row(0)
     assert back.select("real", "word").equals(table.select("real", "word"))
     assert back["whole"].to_list() == [1.0, None, 3.0]  # any float may have been decoded
+
+
+def test_lists_are_no_categories():
+    with pytest.raises(ValueError, match="holds lists"):
+        TableEncoder().fit(pl.DataFrame({"x": [1.0, 2.0], "tags": [["a"], ["a", "b"]]}))
