@@ -199,7 +199,8 @@ class DensityPipeline(Pipeline):
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
-        y : ignored
+        y : array-like of shape (n_samples,), optional
+            Labels, of a density that was fitted with them; ignored by others.
         **params
             Of the final estimator's ``score``.
 
@@ -210,7 +211,7 @@ class DensityPipeline(Pipeline):
         Z, log_det = self._forward(X)
         final = self.steps[-1][1]
         if hasattr(final, "denoising_bound"):
-            return float(final.score(Z, **params) + log_det.mean())
+            return float(final.score(Z, y, **params) + log_det.mean())
         return float((final.score_samples(Z) + log_det).mean())
 
     @available_if(_final_has("denoising_bound"))

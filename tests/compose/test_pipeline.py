@@ -29,7 +29,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from skdiffusion import GaussianScore, GMMScore
+from skdiffusion import GaussianScore, GMMScore, NeuralScore
 from skdiffusion.compose import (
     DensityPipeline,
     TableEncoder,
@@ -532,6 +532,18 @@ def test_the_bound_of_the_pipeline_is_in_the_units_of_the_rows():
 
 
 # --------------------------------------------------------------------- conditions
+
+
+def test_labels_reach_a_density_that_knows_them(rng):
+    y = np.repeat([0, 1], 60)
+    X = rng.standard_normal((120, 2)) + 6 * y[:, None]
+    pipeline = make_density_pipeline(StandardScaler(), NeuralScore(max_epochs=2, random_state=0))
+    score = pipeline.fit(X, y).score(X, y)
+    stretch = np.log(pipeline[0].scale_).sum()
+    assert score == pytest.approx(pipeline[-1].score(pipeline[0].transform(X), y) - stretch)
+    assert score == pytest.approx(pipeline.denoising_bound(X, y=y).score)
+    assert score > pipeline.score(X) + 0.3  # which of two groups it is is worth log 2
+    assert make_density_pipeline(GaussianScore()).fit(X, y).score(X, y) < 0  # knows none
 
 
 @pytest.mark.parametrize("steps", [[StandardScaler()], [PCA(whiten=True), MinMaxScaler()]], ids=str)
