@@ -51,7 +51,13 @@ from skdiffusion.models import MixtureModel
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights, evenly_spaced
-from skdiffusion.utils.validation import check_count, check_flag, check_number, lookup
+from skdiffusion.utils.validation import (
+    as_numbers,
+    check_count,
+    check_flag,
+    check_number,
+    lookup,
+)
 from skdiffusion.utils.warning import warn_user
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -309,7 +315,8 @@ class GMMScore(MixtureAnswers):
     def partial_fit(self, X, y=None, sample_weight=None):
         r"""Update the fit by a batch of rows: stepwise EM (Cappé & Moulines 2009).
 
-        The first batch is fitted as by ``fit`` and sets the units. Later ones move the
+        The first batch is fitted as by ``fit`` and sets the units; it begins anew after a ``fit``,
+        which keeps no statistics of its rows. Later ones move the
         expected statistics by a step :math:`(W_b/W)^{0.7}`, :math:`W_b` the weight of the batch
         and :math:`W` that of all rows so far, and cost one pass over the batch. Only one mixture
         can be updated: there is no such method where ``n_averaged`` is more than 1.
@@ -556,7 +563,7 @@ class GMMScore(MixtureAnswers):
     def _means(self, frame):
         if isinstance(self.n_components, str):
             raise ValueError("init can be an array of means only with an integer n_components.")
-        means = np.asarray(self.init, dtype=np.float64)
+        means = as_numbers(self.init)
         shape = (self.n_components, frame.n_features)
         if means.shape != shape or not np.isfinite(means).all():
             raise ValueError(

@@ -574,6 +574,7 @@ def test_predictions_at_levels(X):
         ),
         ({"tol": -1}, "tol must be"),
         ({"n_init": 1.5}, "n_init must be an integer"),
+        ({"init": {"means": 0}}, "init must be a name or finite means"),
         ({"n_init": "many"}, "accepted are 'auto' or an integer"),
         ({"n_components": "bic", "init": np.zeros((2, 4))}, "integer n_components"),
         ({"sampler": "huen"}, "sampler"),
