@@ -273,7 +273,7 @@ class DensityPipeline(Pipeline):
         Raises
         ------
         ValueError
-            If a step has no inverse, or cannot pass the condition.
+            If a step has no inverse, or one to other columns, or cannot pass the condition.
         """
         check_is_fitted(self, "table_")
         if condition is not None:
@@ -286,7 +286,13 @@ class DensityPipeline(Pipeline):
             Z = inverted(step, Z)
             if self._is_completed(step):
                 Z = _with_residual(step, np.asarray(Z), rng)
-        columns = pinned(separate(Z), condition)
+        columns = separate(Z)
+        if len(columns) != len(self.table_.bounds):
+            raise ValueError(
+                f"the inverses of the steps give {len(columns)} columns, the rows had "
+                f"{len(self.table_.bounds)}."
+            )
+        columns = pinned(columns, condition)
         return self.table_.restored(columns, rounded=self.round_integers, clipped=self.clip)
 
     # ------------------------------------------------------------------ inner workings

@@ -510,6 +510,12 @@ def test_blocks_of_columns_by_name_come_back_in_their_order():
     )
 
 
+def test_an_inverse_to_other_columns_is_refused():
+    step = FunctionTransformer(lambda X: X[:, :2])  # the inverse that it has by default is none
+    with pytest.raises(ValueError, match="give 2 columns, the rows had 4"):
+        make_density_pipeline(step, GaussianScore()).fit(IRIS).sample(3)
+
+
 def test_columns_dropped_or_used_twice_have_no_inverse():
     for blocks, words in (
         (ColumnTransformer([("a", StandardScaler(), [0, 1])]), "drops the columns"),
@@ -594,6 +600,8 @@ def test_a_measurement_passes_a_whitened_pca():
         ),
         (StandardScaler(), {0: np.nan}, "the value of column 0 must be a finite number; got nan"),
         (StandardScaler(), {0: ("a", 1.0)}, r"got \('a', 1.0\) for column 0"),
+        (MinMaxScaler(clip=True), {0: 100.0}, "saw column 0 from 4.3 to 7.9, and takes 100 for"),
+        (QuantileTransformer(n_quantiles=20), {1: 0.0}, "saw column 1 from 2 to 4.4"),
     ],
     ids=str,
 )
