@@ -511,9 +511,21 @@ def test_blocks_of_columns_by_name_come_back_in_their_order():
 
 
 def test_an_inverse_to_other_columns_is_refused():
-    step = FunctionTransformer(lambda X: X[:, :2])  # the inverse that it has by default is none
+    step = FunctionTransformer(lambda X: X[:, :2], lambda Z: Z, check_inverse=False)
     with pytest.raises(ValueError, match="give 2 columns, the rows had 4"):
         make_density_pipeline(step, GaussianScore()).fit(IRIS).sample(3)
+
+
+def test_a_function_without_its_inverse_has_densities_and_no_samples():
+    step = FunctionTransformer(np.log)  # whose inverse_transform is the identity
+    pipelines = (
+        make_density_pipeline(step, GaussianScore()),
+        make_density_pipeline(ColumnTransformer([("all", step, [0, 1, 2, 3])]), GaussianScore()),
+    )
+    for pipeline in pipelines:
+        assert np.isfinite(pipeline.fit(IRIS).score(IRIS))
+        with pytest.raises(ValueError, match="no inverse_func"):
+            pipeline.sample(3)
 
 
 def test_columns_dropped_or_used_twice_have_no_inverse():
