@@ -232,9 +232,12 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         return self._log_density_at(estimator, rows, self.sigma or SMALL_LEVEL)
 
     def _log_density_at(self, estimator, rows, level):
-        if not isinstance(estimator.model_, EmpiricalModel):
-            return estimator.log_density(rows, level)
-        return estimator.model_.log_prob(rows, level, exclude=_own_kernels(estimator, rows))
+        model = estimator.model_
+        if isinstance(model, EmpiricalModel):
+            return model.log_prob(rows, level, exclude=_own_kernels(estimator, rows))
+        if model.has_log_prob:  # the names of the columns were checked here
+            return model.log_prob(rows, level)
+        return estimator.log_density(rows, level)
 
     def _noise_posterior(self, estimator, rows):
         levels = np.clip(LEVELS, estimator.sigma_min_, estimator.model_.sigma_range[1])
