@@ -13,7 +13,20 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["TableFormat", "columns_of", "is_numeric", "is_temporal", "separate", "with_names_of"]
+__all__ = [
+    "TableFormat",
+    "as_table",
+    "columns_of",
+    "is_numeric",
+    "is_temporal",
+    "separate",
+    "with_names_of",
+]
+
+
+def as_table(X: Any):
+    """Lists of rows as an array in which every value keeps its type; anything else as it is."""
+    return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else X
 
 
 def is_numeric(column: Any) -> bool:
@@ -64,6 +77,7 @@ class TableFormat:
     """
 
     def __init__(self, X: Any):
+        X = as_table(X)
         self.empty = X[:0] if hasattr(X, "columns") else None
         columns = self._columns(X)
         self.dtype = None if self.empty is not None else np.asarray(X).dtype

@@ -585,6 +585,17 @@ def test_ranges_and_values_pass_powers_by_name():
     np.testing.assert_allclose(rows["height"], 175, rtol=1e-6)
 
 
+def test_lists_of_rows_are_rounded_and_clipped_as_arrays_are(rng):
+    rows = [[word, int(k)] for word, k in zip("ab" * 50, rng.integers(0, 4, 100), strict=False)]
+    pipeline = make_density_pipeline(
+        TableEncoder(), GMMScore(2, random_state=0), round_integers=True, clip=True
+    )
+    found = pipeline.fit(rows).sample(200, random_state=0)
+    assert set(found[:, 1]) == {0, 1, 2, 3} and set(found[:, 0]) == {"a", "b"}
+    as_array = pipeline.fit(np.array(rows, dtype=object)).sample(200, random_state=0)
+    np.testing.assert_array_equal(found, as_array)
+
+
 def test_lists_of_rows_have_the_density_of_arrays():
     pipeline = make_density_pipeline(PCA(), StandardScaler(), GaussianScore("oas")).fit(IRIS)
     np.testing.assert_array_equal(
