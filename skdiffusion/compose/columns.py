@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 __all__ = ["blocks_of", "inverted"]
 
@@ -90,7 +91,17 @@ def inverted(transformer: Any, Z: Any) -> np.ndarray:
             f"{type(transformer).__name__} has no inverse_transform: samples cannot be taken back "
             "to the rows' own columns."
         )
+    if isinstance(transformer, FunctionTransformer) and _has_no_inverse(transformer):
+        raise ValueError(
+            "FunctionTransformer has a func and no inverse_func: samples cannot be taken back to "
+            "the rows' own columns."
+        )
     return transformer.inverse_transform(Z)
+
+
+def _has_no_inverse(transformer):
+    """scikit-learn then takes the identity for it."""
+    return transformer.func is not None and transformer.inverse_func is None
 
 
 def _assembled(transformer, Z):

@@ -144,6 +144,8 @@ def _mapped(condition, step):
     rows = np.ones((n, step.n_features_in_))  # a place that every power knows
     for j, e in zip(columns, ends, strict=True):
         rows[:, j] = np.where(np.isfinite(np.resize(e, n)), np.resize(e, n), 1.0)
+        if len(e) == 1:
+            _check_seen(step, j, float(e[0]))
     names = getattr(step, "feature_names_in_", None)
     mapped = np.asarray(step.transform(_named(rows, names)), dtype=np.float64)
     found = {}
@@ -154,6 +156,21 @@ def _mapped(condition, step):
         ]
         found[j] = values[0] if len(e) == 1 else tuple(values)
     return found
+
+
+def _check_seen(step, j, value):
+    """Refuse a value that the step takes for the end of the range that it saw."""
+    if isinstance(step, QuantileTransformer):
+        low, high = step.quantiles_[[0, -1], j]
+    elif isinstance(step, MinMaxScaler) and step.clip:
+        low, high = step.data_min_[j], step.data_max_[j]
+    else:
+        return
+    if not low <= value <= high:
+        raise ValueError(
+            f"{type(step).__name__} saw column {j} from {low:g} to {high:g}, and takes {value:g} "
+            "for the nearer end: know a value in between, or take another step."
+        )
 
 
 def _named(rows, names):

@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.estimators import GMMScore
+from skdiffusion.estimators.mixture import DEFAULT_REGULARISATION
 from skdiffusion.models import as_score_model
 from skdiffusion.models.base import check_columns
 from skdiffusion.noising import check_spread
@@ -116,7 +117,9 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         seed = as_seed(self.random_state)
         rows = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
         check_spread(float(np.ptp(rows, axis=0).max()))
-        default = GMMScore("bic", max_components=20, random_state=0)
+        default = GMMScore(
+            "bic", max_components=20, reg_covar=DEFAULT_REGULARISATION, random_state=0
+        )
         estimator = default if self.estimator is None else clone(self.estimator)
         frozen = isinstance(estimator, FrozenEstimator)
         scaler = (

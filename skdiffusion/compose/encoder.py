@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from skdiffusion.compose.table import TableFormat, is_numeric, is_temporal
+from skdiffusion.compose.table import TableFormat, as_table, is_numeric, is_temporal
 from skdiffusion.estimators._condition import check_known
 from skdiffusion.models import LinearMeasurement
 from skdiffusion.utils.whole import whole_or_not_at_all
@@ -84,7 +84,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         ValueError
             If a column holds neither finite numbers nor categories, or there is no such column.
         """
-        X = _table(X)
+        X = as_table(X)
         columns, names = self._columns(X, reset=True)
         chosen = self._chosen(columns, names)
         categories = {}
@@ -145,7 +145,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             If a column of numbers holds others than finite ones, or NaN where they are missing.
         """
         check_is_fitted(self)
-        columns, names = self._columns(_table(X), reset=False)
+        columns, names = self._columns(as_table(X), reset=False)
         parts = []
         for j, column in enumerate(columns):
             if j in self.categories_:
@@ -285,11 +285,6 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         return np.zeros(len(X))
 
 
-def _table(X):
-    """Lists of rows as an array in which every value keeps its type."""
-    return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else X
-
-
 def _numbers(column, name):
     """Values of a column of numbers, NaN where missing."""
     try:
@@ -313,6 +308,8 @@ def _labels(column):
     """Values of a category, ``None`` where missing; numbers and truth values stay what they are."""
     values = np.asarray(column)
     if values.dtype.kind in "OUST":
+        if any(isinstance(value, np.ndarray) for value in values):
+            raise ValueError("a category is one value, and a column holds lists of them.")
         gaps = [_is_gap(value) for value in values.tolist()]
         values = np.where(gaps, None, values)
         truths = all(isinstance(value, (bool, np.bool_)) for value in values[~np.array(gaps)])

@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import GMMScore
 from skdiffusion.estimators._condition import guided_rows
+from skdiffusion.estimators.mixture import DEFAULT_REGULARISATION
 from skdiffusion.models import (
     ConditionedModel,
     GaussianModel,
@@ -34,6 +35,7 @@ from skdiffusion.models import (
 from skdiffusion.models.base import check_columns
 from skdiffusion.models.measurement import has_posterior
 from skdiffusion.noising import check_spread
+from skdiffusion.samplers import check_sampler
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator, normal_by_row, row_keys
 from skdiffusion.utils.row_noise import RowKeys
@@ -165,6 +167,10 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         check_count(self.n_draws, "n_draws")
         check_count(self.n_rounds, "n_rounds")
         check_flag(self.sample_posterior, "sample_posterior")
+        if self.sampler is not None:
+            check_sampler(self.sampler)
+        if self.n_steps is not None:
+            check_count(self.n_steps, "n_steps")
         rows = self._rows(X, reset=True)
         empty = np.flatnonzero(np.isnan(rows).all(axis=0))
         if len(empty):
@@ -239,7 +245,9 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         model = GaussianModel(np.nanmean(values, axis=0), np.where(variances > 0, variances, 1.0))
         for _ in range(N_NORMAL_ROUNDS):
             draws = posterior(model, values, n_draws=N_COMPLETIONS, random_state=rng).draws
-            model = GMMScore(1).fit(_stacked(draws, values)).model_
+            model = (
+                GMMScore(1, reg_covar=DEFAULT_REGULARISATION).fit(_stacked(draws, values)).model_
+            )
         draws = posterior(model, values, n_draws=N_COMPLETIONS, random_state=rng).draws
         law = clone(estimator).fit(_stacked(draws, values))
         for _ in range(self.n_rounds - 1):
@@ -299,7 +307,8 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
 
 def _default(rows, rng):
     n_components = int(np.clip(len(rows) // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
-    return GMMScore(n_components, random_state=int(rng.integers(2**31)))
+    seed = int(rng.integers(2**31))
+    return GMMScore(n_components, reg_covar=DEFAULT_REGULARISATION, random_state=seed)
 
 
 def _kept(found, rows):

@@ -18,6 +18,7 @@ no density: both are errors here, never a number in other units.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,7 @@ from sklearn.preprocessing import (
 from skdiffusion.compose.columns import blocks_of
 from skdiffusion.compose.table import columns_of, with_names_of
 
-__all__ = ["log_abs_det_jacobian", "numerical_log_det", "scaled_by_differences"]
+__all__ = ["log_abs_det_jacobian", "numerical_log_det", "sized_log_det", "sizes_of"]
 
 
 WIDE, NARROW = np.finfo(np.float64).eps ** (1 / 5), np.finfo(np.float64).eps ** (1 / 3)
@@ -84,24 +85,22 @@ def log_abs_det_jacobian(transformer: Any, X: Any) -> np.ndarray:
     >>> log_abs_det_jacobian(MinMaxScaler().fit(X), X).round(6)  # -log 4 - log 0.5
     array([-0.693147, -0.693147])
     """
+    return sized_log_det(transformer, X)
+
+
+def sized_log_det(transformer: Any, X: Any, sizes: Any = None) -> np.ndarray:
+    """:func:`log_abs_det_jacobian`, given the sizes of columns that :func:`sizes_of` found."""
     own = getattr(transformer, "log_abs_det_jacobian", None)
-    found = own(X) if callable(own) else _log_det(transformer, X)
+    if callable(own):
+        found = own(X)
+    else:
+        found = _log_det(transformer, X) if sizes is None else _log_det(transformer, X, sizes)
     return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(X),)).copy()
 
 
 @functools.singledispatch
-def _log_det(transformer, X):
-    return numerical_log_det(transformer, X)
-
-
-def scaled_by_differences(transformer: Any) -> bool:
-    """Whether only central differences are known for a transformer."""
-    if callable(getattr(transformer, "log_abs_det_jacobian", None)):
-        return False
-    found = _log_det.dispatch(type(transformer))
-    if found is _log_det.dispatch(FunctionTransformer):
-        return not _is_known(transformer)
-    return found is _log_det.dispatch(object)
+def _log_det(transformer, X, scale=1.0):
+    return numerical_log_det(transformer, X, scale)
 
 
 log_abs_det_jacobian.register = _log_det.register
@@ -110,8 +109,10 @@ log_abs_det_jacobian.register = _log_det.register
 def numerical_log_det(transformer: Any, X: Any, scale: Any = 1.0) -> np.ndarray:
     """Log-determinant by central differences in float64: ``4 d`` transforms of the rows.
 
-    Differences over two steps are extrapolated to step zero; rows where the two disagree, near a
-    kink or the end of a domain, take a single small step.
+    Differences over two steps are extrapolated to step zero. Steps are shares of the numbers, or
+    of the columns' size where those are larger; where the two disagree, as behind an offset, of
+    the columns' size; where they disagree again, near a kink or the end of a domain, it is a single
+    small step.
 
     Parameters
     ----------
@@ -125,16 +126,24 @@ def numerical_log_det(transformer: Any, X: Any, scale: Any = 1.0) -> np.ndarray:
     ndarray of shape (n,)
     """
     table, X = X, np.asarray(X, dtype=np.float64)
-    size = np.maximum(np.abs(X), scale)
+    scale = np.broadcast_to(scale, X.shape)
+    found, unsure = _extrapolated(transformer, X, table, np.maximum(np.abs(X), scale))
+    rows = np.flatnonzero(unsure)
+    if len(rows):
+        found[rows], unsure = _extrapolated(transformer, X[rows], table, scale[rows])
+        rows = rows[unsure]
+    if len(rows):
+        found[rows] = _differences(transformer, X[rows], table, NARROW * scale[rows])
+    return np.linalg.slogdet(found)[1]
+
+
+def _extrapolated(transformer, X, table, size):
+    """Jacobians at step zero, and the rows whose differences over two steps disagree."""
     smooth = _differences(transformer, X, table, WIDE * size)
     wider = _differences(transformer, X, table, 2 * WIDE * size)
-    fine = (4 * smooth - wider) / 3
-    # across a kink or the end of a domain the two disagree: there as close as rounding allows
-    disagree = ~(np.abs(smooth - wider) <= KINK * np.abs(smooth).max(axis=(1, 2), keepdims=True))
-    rows = disagree.any(axis=(1, 2))
-    if rows.any():
-        fine[rows] = _differences(transformer, X, table, NARROW * size)[rows]
-    return np.linalg.slogdet(fine)[1]
+    with np.errstate(invalid="ignore"):  # beyond the largest numbers
+        agree = np.abs(smooth - wider) <= KINK * np.abs(smooth).max(axis=(1, 2), keepdims=True)
+        return (4 * smooth - wider) / 3, ~agree.all(axis=(1, 2))
 
 
 def _differences(transformer, X, table, steps):
@@ -284,14 +293,14 @@ def _is_known(transformer):
 
 
 @_log_det.register(FunctionTransformer)
-def _(transformer, X):
+def _(transformer, X, scale=1.0):
     function = transformer.func
     if function is None:
         return 0.0
     if hasattr(function, "log_abs_det_jacobian"):
         return function.log_abs_det_jacobian(X, **(transformer.kw_args or {}))
     if not _is_known(transformer):
-        return numerical_log_det(transformer, X)
+        return numerical_log_det(transformer, X, scale)
     with np.errstate(divide="ignore"):
         return _ELEMENTWISE[function](np.asarray(X, dtype=np.float64)).sum(axis=1)
 
@@ -312,22 +321,65 @@ def _(transformer, X):
 
 
 @_log_det.register(Pipeline)
-def _(transformer, X):
+@_log_det.register(ColumnTransformer)
+def _composed(transformer, X, sizes=None):
     total = np.zeros(len(X))
+    parts = _parts(transformer, X)
+    for (part, Z), size in zip(parts, sizes or itertools.repeat(None), strict=False):
+        total += sized_log_det(part, Z, size)
+    return total
+
+
+def _parts(transformer, X):
+    """The parts of what is composed, each with what goes into it."""
+    if isinstance(transformer, ColumnTransformer):
+        for part, columns, _ in blocks_of(transformer):
+            if part is not None:
+                yield part, columns_of(X, columns)
+        return
     for _, step in transformer.steps:
         if step is not None and step != "passthrough":
-            total += log_abs_det_jacobian(step, X)
+            yield step, X
             X = step.transform(X)
-    return total
 
 
-@_log_det.register(ColumnTransformer)
-def _(transformer, X):
-    total = np.zeros(len(X))
-    for part, columns, _ in blocks_of(transformer):
-        if part is not None:
-            total += log_abs_det_jacobian(part, columns_of(X, columns))
-    return total
+def sizes_of(transformer: Any, X: Any) -> Any:
+    """Sizes of columns, for the steps of differences, wherever a transformer needs them.
+
+    Parameters
+    ----------
+    transformer : fitted transformer
+    X : array-like of shape (n, d)
+        What goes into it.
+
+    Returns
+    -------
+    ndarray of shape (d,), list or None
+        Standard deviations where only differences are known; of what is composed a list, one for
+        each part; ``None`` where nothing is differentiated, or can be.
+    """
+    if callable(getattr(transformer, "log_abs_det_jacobian", None)):
+        return None
+    slope = _log_det.dispatch(type(transformer))
+    if slope is _composed:
+        try:
+            return [sizes_of(part, Z) for part, Z in _parts(transformer, X)]
+        except ValueError:  # no density, as it says when it is asked for one
+            return None
+    if slope is _log_det.dispatch(FunctionTransformer):
+        differentiated = not _is_known(transformer)
+    else:
+        differentiated = slope is _log_det.dispatch(object)
+    return _spread(X) if differentiated else None
+
+
+def _spread(X):
+    """Standard deviations of the columns, one where there is none; ``None`` of words."""
+    try:
+        spread = np.asarray(X, dtype=np.float64).std(axis=0)
+    except (TypeError, ValueError):
+        return None
+    return np.where(spread > 0, spread, 1.0)
 
 
 # --------------------------------------------------------------------- no densities

@@ -33,6 +33,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdiffusion.estimators import EmpiricalScore, GMMScore
+from skdiffusion.estimators.mixture import DEFAULT_REGULARISATION
 from skdiffusion.models import EmpiricalModel, as_score_model, divergence
 from skdiffusion.models.base import check_columns
 from skdiffusion.noising import check_spread
@@ -222,7 +223,8 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
             return EmpiricalScore(WIDTH, scaling="none"), scaled[np.sort(chosen)]
         k = int(np.clip(len(rows) // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
         form = "full" if rows.shape[1] <= FULL_UP_TO else "low_rank"
-        return GMMScore(k, covariance_type=form, random_state=seed), scaled
+        law = GMMScore(k, covariance_type=form, reg_covar=DEFAULT_REGULARISATION, random_state=seed)
+        return law, scaled
 
     # ------------------------------------------------------------------ the criteria
 
@@ -230,9 +232,12 @@ class ScoreOutlierDetector(OutlierMixin, Configurable):
         return self._log_density_at(estimator, rows, self.sigma or SMALL_LEVEL)
 
     def _log_density_at(self, estimator, rows, level):
-        if not isinstance(estimator.model_, EmpiricalModel):
-            return estimator.log_density(rows, level)
-        return estimator.model_.log_prob(rows, level, exclude=_own_kernels(estimator, rows))
+        model = estimator.model_
+        if isinstance(model, EmpiricalModel):
+            return model.log_prob(rows, level, exclude=_own_kernels(estimator, rows))
+        if model.has_log_prob:  # the names of the columns were checked here
+            return model.log_prob(rows, level)
+        return estimator.log_density(rows, level)
 
     def _noise_posterior(self, estimator, rows):
         levels = np.clip(LEVELS, estimator.sigma_min_, estimator.model_.sigma_range[1])

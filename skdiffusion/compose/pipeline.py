@@ -29,11 +29,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.compose.columns import inverted
 from skdiffusion.compose.conditions import by_position, pinned, translated
-from skdiffusion.compose.jacobians import (
-    log_abs_det_jacobian,
-    numerical_log_det,
-    scaled_by_differences,
-)
+from skdiffusion.compose.jacobians import sized_log_det, sizes_of
 from skdiffusion.compose.table import TableFormat, separate
 from skdiffusion.utils.drawing import draw_rows
 from skdiffusion.utils.random import as_generator
@@ -127,6 +123,15 @@ class DensityPipeline(Pipeline):
         self.round_integers = round_integers
         self.clip = clip
 
+    def __getitem__(self, ind):
+        """A step, or a pipeline of a slice of the steps, with the settings of this one."""
+        part = super().__getitem__(ind)
+        if isinstance(ind, slice):  # scikit-learn's own settings are handed on, but for the last
+            own = ("noise", "round_integers", "clip", "transform_input")
+            kept = (*own, "_sizes", *(() if ind.start else ("table_",)))
+            vars(part).update({name: value for name, value in vars(self).items() if name in kept})
+        return part
+
     # ------------------------------------------------------------------ fitting
 
     def fit(self, X, y=None, **params):
@@ -149,14 +154,12 @@ class DensityPipeline(Pipeline):
         check_flag(self.clip, "clip")
         super().fit(X, y, **params)
         self.table_ = TableFormat(X)
-        self._scales = {}
-        if any(scaled_by_differences(step) for _, step in self._transformers()):
-            Z = X[:: -(-len(X) // SCALE_ROWS)]  # rows may be sorted
-            for name, step in self._transformers():
-                spread = _spread(Z) if scaled_by_differences(step) else None
-                if spread is not None:
-                    self._scales[name] = spread
-                Z = step.transform(Z)
+        self._sizes = {}
+        Z = X if hasattr(X, "__getitem__") else np.asarray(X)
+        Z = Z[:: -(-len(Z) // SCALE_ROWS)]  # rows may be sorted
+        for name, step in self._transformers():
+            self._sizes[name] = sizes_of(step, Z)
+            Z = step.transform(Z)
         return self
 
     @available_if(_final_has("transform"))
@@ -196,7 +199,8 @@ class DensityPipeline(Pipeline):
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
-        y : ignored
+        y : array-like of shape (n_samples,), optional
+            Labels, of a density that was fitted with them; ignored by others.
         **params
             Of the final estimator's ``score``.
 
@@ -207,7 +211,7 @@ class DensityPipeline(Pipeline):
         Z, log_det = self._forward(X)
         final = self.steps[-1][1]
         if hasattr(final, "denoising_bound"):
-            return float(final.score(Z, **params) + log_det.mean())
+            return float(final.score(Z, y, **params) + log_det.mean())
         return float((final.score_samples(Z) + log_det).mean())
 
     @available_if(_final_has("denoising_bound"))
@@ -238,11 +242,9 @@ class DensityPipeline(Pipeline):
         return X, log_det
 
     def _log_det(self, name, step, X):
-        if name in self._scales:
-            return numerical_log_det(step, X, self._scales[name])
         if self._is_completed(step):
             return _residual_log_density(step, np.asarray(X, dtype=np.float64))
-        return log_abs_det_jacobian(step, X)
+        return sized_log_det(step, X, self._sizes[name])
 
     # ------------------------------------------------------------------ samples
 
@@ -271,9 +273,9 @@ class DensityPipeline(Pipeline):
         Raises
         ------
         ValueError
-            If a step has no inverse, or cannot pass the condition.
+            If a step has no inverse, or one to other columns, or cannot pass the condition.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "table_")
         if condition is not None:
             condition = by_position(condition, self.table_)
             options["condition"] = translated(condition, [step for _, step in self._transformers()])
@@ -284,7 +286,13 @@ class DensityPipeline(Pipeline):
             Z = inverted(step, Z)
             if self._is_completed(step):
                 Z = _with_residual(step, np.asarray(Z), rng)
-        columns = pinned(separate(Z), condition)
+        columns = separate(Z)
+        if len(columns) != len(self.table_.bounds):
+            raise ValueError(
+                f"the inverses of the steps give {len(columns)} columns, the rows had "
+                f"{len(self.table_.bounds)}."
+            )
+        columns = pinned(columns, condition)
         return self.table_.restored(columns, rounded=self.round_integers, clipped=self.clip)
 
     # ------------------------------------------------------------------ inner workings
@@ -371,12 +379,3 @@ def _with_residual(pca, X, rng):
     noise = rng.standard_normal(X.shape)
     noise -= noise @ pca.components_.T @ pca.components_
     return X + np.sqrt(_residual_variance(pca)) * noise
-
-
-def _spread(X):
-    """Standard deviations of the columns, one where there is none; ``None`` of words."""
-    try:
-        spread = np.asarray(X, dtype=np.float64).std(axis=0)
-    except (TypeError, ValueError):
-        return None
-    return np.where(spread > 0, spread, 1.0)

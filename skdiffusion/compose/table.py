@@ -13,7 +13,20 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["TableFormat", "columns_of", "is_numeric", "is_temporal", "separate", "with_names_of"]
+__all__ = [
+    "TableFormat",
+    "as_table",
+    "columns_of",
+    "is_numeric",
+    "is_temporal",
+    "separate",
+    "with_names_of",
+]
+
+
+def as_table(X: Any):
+    """Lists of rows as an array in which every value keeps its type; anything else as it is."""
+    return np.asarray(X, dtype=object) if isinstance(X, (list, tuple)) else X
 
 
 def is_numeric(column: Any) -> bool:
@@ -64,6 +77,7 @@ class TableFormat:
     """
 
     def __init__(self, X: Any):
+        X = as_table(X)
         self.empty = X[:0] if hasattr(X, "columns") else None
         columns = self._columns(X)
         self.dtype = None if self.empty is not None else np.asarray(X).dtype
@@ -136,16 +150,14 @@ class TableFormat:
         if type(self.empty).__module__.startswith("polars"):
             import polars
 
-            series = [
-                polars.Series(name, column.tolist(), strict=False)
-                for name, column in zip(names, columns, strict=True)
-            ]
-            return polars.DataFrame(
-                [
-                    s.cast(self.empty.schema[s.name]) if self._fits(j, columns[j], rounded) else s
-                    for j, s in enumerate(series)
-                ]
-            )
+            series = []
+            for j, (name, column) in enumerate(zip(names, columns, strict=True)):
+                found = polars.Series(name, column.tolist(), strict=False)
+                if found.dtype.is_float():
+                    found = found.fill_nan(None)  # as a value is missing there
+                fits = self._fits(j, column, rounded)
+                series.append(found.cast(self.empty.schema[name]) if fits else found)
+            return polars.DataFrame(series)
         import pandas
 
         own = [_own_values(c, kind) for c, kind in zip(columns, self.empty.dtypes, strict=True)]
@@ -163,10 +175,19 @@ class TableFormat:
         if self.boolean[j]:
             return column.dtype.kind == "b"
         name = self.empty.columns[j]
-        is_integer = str(self.empty[name].dtype).lower().startswith(("int", "uint"))
-        if not is_integer or column.dtype.kind in "iu":
+        kind = str(self.empty[name].dtype).lower().partition("[")[0]  # such as int64[pyarrow]
+        if not kind.startswith(("int", "uint")) or column.dtype.kind in "iu":
             return True
-        return rounded and self.integer[j]
+        if not (rounded and self.integer[j]):
+            return False
+        held = np.iinfo(kind)
+        outside = column[(column < held.min) | (column > held.max)]
+        if len(outside):
+            raise ValueError(
+                f"column {name!r} is of type {kind}, which holds no {outside[0]:g}: samples keep "
+                "to the range that was seen with clip=True, and are floats without round_integers."
+            )
+        return True
 
 
 def _own_values(column, kind):

@@ -12,10 +12,11 @@ import warnings
 
 import numpy as np
 
+from skdiffusion.estimators._singular import SINGULAR
 from skdiffusion.utils.validation import listed
 from skdiffusion.utils.warning import warn_user
 
-__all__ = ["QUANTILE_ROWS", "told_once", "warn_of_far_rows"]
+__all__ = ["FAR_ROWS", "QUANTILE_ROWS", "told_once", "warn_of_far_rows"]
 
 QUANTILE_ROWS = 10_000
 """Rows that quantiles are taken of, at most."""
@@ -23,7 +24,8 @@ FAR = 50.0
 """How many times as wide as nine rows in ten of a normal law a column is where far rows must have
 decided its standard deviation."""
 NINE_IN_TEN = 3.29
-BEGINNING = "a few far rows"
+FAR_ROWS = "a few far rows"
+"""How the warning begins."""
 
 
 def warn_of_far_rows(
@@ -50,7 +52,7 @@ def warn_of_far_rows(
     if len(columns):
         j = columns[0]
         warn_user(
-            f"{BEGINNING} decide the scale of {len(columns)} of {len(deviations)} columns "
+            f"{FAR_ROWS} decide the scale of {len(columns)} of {len(deviations)} columns "
             f"({listed(columns)}): in column {j} nine rows in ten lie within "
             f"{high[j] - low[j]:.3g}, the standard deviation is {deviations[j]:.3g}. "
             f"{consequence}: leave the far rows out, clip or transform the column."
@@ -58,8 +60,15 @@ def warn_of_far_rows(
 
 
 @contextlib.contextmanager
-def told_once():
-    """Around fits to rows that another fit warns of: these do not."""
+def told_once(*beginnings: str):
+    """Around fits to rows that another fit warns of: these do not.
+
+    Parameters
+    ----------
+    *beginnings : str
+        Of the warnings; by default of far rows and of rows in a subspace.
+    """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", BEGINNING)
+        for beginning in beginnings or (FAR_ROWS, SINGULAR):
+            warnings.filterwarnings("ignore", beginning)
         yield

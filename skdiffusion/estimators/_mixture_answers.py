@@ -94,13 +94,10 @@ class MixtureAnswers(BaseScoreEstimator):
         -------
         ndarray of shape (n_samples, n_features)
         """
-        check_is_fitted(self)
-        rows = check_rows(self, X, reset=False, ensure_all_finite="allow-nan")
+        rows = self._rows(X, ensure_all_finite="allow-nan")
         if np.isnan(rows).any():
             rows = completed(self.model_, rows)
-            # the container comes along, so that its column names are checked as usual
-            X = type(X)(rows, columns=X.columns) if hasattr(X, "columns") else rows
-        return super().transform(X)
+        return self._codes(rows)
 
     def condition(self, values, *, noise=0.0):
         """The exact law of the other columns when some are known, as a fitted estimator.

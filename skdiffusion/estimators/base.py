@@ -296,7 +296,10 @@ class BaseScoreEstimator(
         -------
         ndarray of shape (n_samples, n_features)
         """
-        X = self._rows(X)
+        return self._codes(self._rows(X))
+
+    def _codes(self, X):
+        """Latent codes of rows in float64 or float32."""
         rows = X.astype(np.float64)
         if self.model_.has_flow:
             codes = self.model_.to_latent(rows)
@@ -349,9 +352,9 @@ class BaseScoreEstimator(
 
     # ------------------------------------------------------------------ inner workings
 
-    def _rows(self, X, dtype=(np.float64, np.float32)):
+    def _rows(self, X, dtype=(np.float64, np.float32), **options):
         check_is_fitted(self)
-        X = check_rows(self, X, reset=False, dtype=dtype)
+        X = check_rows(self, X, reset=False, dtype=dtype, **options)
         return _holding_squares(X, self.sigma_min_, self.sigma_max_)
 
     def _rows_at(self, X, sigma, dtype=(np.float64, np.float32)):

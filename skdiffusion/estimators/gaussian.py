@@ -27,12 +27,13 @@ from skdiffusion.estimators._moments import (
     FullMoments,
     gathered,
 )
+from skdiffusion.estimators._singular import where_singular
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import GaussianModel, SpectralCovariance
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights
-from skdiffusion.utils.validation import check_count, check_number, listed, lookup
+from skdiffusion.utils.validation import check_count, check_number, lookup
 from skdiffusion.utils.warning import warn_user
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -282,7 +283,7 @@ class GaussianScore(BaseScoreEstimator):
                 "covariance must be a name or a scikit-learn covariance estimator; "
                 f"got {self.covariance!r}."
             )
-        if self.reg_covar != "auto":
+        if not (isinstance(self.reg_covar, str) and self.reg_covar == "auto"):
             check_number(self.reg_covar, "reg_covar", least=0)
         if self.rank is not None:
             check_count(self.rank, "rank")
@@ -420,15 +421,9 @@ class GaussianScore(BaseScoreEstimator):
         return SpectralCovariance(variances + extra, axes, residual + extra)
 
     def _warn_singular(self, constant, n_directions):
-        what = f"the rows span {n_directions} of {len(constant)} directions"
-        columns = np.flatnonzero(constant)
-        if len(columns):
-            names = getattr(self, "feature_names_in_", np.arange(len(constant)))[columns]
-            what += f", {len(columns)} column{'s are' * (len(columns) > 1) or ' is'} constant"
-            what += f" ({listed(names)})"
         warn_user(
-            f"the covariance of X is singular ({what}): {AUTO_REGULARISATION:g} of each column's "
-            "variance was added to give it a density; set reg_covar, or use "
+            f"{where_singular(self, constant, n_directions)}: {AUTO_REGULARISATION:g} of each "
+            "column's variance was added to give it a density; set reg_covar, or use "
             "covariance='ledoit_wolf' or 'oas', to choose otherwise.",
         )
 

@@ -45,16 +45,23 @@ from skdiffusion.estimators._mixture_forms import (
 )
 from skdiffusion.estimators._seeding import distinct_rows
 from skdiffusion.estimators._selection import choose
+from skdiffusion.estimators._singular import warn_of_many_components, warn_of_singular_rows
 from skdiffusion.estimators._stepwise import Stepwise
 from skdiffusion.models import MixtureModel
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights, evenly_spaced
-from skdiffusion.utils.validation import check_count, check_flag, check_number, lookup
+from skdiffusion.utils.validation import (
+    as_numbers,
+    check_count,
+    check_flag,
+    check_number,
+    lookup,
+)
 from skdiffusion.utils.warning import warn_user
 from skdiffusion.utils.whole import whole_or_not_at_all
 
-__all__ = ["GMMScore"]
+__all__ = ["DEFAULT_REGULARISATION", "GMMScore"]
 
 FORMS = {
     "full": FullForm,
@@ -67,6 +74,7 @@ INITS = ("kmeans", "k-means++", "random")
 CRITERIA = ("bic", "held_out")
 FLOOR = "The least variance of a component is a share of its square, beyond that of other rows"
 DEFAULT_REGULARISATION = 1e-6
+"""Who names it has chosen it: rows without a density are then not warned of."""
 DEFAULT_RANK = 8
 FEW_ROWS = 10_000
 """Distinct rows up to which several starts are affordable by default."""
@@ -283,7 +291,8 @@ class GMMScore(MixtureAnswers):
             If EM did not converge in ``max_iter`` iterations.
         UserWarning
             If it was interrupted; the parameters reached are kept. If a few far rows decide the
-            standard deviation of a column.
+            standard deviation of a column, there are as many components as distinct rows, or the
+            covariance of the rows is singular and ``reg_covar`` is 1e-6 by default.
         """
         self._check_parameters()
         rng = as_generator(self.random_state)
@@ -306,7 +315,8 @@ class GMMScore(MixtureAnswers):
     def partial_fit(self, X, y=None, sample_weight=None):
         r"""Update the fit by a batch of rows: stepwise EM (Cappé & Moulines 2009).
 
-        The first batch is fitted as by ``fit`` and sets the units. Later ones move the
+        The first batch is fitted as by ``fit`` and sets the units; it begins anew after a ``fit``,
+        which keeps no statistics of its rows. Later ones move the
         expected statistics by a step :math:`(W_b/W)^{0.7}`, :math:`W_b` the weight of the batch
         and :math:`W` that of all rows so far, and cost one pass over the batch. Only one mixture
         can be updated: there is no such method where ``n_averaged`` is more than 1.
@@ -513,6 +523,9 @@ class GMMScore(MixtureAnswers):
                     **options,
                 )
             form = self._form(*setting, rows.few)
+            if isinstance(self.reg_covar, str) and form.floor == DEFAULT_REGULARISATION:
+                warn_of_singular_rows(self, frame.deviations == 0, rows.few, form)
+            warn_of_many_components(k, rows.few)
             if self.warm_start and hasattr(self, "model_"):
                 if self.model_.n_features != d or self.model_.n_components != k + setting[2]:
                     raise ValueError(
@@ -550,7 +563,7 @@ class GMMScore(MixtureAnswers):
     def _means(self, frame):
         if isinstance(self.n_components, str):
             raise ValueError("init can be an array of means only with an integer n_components.")
-        means = np.asarray(self.init, dtype=np.float64)
+        means = as_numbers(self.init)
         shape = (self.n_components, frame.n_features)
         if means.shape != shape or not np.isfinite(means).all():
             raise ValueError(

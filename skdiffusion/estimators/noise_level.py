@@ -29,6 +29,7 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils.validation import check_is_fitted
 
+from skdiffusion.estimators._moments import DiagonalMoments
 from skdiffusion.estimators._noise_features import NoiseFeatures
 from skdiffusion.noising import noise_range
 from skdiffusion.utils.arrays import as_levels
@@ -157,7 +158,7 @@ class NoiseLevelEstimator(Configurable):
             If ``X`` has no variance or a parameter is out of its range.
         """
         X = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
-        variances = X.var(axis=0)
+        variances = DiagonalMoments(X.shape[1]).update(X, np.ones(len(X))).column_variances()
         if not variances.any():
             raise ValueError("X has no variance: all of its rows are the same.")
         scale, low, high = noise_range(variances, self.sigma_min, self.sigma_max)

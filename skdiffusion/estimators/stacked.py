@@ -24,12 +24,12 @@ from sklearn.model_selection import check_cv
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import has_fit_parameter
 
-from skdiffusion.estimators._far_rows import told_once
+from skdiffusion.estimators._far_rows import FAR_ROWS, told_once
 from skdiffusion.estimators._moments import FullMoments
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.estimators.empirical import EmpiricalScore
 from skdiffusion.estimators.gaussian import GaussianScore
-from skdiffusion.estimators.mixture import GMMScore
+from skdiffusion.estimators.mixture import DEFAULT_REGULARISATION, GMMScore
 from skdiffusion.models import GaussianModel, as_score_model
 from skdiffusion.models.stacked import StackedModel
 from skdiffusion.noising import noise_range
@@ -222,6 +222,11 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
 
     def _candidates(self, n, scale, rng):
         if self.estimators is not None:
+            if not _are_pairs(self.estimators):
+                raise ValueError(
+                    "estimators must be a list of (name, estimator) pairs, such as "
+                    f"[('gmm', GMMScore())]; got {self.estimators!r}."
+                )
             kept = [pair for pair in self.estimators if not _is_dropped(pair[1])]
             if not kept:
                 raise ValueError(
@@ -233,8 +238,8 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
             few, many = int(np.clip(n // 60, 1, 10)), int(np.clip(n // 25, 1, 50))
             candidates = [
                 ("gaussian", GaussianScore("ledoit_wolf")),
-                ("few components", GMMScore(few)),
-                ("many components", GMMScore(many)),
+                ("few components", GMMScore(few, reg_covar=DEFAULT_REGULARISATION)),
+                ("many components", GMMScore(many, reg_covar=DEFAULT_REGULARISATION)),
                 # the rows themselves: a blur below all levels at which weights are found
                 ("rows", EmpiricalScore(0.001 * scale, scaling="none")),
             ]
@@ -244,6 +249,12 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
         return candidates
 
 
+def _are_pairs(estimators):
+    return isinstance(estimators, (list, tuple)) and all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in estimators
+    )
+
+
 def _is_dropped(candidate):
     return isinstance(candidate, str) and candidate == "drop"
 
@@ -251,7 +262,10 @@ def _is_dropped(candidate):
 def _folds(cv: Any, X: np.ndarray, weights: np.ndarray, seed: int):
     """Pairs of training and held-out rows; by content for an int, so that copies stay together."""
     if not isinstance(cv, int):
-        yield from check_cv(cv).split(X)
+        folds = list(check_cv(cv).split(X))
+        if not folds:
+            raise ValueError(f"cv must hold at least one pair of train and test rows; got {cv!r}.")
+        yield from folds
         return
     rows = np.flatnonzero(weights)
     _, position = np.unique(row_keys(X[rows], seed), return_inverse=True)
@@ -263,13 +277,13 @@ def _folds(cv: Any, X: np.ndarray, weights: np.ndarray, seed: int):
 
 def _fitted(candidate, X, weights):
     options = {} if weights is None else {"sample_weight": weights}
-    return clone(candidate).fit(X, **options)
+    return clone(candidate).fit(X, None, **options)  # a FrozenEstimator asks for y
 
 
 def _fold_errors(candidates, X, weights, weighted, fold, levels, n_noise, seed):
     """Gram matrices of the candidates' errors on the held-out rows, one per level."""
     train, test = fold
-    with told_once():  # by the candidates of all rows
+    with told_once(FAR_ROWS):  # by the candidates of all rows
         models = [
             as_score_model(_fitted(candidate, X[train], weights[train] if weighted else None))
             for _, candidate in candidates

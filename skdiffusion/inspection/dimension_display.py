@@ -143,6 +143,8 @@ class IntrinsicDimensionDisplay:
         return self
 
     def _plot_curve(self, ax):
+        from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
         levels, values, error = self.curve.levels, self.curve.dimension, self.curve.std_error
         for plateau in self.plateaus:
             ax.axvspan(plateau.low, plateau.high, color="C1", alpha=0.15, linewidth=0)
@@ -168,6 +170,13 @@ class IntrinsicDimensionDisplay:
             color="grey",
         )
         ax.set(xscale="log", xlabel="noise level", ylabel="dimension")
+        first, last = np.log10(ax.get_xlim())
+        if np.floor(last) <= np.ceil(first):  # one power of ten does not say where others are
+            ax.xaxis.set(
+                major_locator=LogLocator(subs=(1, 2, 5)),
+                major_formatter=ScalarFormatter(),
+                minor_formatter=NullFormatter(),
+            )
         ax.set_ylim(0, 1.15 * max(values.max(initial=0), self.dimension, 0.5))
 
     def _plot_map(self, ax):

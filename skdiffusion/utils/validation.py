@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_callback", "check_count", "check_flag", "check_number", "listed", "lookup"]
+__all__ = [
+    "as_numbers",
+    "check_callback",
+    "check_count",
+    "check_flag",
+    "check_number",
+    "listed",
+    "lookup",
+]
 
 
 def listed(values: Sequence) -> str:
@@ -59,6 +67,20 @@ def lookup(
     raise ValueError(
         f"Unknown {what} {name!r}{hint}; accepted are {names}{or_else and ' or ' + or_else}."
     )
+
+
+def as_numbers(value: Any) -> np.ndarray:
+    """A number, or several, as an array of them; an empty one of what is none.
+
+    Examples
+    --------
+    >>> as_numbers(2), as_numbers("many")
+    (array([2.]), array([], dtype=float64))
+    """
+    try:
+        return np.atleast_1d(np.asarray(value, dtype=np.float64))
+    except (TypeError, ValueError):
+        return np.empty(0)
 
 
 def check_callback(callback: Any) -> None:

@@ -218,3 +218,19 @@ def test_categories_that_are_no_words_come_back_as_they_were():
     table = pd.DataFrame({"bin": pd.cut([1.0, 2.0, 3.0, 4.0], 2)})
     encoder = TableEncoder().fit(table)
     pd.testing.assert_frame_equal(encoder.inverse_transform(encoder.transform(table)), table)
+
+
+def test_what_is_missing_of_polars_numbers_comes_back_missing():
+    table = pl.DataFrame(
+        {"whole": [1, None, 3], "real": [None, 0.5, 2.0], "word": ["a", None, "b"]}
+    )
+    encoder = TableEncoder().fit(table)
+    back = encoder.inverse_transform(encoder.transform(table))
+    assert back.null_count().row(0) == table.null_count().row(0)
+    assert back.select("real", "word").equals(table.select("real", "word"))
+    assert back["whole"].to_list() == [1.0, None, 3.0]  # any float may have been decoded
+
+
+def test_lists_are_no_categories():
+    with pytest.raises(ValueError, match="holds lists"):
+        TableEncoder().fit(pl.DataFrame({"x": [1.0, 2.0], "tags": [["a"], ["a", "b"]]}))

@@ -155,6 +155,10 @@ def test_errors_are_sentences():
     empty = np.column_stack([np.arange(5.0), np.full(5, np.nan)])
     with pytest.raises(ValueError, match="column 1 has no observed value"):
         DiffusionImputer().fit(empty)
+    with pytest.raises(ValueError, match="did you mean 'heun'"):  # also where none is needed
+        DiffusionImputer(sampler="huen").fit(IRIS.data)
+    with pytest.raises(ValueError, match="n_steps must be an integer"):
+        DiffusionImputer(n_steps=0).fit(IRIS.data)
     with pytest.raises(ValueError, match="did you mean 'guided'"):
         DiffusionImputer(method="guide").fit(IRIS.data)
 

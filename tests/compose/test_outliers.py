@@ -1,8 +1,10 @@
 """ScoreOutlierDetector: what each criterion measures, on laws where it is known."""
 
 import pickle
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer
 from sklearn.frozen import FrozenEstimator
@@ -11,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skdiffusion import EmpiricalScore, GaussianScore, NeuralScore
+from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, NeuralScore
 from skdiffusion.compose import ScoreOutlierDetector
 from skdiffusion.compose.outliers import CRITERIA, LEVELS
 
@@ -176,3 +178,13 @@ def test_pickle_pipelines_and_parameters(rng):
         ScoreOutlierDetector(contamination=0.9).fit(X)
     with pytest.raises(ValueError, match="did you mean 'dimension'"):
         ScoreOutlierDetector(criterion="dimensions").fit(X)
+
+
+@pytest.mark.parametrize("criterion", ["noise_posterior", "log_density"])
+def test_names_of_columns_are_checked_once(criterion, rng):
+    frame = pd.DataFrame(rng.standard_normal((60, 2)), columns=["a", "b"])
+    law = GMMScore(2, random_state=0).fit(frame)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector = ScoreOutlierDetector(FrozenEstimator(law), criterion=criterion).fit(frame)
+        assert detector.score_samples(frame).shape == (60,)

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris, load_wine
 from sklearn.decomposition import PCA, FastICA
+from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
@@ -28,7 +29,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from skdiffusion import GaussianScore, GMMScore
+from skdiffusion import GaussianScore, GMMScore, NeuralScore
 from skdiffusion.compose import (
     DensityPipeline,
     TableEncoder,
@@ -212,6 +213,58 @@ def test_what_is_unknown_is_differentiated_at_the_scale_of_the_columns():
     )
     alone = pipeline.score_samples(IRIS[:1] * units)
     np.testing.assert_allclose(alone, pipeline.score_samples(IRIS * units)[:1], atol=1e-9)
+
+
+def nested_in(shape, step):
+    """A transformer of all columns as a part of another."""
+    if shape == "pipeline":
+        return make_pipeline(FunctionTransformer(), step)
+    if shape == "columns":
+        return ColumnTransformer([("one", step, [1]), ("other", clone(step), [0])])
+    inner = ColumnTransformer([("both", make_pipeline(step, StandardScaler()), [1, 0])])
+    return make_pipeline(inner, FunctionTransformer())
+
+
+@pytest.mark.parametrize("shape", ["pipeline", "columns", "deeper"])
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_what_is_unknown_is_differentiated_at_the_scale_of_its_columns_wherever_it_is(
+    shape, unit, rng
+):
+    X = unit * np.column_stack([rng.standard_normal(300), 2 + rng.standard_normal(300)])
+    step = FunctionTransformer(lambda x: np.sinh(x / unit), lambda z: unit * np.arcsinh(z))
+    pipeline = make_density_pipeline(nested_in(shape, step), GaussianScore()).fit(X)
+    found = pipeline.score_samples(X) - pipeline[-1].score_samples(pipeline[:-1].transform(X))
+    truth = np.log(np.cosh(X / unit)).sum(axis=1) - 2 * np.log(unit)
+    if shape == "deeper":
+        truth -= np.log(np.sinh(X / unit).std(axis=0)).sum()
+    np.testing.assert_allclose(found, truth, rtol=1e-7)
+    alone = pipeline.score_samples(X[:1])
+    np.testing.assert_allclose(alone, pipeline.score_samples(X)[:1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("of", ["distances", "numbers"])
+def test_functions_behind_an_offset_are_differentiated_too(offset, of, rng):
+    X = offset + 1 + np.abs(rng.standard_normal((200, 1)))
+    if of == "distances":
+        step = FunctionTransformer(lambda x: np.sinh(x - offset))
+        truth = np.log(np.cosh(X[:, 0] - offset))
+    else:
+        step = FunctionTransformer(lambda x: x * np.log(x))
+        truth = np.log1p(np.log(X[:, 0]))
+    pipeline = make_density_pipeline(step, GaussianScore()).fit(X)
+    found = pipeline.score_samples(X) - pipeline[-1].score_samples(step.transform(X))
+    # the numbers themselves are rounded to 1e-16 of the offset, a step is 1e-3 of their spread
+    np.testing.assert_allclose(found, truth, atol=1e-5)
+
+
+def test_columns_that_are_dropped_have_samples_of_what_is_left_refused_later(rng):
+    dropping = ColumnTransformer([("some", FunctionTransformer(np.sinh), [0])])
+    strange = FunctionTransformer(lambda x: np.sinh(x), lambda z: np.arcsinh(z))
+    pipeline = make_density_pipeline(dropping, strange, GaussianScore())
+    pipeline.fit(rng.standard_normal((50, 2)))
+    with pytest.raises(ValueError, match="drops the columns"):
+        pipeline.score_samples(rng.standard_normal((3, 2)))
 
 
 def test_sorted_rows_have_the_scale_of_all(rng):
@@ -411,6 +464,16 @@ def test_tables_keep_names_order_types_and_ranges(library):
     np.testing.assert_allclose(plain.score_samples(table)[:3], plain.score_samples(table[:3]))
 
 
+@pytest.mark.parametrize("library", [pd, pl])
+def test_whole_numbers_beyond_their_type_are_refused_or_clipped(library, rng):
+    table = library.DataFrame({"few": rng.integers(0, 3, 200).astype(np.uint8)})
+    pipeline = make_density_pipeline(GMMScore(1), round_integers=True).fit(table)
+    with pytest.raises(ValueError, match=r"'few' is of type uint8, which holds no -1.*clip=True"):
+        pipeline.sample(500, random_state=0)
+    found = pipeline.set_params(clip=True).sample(500, random_state=0)["few"]
+    assert str(found.dtype).lower() == "uint8" and set(found.to_list()) == {0, 1, 2}
+
+
 def test_truth_values_are_numbers_until_they_are_rounded(rng):
     frame = pd.DataFrame({"size": rng.standard_normal(200), "found": rng.random(200) < 0.3})
     for rounded, kind in ((False, "f"), (True, "b")):
@@ -447,6 +510,24 @@ def test_blocks_of_columns_by_name_come_back_in_their_order():
     )
 
 
+def test_an_inverse_to_other_columns_is_refused():
+    step = FunctionTransformer(lambda X: X[:, :2], lambda Z: Z, check_inverse=False)
+    with pytest.raises(ValueError, match="give 2 columns, the rows had 4"):
+        make_density_pipeline(step, GaussianScore()).fit(IRIS).sample(3)
+
+
+def test_a_function_without_its_inverse_has_densities_and_no_samples():
+    step = FunctionTransformer(np.log)  # whose inverse_transform is the identity
+    pipelines = (
+        make_density_pipeline(step, GaussianScore()),
+        make_density_pipeline(ColumnTransformer([("all", step, [0, 1, 2, 3])]), GaussianScore()),
+    )
+    for pipeline in pipelines:
+        assert np.isfinite(pipeline.fit(IRIS).score(IRIS))
+        with pytest.raises(ValueError, match="no inverse_func"):
+            pipeline.sample(3)
+
+
 def test_columns_dropped_or_used_twice_have_no_inverse():
     for blocks, words in (
         (ColumnTransformer([("a", StandardScaler(), [0, 1])]), "drops the columns"),
@@ -471,6 +552,18 @@ def test_the_bound_of_the_pipeline_is_in_the_units_of_the_rows():
 # --------------------------------------------------------------------- conditions
 
 
+def test_labels_reach_a_density_that_knows_them(rng):
+    y = np.repeat([0, 1], 60)
+    X = rng.standard_normal((120, 2)) + 6 * y[:, None]
+    pipeline = make_density_pipeline(StandardScaler(), NeuralScore(max_epochs=2, random_state=0))
+    score = pipeline.fit(X, y).score(X, y)
+    stretch = np.log(pipeline[0].scale_).sum()
+    assert score == pytest.approx(pipeline[-1].score(pipeline[0].transform(X), y) - stretch)
+    assert score == pytest.approx(pipeline.denoising_bound(X, y=y).score)
+    assert score > pipeline.score(X) + 0.3  # which of two groups it is is worth log 2
+    assert make_density_pipeline(GaussianScore()).fit(X, y).score(X, y) < 0  # knows none
+
+
 @pytest.mark.parametrize("steps", [[StandardScaler()], [PCA(whiten=True), MinMaxScaler()]], ids=str)
 def test_a_value_is_known_behind_any_linear_chain(steps):
     density = GaussianScore(reg_covar=0.0)
@@ -490,6 +583,17 @@ def test_ranges_and_values_pass_powers_by_name():
     rows = pipeline.fit(frame).sample(300, condition=condition, random_state=0)
     assert rows["income"].min() > 20 - 1e-9
     np.testing.assert_allclose(rows["height"], 175, rtol=1e-6)
+
+
+def test_lists_of_rows_are_rounded_and_clipped_as_arrays_are(rng):
+    rows = [[word, int(k)] for word, k in zip("ab" * 50, rng.integers(0, 4, 100), strict=False)]
+    pipeline = make_density_pipeline(
+        TableEncoder(), GMMScore(2, random_state=0), round_integers=True, clip=True
+    )
+    found = pipeline.fit(rows).sample(200, random_state=0)
+    assert set(found[:, 1]) == {0, 1, 2, 3} and set(found[:, 0]) == {"a", "b"}
+    as_array = pipeline.fit(np.array(rows, dtype=object)).sample(200, random_state=0)
+    np.testing.assert_array_equal(found, as_array)
 
 
 def test_lists_of_rows_have_the_density_of_arrays():
@@ -519,6 +623,8 @@ def test_a_measurement_passes_a_whitened_pca():
         ),
         (StandardScaler(), {0: np.nan}, "the value of column 0 must be a finite number; got nan"),
         (StandardScaler(), {0: ("a", 1.0)}, r"got \('a', 1.0\) for column 0"),
+        (MinMaxScaler(clip=True), {0: 100.0}, "saw column 0 from 4.3 to 7.9, and takes 100 for"),
+        (QuantileTransformer(n_quantiles=20), {1: 0.0}, "saw column 1 from 2 to 4.4"),
     ],
     ids=str,
 )
@@ -622,6 +728,17 @@ def test_clone_pickle_slices_and_parameters():
     copy = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(copy.score_samples(IRIS), fitted.score_samples(IRIS))
     assert isinstance(fitted[:-1].transform(IRIS), np.ndarray)
+    assert fitted[:].get_params() == fitted.get_params()
+    np.testing.assert_array_equal(fitted[:].score_samples(IRIS), fitted.score_samples(IRIS))
+    np.testing.assert_array_equal(
+        fitted[0:].sample(3, random_state=0), fitted.sample(3, random_state=0)
+    )
+    scaled = fitted[:-1].transform(IRIS)
+    np.testing.assert_array_equal(
+        fitted[1:].score_samples(scaled), fitted[-1].score_samples(scaled)
+    )
+    with pytest.raises(NotFittedError):  # nobody saw the table of scaled rows
+        fitted[1:].sample(3)
     with pytest.raises(ValueError, match="noise must be None or 'residual'"):
         pipeline.set_params(noise="residuals").fit(IRIS)
 

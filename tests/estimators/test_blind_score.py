@@ -160,3 +160,10 @@ def test_it_pickles_searches_and_repeats():
 def test_wrong_parameters_are_refused(est, message):
     with pytest.raises(ValueError, match=message):
         est.fit(GaussianScore().fit(np.eye(3) + 1).sample(20, random_state=0))
+
+
+@pytest.mark.parametrize("est", [BlindScore(), NoiseLevelEstimator()], ids=str)
+def test_equal_rows_have_no_variance_however_their_mean_is_rounded(est):
+    for value in (0.1, 0.3, 1e8 + 0.1):
+        with pytest.raises(ValueError, match="no variance"):
+            est.fit(np.full((10, 3), value))

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from scipy.stats import norm
 from sklearn.base import clone
@@ -573,6 +574,7 @@ def test_predictions_at_levels(X):
         ),
         ({"tol": -1}, "tol must be"),
         ({"n_init": 1.5}, "n_init must be an integer"),
+        ({"init": {"means": 0}}, "init must be a name or finite means"),
         ({"n_init": "many"}, "accepted are 'auto' or an integer"),
         ({"n_components": "bic", "init": np.zeros((2, 4))}, "integer n_components"),
         ({"sampler": "huen"}, "sampler"),
@@ -614,6 +616,23 @@ def test_nearly_constant_columns_do_not_widen_the_rest():
     assert est.far_field_.covariance.total == pytest.approx(X.var(0).sum(), rel=0.05)
 
 
+def test_codes_of_tables_with_gaps(rng):
+    X = rng.standard_normal((60, 3))
+    X[rng.random(X.shape) < 0.2] = np.nan
+    frame = pd.DataFrame(X, columns=list("abc"), index=[f"row {i}" for i in range(60)])
+    est = GMMScore(2, random_state=0).fit(frame)
+    codes = est.transform(frame)
+    with_nulls = pl.from_pandas(frame)
+    assert with_nulls.null_count().sum_horizontal().item() == np.isnan(X).sum()
+    np.testing.assert_array_equal(est.transform(with_nulls), codes)
+    est.set_output(transform="pandas")
+    pd.testing.assert_frame_equal(
+        est.transform(frame), pd.DataFrame(codes, columns=frame.columns, index=frame.index)
+    )
+    est.set_output(transform="polars")
+    assert est.transform(with_nulls).columns == list("abc")
+
+
 def test_far_rows_that_decide_the_scale_are_told_of():
     X = np.random.default_rng(0).normal(size=(300, 2))
     X[5, 0], X[0, 1], X[1, 1] = np.nan, 1e8, -1e8
@@ -624,6 +643,51 @@ def test_far_rows_that_decide_the_scale_are_told_of():
         warnings.simplefilter("error", UserWarning)
         GMMScore(2, random_state=0).fit(X, sample_weight=np.r_[0, 0, np.ones(298)])
         GMMScore(2, random_state=0).fit(np.clip(X, -100, 100))
+
+
+@pytest.mark.parametrize(
+    "form, rank", [("full", None), ("tied", None), ("diag", None), ("low_rank", 2)]
+)
+def test_rows_in_a_subspace_are_told_of(form, rank, rng):
+    free, dtypes = rng.standard_normal((60, 3)), (np.float64, np.float32)
+    frame = pd.DataFrame(free, columns=list("abc")).assign(d=2.0)
+    est = GMMScore(2, covariance_type=form, rank=rank, random_state=0)
+    regular = est if form != "low_rank" else clone(est).set_params(rank=1)
+    if form != "low_rank":  # whose rest covers a constant column, but not all but its axes
+        with pytest.warns(UserWarning, match=r"span 3 of 4 directions, 1 column is constant \(d\)"):
+            est.fit(frame)
+    for dtype in dtypes:
+        dependent = np.column_stack([free[:, :2], free[:, :2].sum(axis=1)]).astype(dtype)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "the covariance")
+            regular.fit(free.astype(dtype))
+            regular.set_params(reg_covar=1e-6).fit(dependent)  # by name
+            regular.set_params(reg_covar="auto")
+        if form != "diag":
+            with pytest.warns(UserWarning, match=r"span 2 of 3 directions\).* reg_covar, 1e-06"):
+                est.fit(dependent)
+
+
+def test_fewer_rows_than_columns_are_told_of_unless_held_out_rows_chose(rng):
+    X = rng.standard_normal((20, 30))
+    with pytest.warns(UserWarning, match="span 19 of 30"):
+        GMMScore(1).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert GMMScore("held_out", random_state=0).fit(X).reg_covar_ > 1e-6
+
+
+@pytest.mark.parametrize("k", [3, 10])
+def test_as_many_components_as_distinct_rows_are_told_of(k, rng):
+    X = np.repeat(rng.standard_normal((3, 2)), 20, axis=0)
+    with pytest.warns(UserWarning, match=f"n_components={k} for 3 distinct rows"):
+        est = GMMScore(k, random_state=0).fit(X)
+    # three atoms of equal weight, as wide as reg_covar in each column
+    widths = np.sqrt(1e-6 * X.var(axis=0))
+    at_a_row = -np.log(3) - np.log(2 * np.pi) - np.log(widths).sum()
+    np.testing.assert_allclose(est.score_samples(X), at_a_row, rtol=1e-6)
+    with pytest.warns(UserWarning, match="for 3 distinct rows"):
+        GMMScore(k).fit(np.vstack([X, [[9, 9]]]), sample_weight=np.r_[np.ones(60), 0])
 
 
 def test_held_out_rows_ask_for_a_wide_component_where_columns_are_more_than_rows(rng):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -218,6 +219,29 @@ def test_too_few_rows_to_hold_some_out_are_refused():
         StackedScore(candidates, cv=2).fit(X)
     with pytest.warns(UserWarning, match="singular"):
         assert np.isfinite(StackedScore(candidates, cv=3).fit(X).denoise(X, 1.0)).all()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[GMMScore(1), GaussianScore()], {"gmm": GMMScore(1)}, "gmm", GMMScore(1), [("a", 1, 2)]],
+)
+def test_candidates_without_names_are_refused(given, rng):
+    with pytest.raises(ValueError, match=r"must be a list of \(name, estimator\) pairs"):
+        StackedScore(given).fit(rng.standard_normal((30, 2)))
+
+
+def test_no_folds_are_refused(rng):
+    with pytest.raises(ValueError, match="cv must hold at least one pair"):
+        StackedScore(cv=[]).fit(rng.standard_normal((30, 2)))
+
+
+def test_a_frozen_candidate_stays_as_it_is(rng):
+    X = rng.standard_normal((80, 2))
+    law = GaussianScore().fit(X[:40])
+    est = StackedScore([("frozen", FrozenEstimator(law))], random_state=0).fit(X[40:])
+    np.testing.assert_array_equal(est.denoise(X, 0.5), law.denoise(X, 0.5))
+    with pytest.raises(ValueError, match=r"must have shape \(n, 2\)"):
+        StackedScore([("frozen", FrozenEstimator(law))]).fit(rng.standard_normal((30, 3)))
 
 
 def test_every_candidate_tells_of_a_far_row_once(rng):

@@ -128,8 +128,9 @@ def test_impossible_requests_are_refused(rng):
         dec.as_score_model()
     with pytest.raises(ValueError, match="V is needed"):
         dec.gauge(X)
-    with pytest.raises(ValueError, match="sigma must be"):
-        ConservativityDecomposer(sigma=[0.0, 1.0]).fit(X)
+    for sigma in ([0.0, 1.0], [], "low"):
+        with pytest.raises(ValueError, match="sigma must be"):
+            ConservativityDecomposer(sigma=sigma).fit(X)
     scored = ConservativityDecomposer("linear", sigma=[1.0]).fit(X)
     with pytest.raises(ValueError, match="at the levels"):
         scored.potential_at(X, 2.0)

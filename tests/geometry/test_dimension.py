@@ -88,6 +88,8 @@ def test_errors_say_what_is_accepted():
         ({"method": "flippd"}, "did you mean 'flipd'"),
         ({"sigma": -1.0}, "sigma must be a finite number above 0"),
         ({"sigma": [1.0, 0.5]}, "increasing levels"),
+        ({"sigma": []}, "increasing levels"),
+        ({"sigma": {}}, "increasing levels"),
         ({"sigma": "large"}, "Unknown sigma"),
         ({"n_noise": 0}, "n_noise must be an integer"),
         ({"score_estimator": SphereModel(3)}, "3 columns, but X has 5"),

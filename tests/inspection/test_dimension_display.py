@@ -1,5 +1,7 @@
 """The pictures show what the estimator found."""
 
+import itertools
+
 import matplotlib
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import matplotlib.pyplot as plt
 
 from skdiffusion import GaussianScore, IntrinsicDimensionEstimator
 from skdiffusion.datasets import make_gaussian
+from skdiffusion.geometry._plateaus import DimensionCurve
 from skdiffusion.inspection import IntrinsicDimensionDisplay
 
 TUBE, LAW = make_gaussian(120, 3, spectrum=[100.0, 0.01, 0.01], random_state=0)
@@ -35,6 +38,22 @@ def test_curve_and_its_plateaus(est):
     assert [round(float(text)) for text in texts[:2]] == [3, 1]
     assert texts[2].startswith("dimension ")
     assert display.ax_.get_xscale() == "log" and display.figure_ is display.ax_.figure
+
+
+@pytest.mark.parametrize("high", [0.35, 0.9, 3.0, 9.0, 300.0])
+@pytest.mark.parametrize("unit", [1.0, 1e-8])
+def test_no_label_of_a_level_covers_another(high, unit):
+    levels = unit * np.geomspace(0.3, high, 9)
+    curve = DimensionCurve(levels, np.linspace(2, 3, 9), np.full(9, 0.1))
+    _, ax = plt.subplots(figsize=(4, 3), layout="constrained")
+    display = IntrinsicDimensionDisplay(2.2, curve=curve).plot(ax=ax)
+    display.figure_.canvas.draw()
+    labels = [label for label in display.ax_.get_xticklabels(which="both") if label.get_text()]
+    boxes = sorted(label.get_window_extent().intervalx.tolist() for label in labels)
+    low, top = display.ax_.bbox.intervalx
+    boxes = [(left, right) for left, right in boxes if low < right and left < top]
+    assert len(boxes) >= 2  # of which an axis can be read
+    assert all(right < left for (_, right), (left, _) in itertools.pairwise(boxes))
 
 
 def test_map_colours_rows_by_their_dimension(est):
