@@ -6,7 +6,8 @@ r"""A network as a score model.
 with the coefficients of a parameterization (:mod:`skdiffusion.parameterizations`), or the denoiser
 :math:`D_0` of a mixture for :math:`c_{skip} x`, in which case the network may also see the **hint**
 :math:`(D_0 - c_{skip} x)/c_{out}`: where the mixture is wrong, its error has the edges of its
-components, which a network does not learn but can take back. A **blind**
+components, which a network does not learn but can take back. Of what it adds to a mixture a share,
+the **gain**, may be kept. A **blind**
 network is told neither :math:`c_{noise}` nor an input scale that depends on the level: it sees
 the point :math:`x_t = \alpha x` of its schedule alone.
 
@@ -61,7 +62,11 @@ class Preconditioner:
         Whose denoiser stands in the place of the skip connection.
     hints : bool
         Whether the network sees, beside the point, what the base would have it say.
+    gain : float
+        Share that is kept of what a trained network adds.
     """
+
+    gain = 1.0  # of pickles that know of none
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class Preconditioner:
         conservative: bool = False,
         base: LabelledMixture | None = None,
         hints: bool = False,
+        gain: float = 1.0,
     ):
         self.parameterization = parameterization
         self.schedule = schedule
@@ -80,6 +86,7 @@ class Preconditioner:
         self.conservative = conservative
         self.base = base
         self.hints = hints
+        self.gain = gain
 
     @property
     def n_inputs(self) -> int:
@@ -120,7 +127,8 @@ class Preconditioner:
         found = self.coefficients(sigma)
         skip = self.skip(x, sigma, found, codes)
         point, condition = self.point(x, found, skip), None if codes is None else like(codes, x)
-        return skip + found.out * self.output(module, point, self.noise(sigma), condition)
+        added = found.out * self.output(module, point, self.noise(sigma), condition)
+        return skip + (added if self.gain == 1.0 else self.gain * added)
 
     def skip(self, x, sigma, found, codes):
         """What the network adds to at tensors ``x``, ``sigma`` and codes, and the coefficients."""
