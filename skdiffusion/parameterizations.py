@@ -287,10 +287,10 @@ class MixtureParameterization(GaussianParameterization):
     Examples
     --------
     >>> MixtureParameterization(5).get_params()
-    {'n_averaged': 3, 'n_components': 5}
+    {'n_averaged': 5, 'n_components': 5}
     """
 
-    def __init__(self, n_components="auto", n_averaged=3):
+    def __init__(self, n_components="auto", n_averaged=5):
         self.n_components = n_components
         self.n_averaged = n_averaged
 
