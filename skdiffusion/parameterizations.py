@@ -272,15 +272,16 @@ class MixtureParameterization(GaussianParameterization):
     ``NeuralScore`` fits the mixture to its training rows, at most 10,000 of them, and the network
     adds to its denoiser; with class labels, one to each class beside that of all rows. Errors count
     as with the Gaussian skip. A perceptron that need not be conservative sees what the mixture says
-    beside the point, and can take it back where it is wrong. Densities and samples of tables are
-    nearly always better, after fewer steps.
+    beside the point, and can take it back where it is wrong. Rows that were held out say how much
+    of what the network adds is kept, and then teach the mixture too. Densities and samples of
+    tables are nearly always better, after fewer steps.
 
     Parameters
     ----------
     n_components : "auto", int or {"bic", "held_out"}
-        Components of a mixture. ``"auto"`` is 20 from a thousand rows on; of fewer, as many as
-        held-out rows ask for, with the regularisation that they ask for, or one for every fifty
-        rows of more than 128 columns. The others choose as :class:`~skdiffusion.GMMScore` does.
+        Components of a mixture. ``"auto"`` is as many as held-out rows ask for, 20 at most, with
+        the regularisation that they ask for; of more than 128 columns one for every fifty rows. The
+        others choose as :class:`~skdiffusion.GMMScore` does.
     n_averaged : int
         Mixtures from different starts whose average is taken: a single one knows its rows too well
         for the network to see where it is wrong.
@@ -288,10 +289,10 @@ class MixtureParameterization(GaussianParameterization):
     Examples
     --------
     >>> MixtureParameterization(5).get_params()
-    {'n_averaged': 3, 'n_components': 5}
+    {'n_averaged': 5, 'n_components': 5}
     """
 
-    def __init__(self, n_components="auto", n_averaged=3):
+    def __init__(self, n_components="auto", n_averaged=5):
         self.n_components = n_components
         self.n_averaged = n_averaged
 

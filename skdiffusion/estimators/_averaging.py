@@ -13,7 +13,7 @@ import numpy as np
 from skdiffusion.estimators._seeding import canonical_key
 from skdiffusion.models import MixtureModel
 
-__all__ = ["average", "distinct"]
+__all__ = ["apart", "average", "distinct"]
 
 
 def distinct(mixtures):
@@ -52,3 +52,22 @@ def average(models, counts, background):
         means.append(models[0].means[-1:])
         covariances.append(models[0].covariances[-1])
     return MixtureModel(np.concatenate(weights), np.concatenate(means), covariances)
+
+
+def apart(model, k, number, background):
+    """The mixtures of ``k`` components each that a mean of ``number`` is made of.
+
+    Equal ones are told from their share. ``None`` if it is no such mean.
+    """
+    own = model.n_components - bool(background)
+    if own % k or own > k * number:
+        return None
+    blocks = model.weights[:own].reshape(-1, k)
+    shares = blocks.sum(axis=1) / blocks.sum()
+    parts = []
+    for j, count in enumerate(np.maximum(np.rint(number * shares), 1).astype(int)):
+        index = [*range(j * k, (j + 1) * k), *range(own, model.n_components)]
+        weights = np.append(blocks[j] / shares[j], model.weights[own:])
+        part = MixtureModel(weights, model.means[index], [model.covariances[i] for i in index])
+        parts += [part] * count
+    return parts

@@ -4,12 +4,13 @@ A mixture is fitted to standardised rows :math:`(x - b)/s` and told in the netwo
 :math:`z = (x - b)/s\,Q`, where a component :math:`N(\mu, U \Lambda U^\top)` is
 :math:`N(Q^\top \mu, (Q^\top U) \Lambda (Q^\top U)^\top)`. It is not fitted there: columns of a
 table are often rounded, bounded or nearly constant, which axes across them no longer show.
+
+Rows that were held out to train a network teach the mixture at the end.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -20,10 +21,9 @@ from skdiffusion.estimators._training_rows import Coordinates, effective_rows, r
 from skdiffusion.estimators.mixture import GMMScore
 from skdiffusion.models import MixtureModel, SpectralCovariance
 from skdiffusion.models.labelled_mixture import LabelledMixture
-from skdiffusion.parameterizations import MixtureParameterization
 from skdiffusion.utils.rows import evenly_spaced
 
-__all__ = ["fitted_base", "serves"]
+__all__ = ["Base", "serves"]
 
 MOST_ROWS = 10_000
 """Rows, evenly spaced, that a mixture is fitted to, at most."""
@@ -33,6 +33,8 @@ FULL_UP_TO, ROWS_PER_COLUMN = 128, 5
 held-out rows choose: of fewer rows a covariance knows directions without any spread."""
 ROWS_PER_CLASS, MOST_CLASSES = 20, 20
 """Rows from which a class has a mixture of its own; so many classes at most by default."""
+FEW_STEPS = 5
+"""Of EM, on rows that the network was not trained on: as many as leave its mixture recognisable."""
 SHARED, NEGLIGIBLE = 0.1, 1e-4
 """Weight that the components of all rows have in the mixture of a class; what is left out."""
 
@@ -54,16 +56,8 @@ def serves(n: int, d: int, codes: np.ndarray | None = None) -> bool:
     return n >= 2 * ROWS_PER_COMPONENT and d <= FULL_UP_TO
 
 
-def fitted_base(
-    parameterization: MixtureParameterization,
-    X: Any,
-    order: np.ndarray,
-    weights: np.ndarray | None,
-    coordinates: Coordinates,
-    seed: int,
-    codes: np.ndarray | None = None,
-) -> LabelledMixture:
-    """The mixtures of a parameterization in the coordinates of the network.
+class Base:
+    """The mixtures of a parameterization, fitted to some rows and taken on to others.
 
     That of a class is for a tenth the mixture of all, whose components then weigh as much as the
     rows of the class fall into them: it knows what classes have in common from more rows. A class
@@ -73,62 +67,95 @@ def fitted_base(
     ----------
     parameterization : MixtureParameterization
     X : ndarray, memmap or Dataset
-    order : ndarray of int
-        Positions of the training rows.
     weights : ndarray of shape (n,), optional
     coordinates : Coordinates
     seed : int
     codes : ndarray of shape (n, n_classes), optional
         Unit vectors of the rows' classes.
-
-    Returns
-    -------
-    LabelledMixture
     """
 
-    def read(members):
+    def __init__(self, parameterization, X, weights, coordinates, seed, codes=None):
+        self.parameterization, self.seed = parameterization, seed
+        self.X, self.weights, self.coordinates = X, weights, coordinates
+        self.codes = codes
+        self.mixtures: list[GMMScore | None] = []
+
+    def fit(self, order: np.ndarray) -> LabelledMixture:
+        """The mixtures of rows at some positions, in the coordinates of the network."""
+        members = self._members(order)
+        enough = [True, *(len(index) >= ROWS_PER_CLASS for index in members[1:])]
+        self.mixtures = [
+            self._unfitted(index) if own else None
+            for index, own in zip(members, enough, strict=True)
+        ]
+        return self._fitted(members)
+
+    def go_on(self, order: np.ndarray) -> LabelledMixture:
+        """The same after a few steps of EM on other rows: what a network adds to one, it adds to
+        the other.
+        """
+        for mixture in filter(None, self.mixtures):
+            mixture.set_params(warm_start=True, max_iter=FEW_STEPS)
+        return self._fitted(self._members(order))
+
+    def _members(self, order):
+        """Positions of all rows and of those of each class."""
+        classes = [] if self.codes is None else self.codes[order].T
+        return [order, *(order[code > 0] for code in classes)]
+
+    def _fitted(self, members):
+        law, *classes = self.mixtures
+        law = self._law(law, *self._read(members[0]))
+        owns = [
+            self._of_class(law, own, *self._read(index))
+            for own, index in zip(classes, members[1:], strict=True)
+        ]
+        turn = self.coordinates.rotation
+        return LabelledMixture(_turned(law, turn), [_turned(own, turn) for own in owns])
+
+    def _read(self, members):
         index = evenly_spaced(members, MOST_ROWS)
-        rows = Coordinates(coordinates.shift, coordinates.scale).inward(read_rows(X, index)).numpy()
-        return rows, None if weights is None else weights[index]
+        straight = Coordinates(self.coordinates.shift, self.coordinates.scale)
+        rows = straight.inward(read_rows(self.X, index)).numpy()
+        return rows, None if self.weights is None else self.weights[index]
 
-    law = _fitted(parameterization, *read(order), seed)
-    classes = [
-        _of_class(parameterization, law, *read(order[code > 0]), seed)
-        for code in ([] if codes is None else codes[order].T)
-    ]
-    turn = coordinates.rotation
-    return LabelledMixture(_turned(law, turn), [_turned(own, turn) for own in classes])
+    def _of_class(self, law, own, rows, weights) -> MixtureModel:
+        counts = np.ones(len(rows)) if weights is None else weights
+        # and one row of any class
+        shares = counts @ law.responsibilities(rows.astype(np.float64), sigma=0.0) + law.weights
+        shared = MixtureModel(shares, law.means, law.covariances)
+        if own is None:
+            return shared
+        both = average(
+            [shared, self._law(own, rows, weights)], [SHARED, 1 - SHARED], background=False
+        )
+        kept = np.flatnonzero(both.weights > NEGLIGIBLE)
+        return MixtureModel(
+            both.weights[kept], both.means[kept], [both.covariances[k] for k in kept]
+        )
 
-
-def _of_class(parameterization, law, rows, weights, seed) -> MixtureModel:
-    counts = np.ones(len(rows)) if weights is None else weights
-    # and one row of any class
-    shares = counts @ law.responsibilities(rows.astype(np.float64), sigma=0.0) + law.weights
-    shared = MixtureModel(shares, law.means, law.covariances)
-    if len(rows) < ROWS_PER_CLASS:
-        return shared
-    own = _fitted(parameterization, rows, weights, seed)
-    both = average([shared, own], [SHARED, 1 - SHARED], background=False)
-    kept = np.flatnonzero(both.weights > NEGLIGIBLE)
-    return MixtureModel(both.weights[kept], both.means[kept], [both.covariances[k] for k in kept])
-
-
-def _fitted(parameterization, rows, weights, seed) -> MixtureModel:
-    n, d = len(rows) if weights is None else effective_rows(weights), rows.shape[1]
-    k, whole = parameterization.n_components, d <= FULL_UP_TO and n >= ROWS_PER_COLUMN * d
-    if k == "auto":
-        k = int(np.clip(n // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
-        if d <= FULL_UP_TO and k < MOST_COMPONENTS:  # it is quick, and few rows are particular
+    def _unfitted(self, members) -> GMMScore:
+        index = evenly_spaced(members, MOST_ROWS)
+        n = len(index) if self.weights is None else effective_rows(self.weights[index])
+        k, d = self.parameterization.n_components, len(self.coordinates.shift)
+        whole = d <= FULL_UP_TO and n >= ROWS_PER_COLUMN * d
+        if k == "auto" and d <= FULL_UP_TO:
             k, whole = "held_out", True
-    mixture = GMMScore(
-        k,
-        covariance_type="full" if whole else "low_rank",
-        n_averaged=parameterization.n_averaged,
-        random_state=seed,
-    )
-    with told_once():  # by the network
-        warnings.simplefilter("ignore", ConvergenceWarning)  # one not quite there serves as well
-        return mixture.fit(rows, sample_weight=weights).model_
+        elif k == "auto":
+            k = int(np.clip(n // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
+        return GMMScore(
+            k,
+            covariance_type="full" if whole else "low_rank",
+            n_averaged=self.parameterization.n_averaged,
+            random_state=self.seed,
+        )
+
+    def _law(self, mixture, rows, weights) -> MixtureModel:
+        with told_once():  # by the network
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # one not quite there serves as well
+            return mixture.fit(rows, sample_weight=weights).model_
 
 
 def _turned(model, turn) -> MixtureModel:

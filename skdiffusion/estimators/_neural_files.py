@@ -76,6 +76,7 @@ def save(est: Any, path: Any) -> None:
         "noise_conditioning": model.preconditioner.noise_conditioning,
         "conservative": model.preconditioner.conservative,
         "hints": model.preconditioner.hints,
+        "gain": model.preconditioner.gain,
         "low": found.low,
         "high": found.high,
         "labels": None if labels is None else _labels_written(labels),
@@ -159,6 +160,7 @@ def load(cls: type, path: Any, module: Any = None):
         config["conservative"],
         base,
         config.get("hints", False),
+        config.get("gain", 1.0),
     )
     arguments = {
         k: tuple(v) if isinstance(v, list) else v for k, v in config["network"]["arguments"].items()

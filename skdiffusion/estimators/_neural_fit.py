@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, NamedTuple
+import copy
+from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
 
-from skdiffusion.denoising_bound import denoising_bound
-from skdiffusion.estimators._neural_base import fitted_base, serves
+from skdiffusion.estimators._held_out import Referee, split
+from skdiffusion.estimators._neural_base import Base, serves
 from skdiffusion.estimators._neural_survey import Survey, survey
 from skdiffusion.estimators._own_clock import fitted_level_estimator, some_rows
 from skdiffusion.estimators._score_net import BLOCK_STEPS, Plan, ScoreNet
 from skdiffusion.estimators._training_checkpoint import Checkpoint
 from skdiffusion.estimators._training_levels import level_quantiles
-from skdiffusion.estimators._training_rows import (
-    RowStream,
-    is_streamed,
-    read_rows,
-)
-from skdiffusion.models import GaussianModel
+from skdiffusion.estimators._training_rows import RowStream, read_rows
 from skdiffusion.models.neural import NeuralModel, Preconditioner
 from skdiffusion.networks import check_network
 from skdiffusion.networks.device import check_device
@@ -33,16 +29,12 @@ from skdiffusion.parameterizations import (
     check_parameterization,
 )
 from skdiffusion.schedules import check_schedule
-from skdiffusion.utils.random import as_generator, row_keys
+from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import lookup
 from skdiffusion.utils.warning import warn_user
 
 __all__ = ["fit_network"]
 
-MAX_VALIDATION = 300
-"""Rows to validate on: at three pairs of noise and thirty levels they are what follows."""
-BOUND_EVALUATIONS = 40_000
-"""Rows that the network denoises for one validation bound, roughly."""
 N_ROUNDS = 50
 FEW_ROWS, FEW_PER_COLUMN = 1000, 50
 """Below both so many rows and so many per column, a perceptron soon knows the rows by heart;"""
@@ -62,14 +54,21 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     goes_on = partial and hasattr(est, "model_")
     checkpoint = None if est.checkpoint is None or partial else Checkpoint(est.checkpoint)
     seed = _seed(est, checkpoint, goes_on)
-    order, held_out = _split(est, X, weights, seed, partial)
+    validates = est.early_stopping and not partial
+    order, held_out = split(X, weights, seed, est.validation_fraction if validates else None)
+    base = None
     if goes_on:
         found, preconditioner = est._survey, est._network_model().preconditioner
     else:
         found = _survey(est, X, order, weights, seed)
-        preconditioner = _preconditioner(
-            est, found, X, order, weights, labels, codes, seed, partial
-        )
+        has_classes = labels is not None and labels.classes is not None
+        classes = codes if has_classes else None
+        known = not partial and (labels is None or has_classes)
+        asked = _parameterization(est, order, len(found.variances), classes, known, partial)
+        if isinstance(asked, MixtureParameterization):
+            base = Base(asked, X, weights, found.coordinates, seed, classes)
+        preconditioner = _preconditioner(est, found, asked, base and base.fit(order))
+    referee = None if held_out is None else Referee(X, codes, held_out, found)
     reads_levels = not (est.noise_conditioning or goes_on)
     level_estimator = _level_estimator(est, X, order, found, seed) if reads_levels else None
     device = check_device(est.device)
@@ -100,11 +99,16 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         symmetry=0.0 if isinstance(est.conservative, bool) else float(est.conservative),
         ema_decay=est.ema_decay,
         patience=est.n_iter_no_change,
-        bound=_bound(est, X, codes, held_out, found, preconditioner),
+        bound=referee and _bound(referee, found, preconditioner),
         checkpoint=checkpoint,
         verbose=bool(est.verbose),
     )
     _train(est, net, plan, begins_with_the_last=(est.warm_start or partial))
+    if base is not None and referee is not None:
+        preconditioner = copy.copy(preconditioner)
+        model = _judged(net.final_module(), referee, found, preconditioner)
+        preconditioner.gain = referee.gain(model, preconditioner.base)
+        preconditioner.base = base.go_on(held_out.everyone)
     _set_fitted(est, net, found, preconditioner, labels, goes_on)
     if reads_levels:
         est.level_estimator_ = level_estimator
@@ -221,48 +225,19 @@ def _model(module, found: Survey, preconditioner, labels, dtype=None):
     )
 
 
-class HeldOut(NamedTuple):
-    """Distinct rows to validate on, and how often each counts."""
-
-    index: np.ndarray
-    weights: np.ndarray
-
-
-def _split(est, X, weights, seed, partial):
-    """Training rows in the order of their content, and rows held out, by their content too."""
-    n = len(X)
-    if is_streamed(X):
-        order = np.arange(n)
-        keys = np.random.default_rng(seed).integers(2**63, size=n, dtype=np.uint64)
-    else:
-        order = np.argsort(row_keys(X), kind="stable")
-        keys = row_keys(X, seed + 1)
-    if weights is not None:
-        order = order[weights[order] > 0]
-    if partial or not est.early_stopping:
-        return order, None
-    kept, first, copy_of = np.unique(keys[order], return_index=True, return_inverse=True)
-    n_held = min(int(np.ceil(est.validation_fraction * len(kept))), MAX_VALIDATION)
-    if len(kept) - n_held < 2:
-        return order, None
-    counts = np.bincount(copy_of, None if weights is None else weights[order])
-    return order[copy_of >= n_held], HeldOut(order[first[:n_held]], counts[:n_held].astype(float))
-
-
-def _preconditioner(est, found, X, order, weights, labels, codes, seed, partial):
-    has_classes = labels is not None and labels.classes is not None
-    parameterization, codes = est.parameterization, codes if has_classes else None
-    if isinstance(parameterization, str) and parameterization == "auto":
+def _parameterization(est, order, d, classes, law_is_known, partial):
+    asked = est.parameterization
+    if isinstance(asked, str) and asked == "auto":
         # a first batch does not say what law will come, and a mixture of all labels holds
         # samples to itself long before the network can tell it where each label is
-        classes = None if codes is None else codes[order]
-        known = not partial and (labels is None or has_classes)
-        known = known and serves(len(order), len(found.variances), classes)
-        parameterization = _default_parameterization(est, known, partial)
-    parameterization = check_parameterization(parameterization)
-    base = None
-    if isinstance(parameterization, MixtureParameterization):
-        base = fitted_base(parameterization, X, order, weights, found.coordinates, seed, codes)
+        rows_of = None if classes is None else classes[order]
+        known = law_is_known and serves(len(order), d, rows_of)
+        asked = _default_parameterization(est, known, partial)
+    return check_parameterization(asked)
+
+
+def _preconditioner(est, found, parameterization, mixture):
+    if mixture is not None:
         hints = _takes_hints(est)
     else:
         hints = isinstance(parameterization, GaussianParameterization) and _knows_place(est, found)
@@ -272,7 +247,7 @@ def _preconditioner(est, found, X, order, weights, labels, codes, seed, partial)
         found.variances,
         bool(est.noise_conditioning),
         est.conservative is True,
-        base,
+        mixture,
         hints,
     )
 
@@ -379,37 +354,14 @@ def _round_steps(n_steps, steps_per_epoch):
     return BLOCK_STEPS * max(1, round(steps / BLOCK_STEPS))
 
 
-def _bound(est, X, codes, held_out, found, preconditioner):
+def _bound(referee, found, preconditioner):
     """The validation bound as a function of the network."""
-    if held_out is None:
-        return None
-    z = found.coordinates.inward(read_rows(X, held_out.index)).double().numpy()
-    code = None if codes is None else codes[held_out.index]
-    far_field = GaussianModel(np.zeros(len(found.variances)), found.variances)
-    n_noise = int(np.clip(BOUND_EVALUATIONS // (2 * 30 * len(z)), 3, 64))
-    # in the units of X: the log-determinant of the coordinates
-    scale = np.broadcast_to(found.coordinates.scale, len(found.variances))
-    shift = float(np.log(scale).sum())
-    labels = None if code is None else _Encoded(code.shape[1])
-
-    def bound(module):
-        model = _model(module, found, preconditioner, labels, torch.float32)
-        rows = denoising_bound(
-            model, z, far_field, found.low, found.high, y=code, n_noise=n_noise
-        ).bound
-        return float(np.average(rows, weights=held_out.weights)) - shift
-
-    return bound
+    return lambda module: referee.bound(_judged(module, referee, found, preconditioner))
 
 
-class _Encoded:
-    """Labels that are codes already."""
-
-    def __init__(self, n_conditions):
-        self.n_conditions = n_conditions
-
-    def encode(self, y, n):
-        return np.zeros((n, self.n_conditions)) if y is None else y
+def _judged(module, referee, found, preconditioner):
+    """The network as held-out rows see it: whose labels are codes, in single precision."""
+    return _model(module, found, preconditioner, referee.labels, torch.float32)
 
 
 @contextlib.contextmanager

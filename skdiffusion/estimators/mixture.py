@@ -30,7 +30,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators import _em
-from skdiffusion.estimators._averaging import average, distinct
+from skdiffusion.estimators._averaging import apart, average, distinct
 from skdiffusion.estimators._background import background_of
 from skdiffusion.estimators._far_rows import QUANTILE_ROWS, warn_of_far_rows
 from skdiffusion.estimators._frame import Frame
@@ -133,7 +133,8 @@ class GMMScore(MixtureAnswers):
     max_components : int
         Largest number tried when ``n_components`` is to be chosen.
     warm_start : bool
-        Whether ``fit`` starts from the present parameters.
+        Whether ``fit`` starts from the present parameters, of every mixture that is averaged; what
+        was chosen stays.
     schedule : "auto", str or NoiseSchedule
         Spacing of noise levels for samplers and trajectories, and default of ``at_time``;
         ``"auto"`` spaces them by the spectrum of the data, where that suits the sampler.
@@ -454,14 +455,11 @@ class GMMScore(MixtureAnswers):
         for name in ("n_averaged", "max_iter", "max_components"):
             check_count(getattr(self, name), name)
         check_number(self.tol, "tol", least=0)
-        if self.n_averaged > 1:
-            if not isinstance(self.init, str):
-                raise ValueError(
-                    "mixtures that start from the same means are the same: init must be a name "
-                    "where n_averaged is more than 1."
-                )
-            if self.warm_start:
-                raise ValueError("warm_start goes on from one mixture: n_averaged must be 1.")
+        if self.n_averaged > 1 and not isinstance(self.init, str):
+            raise ValueError(
+                "mixtures that start from the same means are the same: init must be a name "
+                "where n_averaged is more than 1."
+            )
 
     @property
     def _wants_background(self):
@@ -508,7 +506,11 @@ class GMMScore(MixtureAnswers):
             n_init = 3 if len(rows.few.all_X) <= FEW_ROWS and self.n_averaged == 1 else 1
         with _em.Progress(self.verbose) as progress:
             options = {"tol": self.tol, "max_iter": self.max_iter, "progress": progress}
-            if isinstance(k, str):
+            goes_on = self.warm_start and hasattr(self, "model_")
+            if goes_on and isinstance(k, str) and hasattr(self, "selection_"):
+                selection = self.selection_
+                k, *setting, _ = max(selection, key=lambda tried: tried[-1])
+            elif isinstance(k, str):
                 tunes_background = self.background == "auto" and self.covariance_type != "tied"
                 k, *setting, selection = choose(
                     k,
@@ -526,15 +528,12 @@ class GMMScore(MixtureAnswers):
             if isinstance(self.reg_covar, str) and form.floor == DEFAULT_REGULARISATION:
                 warn_of_singular_rows(self, frame.deviations == 0, rows.few, form)
             warn_of_many_components(k, rows.few)
-            if self.warm_start and hasattr(self, "model_"):
-                if self.model_.n_features != d or self.model_.n_components != k + setting[2]:
-                    raise ValueError(
-                        "warm_start needs the number of columns and components of the last fit."
-                    )
-                init = frame.mixture(self.model_, form)
+            starts = [init] * self.n_averaged
+            if goes_on:
+                starts = [frame.mixture(part, form) for part in self._parts(d, k, setting[2])]
             runs = []
-            while len(runs) < self.n_averaged and not (runs and runs[-1].interrupted):
-                runs.append(self._run(form, rows, k, init, n_init, rng, options))
+            while len(runs) < len(starts) and not (runs and runs[-1].interrupted):
+                runs.append(self._run(form, rows, k, starts[len(runs)], n_init, rng, options))
         converged = all(run.converged for run in runs)
         if not (converged or runs[-1].interrupted) and self.tol > 0:
             warn_user(
@@ -553,6 +552,17 @@ class GMMScore(MixtureAnswers):
         if selection is not None:
             self.selection_ = selection
         return runs[-1]
+
+    def _parts(self, d, k, background):
+        """The present mixtures, as many as are averaged."""
+        parts = None
+        if self.model_.n_features == d:
+            parts = apart(self.model_, k, self.n_averaged, background)
+        if parts is None:
+            raise ValueError(
+                "warm_start needs the number of columns and components of the last fit."
+            )
+        return parts
 
     def _run(self, form, rows, k, init, n_init, rng, options):
         """EM from the best of several starts."""

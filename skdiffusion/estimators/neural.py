@@ -8,7 +8,7 @@ mixture. What a network learns by itself is a question for ``"gaussian"`` or ``"
 
 Everything has a default from the data: standardisation, noise range, training levels, size of the
 network and number of steps. A tenth of the rows, at most 300, are kept to validate on: the
-weights that denoise them best stay.
+weights that denoise them best stay, and of what these add to a mixture as much as they are worth.
 """
 
 from __future__ import annotations
@@ -132,7 +132,10 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
     n_steps_ : int
         Steps that were taken.
     validation_bound_ : float
-        Denoising bound of the held-out rows, in nats per row; NaN without early stopping.
+        Denoising bound of the held-out rows while training, in nats per row; NaN without early
+        stopping.
+    gain_ : float
+        Share that is kept of what the network adds to a mixture, by the held-out rows; else 1.
     level_estimator_ : NoiseLevelEstimator
         Only where the network is not told the level; of rows in units of ``model_.noise_scale``.
     classes_ : ndarray
@@ -399,6 +402,12 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         """The trained network."""
         check_is_fitted(self)
         return self._network_model().module
+
+    @property
+    def gain_(self):
+        """Share that is kept of what the network adds to a mixture."""
+        check_is_fitted(self)
+        return self._network_model().preconditioner.gain
 
     @property
     def classes_(self):

@@ -6,8 +6,9 @@ r"""A network as a score model.
 with the coefficients of a parameterization (:mod:`skdiffusion.parameterizations`), or the denoiser
 :math:`D_0` of a mixture for :math:`c_{skip} x`. Beside the point the network may see **hints**.
 With a mixture, :math:`(D_0 - c_{skip} x)/c_{out}`: where the mixture is wrong, its error has the
-edges of its components, which a network does not learn but can take back. With a Gaussian skip,
-direction and distance of the point in the noised Gaussian,
+edges of its components, which a network does not learn but can take back; and of what it adds a
+share, the **gain**, may be kept. With a Gaussian skip, direction and distance of the point in the
+noised Gaussian,
 
 .. math:: \frac{z}{r}, \ \log r^2, \qquad z_j = \frac{x_j}{\sqrt{\lambda_j + \sigma^2}}, \qquad
           r^2 = \tfrac1d |z|^2 + \epsilon :
@@ -74,7 +75,11 @@ class Preconditioner:
     hints : bool
         Whether the network sees, beside the point, what the base would have it say; without a base
         the point's direction and distance in the noised Gaussian.
+    gain : float
+        Share that is kept of what a trained network adds.
     """
+
+    gain = 1.0  # of pickles that know of none
 
     def __init__(
         self,
@@ -85,6 +90,7 @@ class Preconditioner:
         conservative: bool = False,
         base: LabelledMixture | None = None,
         hints: bool = False,
+        gain: float = 1.0,
     ):
         self.parameterization = parameterization
         self.schedule = schedule
@@ -93,6 +99,7 @@ class Preconditioner:
         self.conservative = conservative
         self.base = base
         self.hints = hints
+        self.gain = gain
 
     @property
     def n_inputs(self) -> int:
@@ -135,7 +142,8 @@ class Preconditioner:
         skip = self.skip(x, sigma, found, codes)
         point = self.point(x, sigma, found, skip)
         condition = None if codes is None else like(codes, x)
-        return skip + found.out * self.output(module, point, self.noise(sigma), condition)
+        added = found.out * self.output(module, point, self.noise(sigma), condition)
+        return skip + (added if self.gain == 1.0 else self.gain * added)
 
     def skip(self, x, sigma, found, codes):
         """What the network adds to at tensors ``x``, ``sigma`` and codes, and the coefficients."""
