@@ -245,7 +245,8 @@ def score_references(X: Any, *, n_components: int = 10, random_state: Any = None
     """
     X = check_points(X, ensure_min_samples=2)
     rng = as_generator(random_state)
-    mixture = GMMScore(n_components, random_state=int(rng.integers(2**31)))
+    # the default, named: rows in a subspace are what the Gaussian beside it shows
+    mixture = GMMScore(n_components, reg_covar=1e-6, random_state=int(rng.integers(2**31)))
     return {
         "isotropic": GaussianModel(X.mean(axis=0), float(X.var(axis=0).mean())),
         "gaussian": GaussianModel(X.mean(axis=0), covariance_of(X)),

@@ -42,15 +42,20 @@ class DensityScorer:
         self.kind = kind
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
-        """Score of the rows ``X`` under a fitted estimator, larger is better."""
+        """Score of the rows ``X`` under a fitted estimator, larger is better.
+
+        Given their labels, where the estimator knows labels.
+        """
+        knows = getattr(getattr(estimator, "model_", None), "is_conditional", False)
+        seen = (X, y) if knows else (X,)
         if self.kind == "denoising":
             if not hasattr(estimator, "denoising_bound"):
                 raise TypeError(
                     f"{type(estimator).__name__} has no denoising bound: a score estimator is "
                     "needed."
                 )
-            return float(estimator.denoising_bound(X).score)
-        return float(np.mean(estimator.score_samples(X)))
+            return float(estimator.denoising_bound(*seen).score)
+        return float(np.mean(estimator.score_samples(*seen)))
 
     def __repr__(self):
         return f"{type(self).__name__}({self.kind!r})"

@@ -424,7 +424,9 @@ class MixtureModel(BaseScoreModel):
         ValueError
             If float64 cannot.
         """
-        reach = max(float(np.max(x, initial=0)), -float(np.min(x, initial=0)))
+        if not len(x):
+            return False
+        reach = max(float(np.max(x)), -float(np.min(x)))
         width = math.sqrt(self._narrowest + float(np.min(sigma)) ** 2)
         # four terms of d squares where they are expanded
         held = math.sqrt(float(np.finfo(x.dtype).max) / (4 * self.n_features)) * width

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from skdiffusion.models.external import as_score_model
 from skdiffusion.samplers.base import (
     BaseSampler,
     BoundModel,
@@ -25,7 +26,7 @@ from skdiffusion.samplers.base import (
 )
 from skdiffusion.samplers.clock import set_clock
 from skdiffusion.samplers.teleport import plan_jump
-from skdiffusion.utils.arrays import as_points, like, namespace, to_numpy
+from skdiffusion.utils.arrays import as_points, is_torch, like, namespace, to_numpy
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.row_noise import RowNoise
@@ -43,7 +44,7 @@ FEWEST_ROWS = 1024
 
 
 def run_sampler(
-    sampler: BaseSampler,
+    sampler: str | BaseSampler,
     model: Any,
     x: Any,
     levels: Any,
@@ -60,8 +61,8 @@ def run_sampler(
 
     Parameters
     ----------
-    sampler : BaseSampler
-    model : BaseScoreModel
+    sampler : str or BaseSampler
+    model : BaseScoreModel or fitted estimator
     x : array of shape (n, d)
         Points at ``levels[0]``.
     levels : sequence of float, or array of shape (n_levels, n)
@@ -115,8 +116,11 @@ def run_sampler(
     >>> bool(abs(x - 8 * (1.25 / 65) ** 0.5) < 1e-6)
     True
     """
+    from skdiffusion.samplers import check_sampler  # the registry knows every sampler
+
+    sampler, model = check_sampler(sampler), as_score_model(model)
     x = as_points(x, model.n_features)
-    sampler.check()
+    y = y if y is None or is_torch(y) else np.asarray(y)
     check_callback(callback)
     levels = _checked_levels(levels, len(x), sampler)
     jump = plan_jump(sampler.teleport, model, levels, far_field, y=y)

@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.neighbors import KernelDensity
 
-from skdiffusion import EmpiricalScore, GaussianScore, GMMScore
+from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, NeuralScore
 from skdiffusion.metrics import SampleScorer, get_scorer, get_scorer_names, mmd
 
 X = load_iris().data[np.random.default_rng(0).permutation(150)]
@@ -74,6 +74,17 @@ def test_scorers_of_densities_are_what_they_are_called():
     assert repr(denoising) == "DensityScorer('denoising')"
     with pytest.raises(TypeError, match="GaussianMixture has no denoising bound"):
         denoising(GaussianMixture(3, random_state=0).fit(X), X)
+
+
+def test_rows_are_scored_given_their_labels_where_the_law_knows_labels():
+    y = np.repeat([0, 1], 75)
+    rows = X + np.where(y[:, None], 20.0, -20.0)
+    est = NeuralScore(max_epochs=1, module__width=4, random_state=0).fit(rows, y)
+    assert get_scorer("denoising")(est, rows, y) == est.denoising_bound(rows, y).score
+    told = get_scorer("log_likelihood")(est, rows, y)
+    assert told == est.score_samples(rows, y).mean()
+    # half of the rows are of either class, which their labels say: nearly log 2 nats
+    assert 0.4 < told - get_scorer("log_likelihood")(est, rows) < 0.7
 
 
 def test_a_distance_with_options_bound_has_a_name():

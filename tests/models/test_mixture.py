@@ -595,3 +595,10 @@ def test_a_determinant_beyond_the_range_of_numbers_has_a_logarithm(dtype):
     alone = [model.log_prob(x[i : i + 1].astype(float), float(levels[i]))[0] for i in range(12)]
     # sums of 150 terms of size 1 to 14
     np.testing.assert_allclose(told, alone, rtol=20 * np.finfo(dtype).eps * 150**0.5)
+
+
+@pytest.mark.parametrize("covariances", [[0.2, 0.3], [np.diag([1.0, 0.2]), [[1.0, 0.5], [0.5, 1]]]])
+def test_no_rows_at_levels_of_their_own(covariances):
+    model = MixtureModel([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], covariances)
+    assert model.denoise(np.empty((0, 2)), np.empty(0)).shape == (0, 2)
+    assert model.log_prob(np.empty((0, 2)), np.empty(0)).shape == (0,)

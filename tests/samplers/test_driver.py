@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import sklearn
 
+from skdiffusion import GaussianScore
 from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel, MixtureModel
 from skdiffusion.samplers import (
     BaseSampler,
@@ -56,6 +57,17 @@ def test_batches_are_bounded_by_the_working_memory():
             EulerSampler(), GAUSSIAN, x, [2.0, 1.0], callback=lambda k, s, x: seen.append(len(x))
         )
     assert sum(seen) == 5000 and max(seen) * 2 * 8 * 24 <= 2**20
+
+
+def test_names_and_fitted_estimators_will_do(rng):
+    est = GaussianScore().fit(rng.normal(size=(50, 2)) * [1, 3])
+    x, levels = 10 * rng.normal(size=(4, 2)), [10.0, 1.0, 0.0]
+    found = run_sampler("heun", est, x, levels)
+    np.testing.assert_array_equal(found, run_sampler(HeunSampler(), est.model_, x, levels))
+    with pytest.raises(ValueError, match="Unknown sampler 3"):
+        run_sampler(3, est, x, levels)
+    with pytest.raises(TypeError, match="score model"):
+        run_sampler("heun", "a model", x, levels)
 
 
 def test_a_callback_is_checked_before_the_first_step():
