@@ -247,8 +247,7 @@ class GaussianParameterization(Parameterization):
     count as shares of its expected error at the level, so that targets have unit variance. The
     network sees all axes on one scale: whitened, the narrow ones would be as loud as those that
     carry the structure. A perceptron of 8 columns or more sees, beside the point, its direction and
-    distance in the noised Gaussian (:mod:`skdiffusion.models.neural`): how far to shrink rows that
-    differ in scale.
+    distance in the noised Gaussian, which say how far to shrink rows that differ in scale.
 
     Examples
     --------
