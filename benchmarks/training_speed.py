@@ -4,10 +4,11 @@ Two moons (d = 2), batches of 256, the same residual perceptron everywhere, one 
 what one writes in twenty lines: rows by random indices, levels and noise drawn at every step, the
 loss of parameterization="gaussian", fused AdamW; with a moving average of the weights and a cosine
 of the learning rate, which NeuralScore keeps, and without. NeuralScore has that parameterization
-too, and its default, which adds to a mixture of 60 components, beside it. Stock skorch trains the
-same loss and optimizer as a module of its own. azula (KarrasDenoiser on its variance-preserving
-schedule) and torchcfm (ConditionalFlowMatcher, its velocity regression) run the loops of their
-tutorials, with Adam as it is there. Turns are short and alternate; times are of the loop alone.
+too, and its default, which adds to the mixtures that held-out rows choose, beside it. Stock skorch
+trains the same loss and optimizer as a module of its own. azula (KarrasDenoiser on its variance-
+preserving schedule) and torchcfm (ConditionalFlowMatcher, its velocity regression) run the loops of
+their tutorials, with Adam as it is there. Turns are short and alternate; times are of the loop
+alone.
 
     pip install azula torchcfm
     OMP_NUM_THREADS=1 python benchmarks/training_speed.py
