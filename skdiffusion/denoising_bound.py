@@ -40,7 +40,7 @@ from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator, balanced_by_row
 from skdiffusion.utils.validation import check_count
 
-__all__ = ["DenoisingBound", "denoising_bound"]
+__all__ = ["DenoisingBound", "denoising_bound", "nodes_and_weights"]
 
 STEP = 0.5
 """Distance of the nodes in the logarithm of the noise."""
@@ -177,12 +177,8 @@ class _Curve:
             gaussian = under_noise_of(model, far_field).model
         self.mean, self.covariance = gaussian.mean, gaussian.covariance
         _, self.low, high = noise_range(self.covariance.diagonal, sigma_min, sigma_max)
-        n_steps = int(np.ceil(np.log(4 * high / self.low) / STEP))
-        self.nodes = np.geomspace(self.low / 4, high, n_steps + 1)
+        self.nodes, self.weights = nodes_and_weights(self.low / 4, high)
         self.levels = np.hypot(self.low, self.nodes)
-        self.weights = np.full(n_steps + 1, np.log(4 * high / self.low) / n_steps)
-        self.weights[[0, -1]] /= 2
-        self.weights[0] += 0.5  # all that is below the first node, where the integrand is t^2
 
     def integral(self, x, y, pairs, slopes, seed):
         """The bound of each row and the standard error of its noise."""
@@ -292,6 +288,15 @@ class _Curve:
         deviation = np.einsum("pnk,pnk->pn", spread, spread) - expected
         variance = 2 * self.covariance.trace(lambda v: shrinkage(v) ** 4, x)
         return (bias**2).sum(axis=1) + expected, deviation, variance
+
+
+def nodes_and_weights(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Trapezoidal rule in the logarithm, for an integrand like the square below ``low``."""
+    n_steps = max(int(np.ceil(np.log(high / low) / STEP)), 1)
+    weights = np.full(n_steps + 1, np.log(high / low) / n_steps)
+    weights[[0, -1]] /= 2
+    weights[0] += 0.5  # all that is below the first node
+    return np.geomspace(low, high, n_steps + 1), weights
 
 
 def _slope(values, control, variance, typical):

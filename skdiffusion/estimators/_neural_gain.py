@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from skdiffusion.denoising_bound import STEP
+from skdiffusion.denoising_bound import nodes_and_weights
 from skdiffusion.utils.random import balanced_by_row
 
 __all__ = ["gain", "gain_of"]
@@ -87,11 +87,7 @@ def gain(
     float
     """
     low, high = model.sigma_range
-    n_steps = max(int(np.ceil(np.log(high / low) / STEP)), 1)
-    levels = np.geomspace(low, high, n_steps + 1)
-    share = np.full(len(levels), np.log(high / low) / n_steps)
-    share[[0, -1]] /= 2
-    share[0] += 0.5  # below, where both fall like the square of the level
+    levels, share = nodes_and_weights(low, high)  # below, both fall like the square of the level
     opposite = np.reshape([1, -1] * n_noise, (-1, 1, 1))
     tiled = None if codes is None else np.tile(codes, (2 * n_noise, 1))
     products, squares = np.zeros((2, len(rows)))

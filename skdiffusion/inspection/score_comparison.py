@@ -31,6 +31,7 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from skdiffusion.estimators import GMMScore
+from skdiffusion.estimators.mixture import DEFAULT_REGULARISATION
 from skdiffusion.inspection._probes import Probes
 from skdiffusion.models import EmpiricalModel, GaussianModel, as_score_model
 from skdiffusion.models.wrapper import check_same_space
@@ -246,7 +247,8 @@ def score_references(X: Any, *, n_components: int = 10, random_state: Any = None
     X = check_points(X, ensure_min_samples=2)
     rng = as_generator(random_state)
     # the default, named: rows in a subspace are what the Gaussian beside it shows
-    mixture = GMMScore(n_components, reg_covar=1e-6, random_state=int(rng.integers(2**31)))
+    seed = int(rng.integers(2**31))
+    mixture = GMMScore(n_components, reg_covar=DEFAULT_REGULARISATION, random_state=seed)
     return {
         "isotropic": GaussianModel(X.mean(axis=0), float(X.var(axis=0).mean())),
         "gaussian": GaussianModel(X.mean(axis=0), covariance_of(X)),

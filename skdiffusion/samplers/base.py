@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from skdiffusion.models.jacobian import divergence
-from skdiffusion.utils.arrays import is_torch, namespace, to_numpy
+from skdiffusion.utils.arrays import by_place, is_torch, namespace, to_numpy
 from skdiffusion.utils.params import Configurable
 
 __all__ = [
@@ -133,8 +133,7 @@ class BoundModel:
         self.model = model
         self.dtype = dtype
         self.far_field = far_field
-        # by place, whatever the index of a Series is
-        self._condition = {} if y is None else {"y": y if is_torch(y) else np.asarray(y)}
+        self._condition = {} if y is None else {"y": by_place(y)}
 
     def denoise(self, x, level):
         """Denoiser at points of a level."""

@@ -26,7 +26,7 @@ from skdiffusion.samplers.base import (
 )
 from skdiffusion.samplers.clock import set_clock
 from skdiffusion.samplers.teleport import plan_jump
-from skdiffusion.utils.arrays import as_points, is_torch, like, namespace, to_numpy
+from skdiffusion.utils.arrays import as_points, by_place, like, namespace, to_numpy
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.row_noise import RowNoise
@@ -120,7 +120,7 @@ def run_sampler(
 
     sampler, model = check_sampler(sampler), as_score_model(model)
     x = as_points(x, model.n_features)
-    y = y if y is None or is_torch(y) else np.asarray(y)
+    y = by_place(y)
     check_callback(callback)
     levels = _checked_levels(levels, len(x), sampler)
     jump = plan_jump(sampler.teleport, model, levels, far_field, y=y)

@@ -30,6 +30,7 @@ __all__ = [
     "as_directions",
     "as_levels",
     "as_points",
+    "by_place",
     "functions",
     "host_views",
     "is_torch",
@@ -205,6 +206,20 @@ def as_levels(sigma: Any, x: Any, name: str = "sigma", allow_zero: bool = True):
             f"got shape {tuple(sigma.shape)}."
         )
     return sigma[:, None]
+
+
+def by_place(y: Any):
+    """Labels whose rows are found by their place, whatever the index of a Series is.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,), tensor or None
+
+    Returns
+    -------
+    ndarray, tensor or None
+    """
+    return y if y is None or is_torch(y) else np.asarray(y)
 
 
 def linear_combination(factors: list, arrays: list):
