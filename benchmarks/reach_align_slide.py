@@ -9,9 +9,10 @@ Digits in 20 principal components, 1,400 rows, 4-dimensional ridge at the defaul
 samples that have a projection, correlation of the final distance to the ridge with the length of
 the error budget across and along; means of three seeds, of training and of samples, and half the
 range. Errors are those of training (from the denoiser of the rows) and those from that denoiser
-held at the level of the ridge. Partial: along, given across. The predicted offset is that of the
-linear law from the held errors. For the rows left out of the fit, which no model has moved, the
-budget is their mean shift at the level of the ridge.
+held at the level of the ridge. Partial: along, given across. Features are cosines with exact
+moments, after a time of training or at its end. The predicted offset is that of the linear law from
+the held errors. For the rows left out of the fit, which no model has moved, the budget is their
+mean shift at the level of the ridge.
 
 Digits with a part of the errors: 300 samples of the first seed go on from the level of the ridge
 with all of the held errors, those across, those along, or none. Median distance to the ridge at the
@@ -30,7 +31,13 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
-from skdiffusion import EmpiricalScore, GMMScore, NeuralScore, RidgeProjector
+from skdiffusion import (
+    EmpiricalScore,
+    GMMScore,
+    NeuralScore,
+    RandomFeatureScore,
+    RidgeProjector,
+)
 from skdiffusion.datasets import make_thirteen_points
 from skdiffusion.inspection import reach_align_slide
 from skdiffusion.inspection.reach_align_slide import HeldModel
@@ -121,9 +128,24 @@ def correlation(a, b):
     return np.corrcoef(a, b)[0, 1]
 
 
+DIGIT_LEVELS = np.geomspace(60, 0.02, 25)
+
+
+def random_features(n_features, flow_time=None):
+    """Cosines, trained for a time or to the end, at every level of the digits."""
+    low, high = DIGIT_LEVELS[-1], DIGIT_LEVELS[0]
+    return RandomFeatureScore(
+        n_features, alpha=0.0, flow_time=flow_time, sigma_min=low, sigma_max=high
+    )
+
+
 MODELS = {
     "perturbed rows, 0.3": EmpiricalScore(smoothing=0.3, scaling="none"),
     "mixture of 20": GMMScore(20),
+    "100 features, time 10": random_features(100, 10.0),
+    "100 features": random_features(100),
+    "600 features, time 10": random_features(600, 10.0),
+    "600 features": random_features(600),
     "network, 10 epochs": NeuralScore(parameterization="gaussian", max_epochs=10),
     "network, 50 epochs": NeuralScore(parameterization="gaussian", max_epochs=50),
     "network, 200 epochs": NeuralScore(parameterization="gaussian", max_epochs=200),
@@ -224,7 +246,7 @@ def digits():
 
 def rows(name):
     X, _ = digits()
-    ridge, levels = RidgeProjector(4).fit(X), np.geomspace(60, 0.02, 25)
+    ridge, levels = RidgeProjector(4).fit(X), DIGIT_LEVELS
     runs, seen = [], []
     for seed in range(SEEDS):
         est = clone(MODELS[name])

@@ -60,7 +60,7 @@ def new_setting(est: Any, moments: FullMoments) -> Setting:
     spread, axes = np.linalg.eigh(moments.covariance() / scale**2)
     rng = as_generator(est.random_state)
     d = len(variances)
-    length = np.sqrt(d) / 3 if est.length_scale == "auto" else est.length_scale
+    length = typical_length(d) if est.length_scale == "auto" else est.length_scale
     features = RandomFeatures(
         rng.standard_normal((est.n_features, d)) @ axes / length,
         lookup(est.feature_map, FEATURE_MAPS, "feature_map")().phases(rng, est.n_features),
@@ -85,6 +85,16 @@ def new_setting(est: Any, moments: FullMoments) -> Setting:
         _loss_weights(est.weight, features, levels, scale),
         est.init_scale * start,
     )
+
+
+def typical_length(d: int) -> float:
+    r"""A length that suits most rows of so many columns.
+
+    Two rows of unit variance are :math:`\sqrt{2d}` apart, so that at this length :math:`l` the mean
+    of the products of their features is near :math:`e^{-d/l^2}`: in the plane each has features of
+    its own; in 36 columns and more, where few rows are near each other, all share them.
+    """
+    return min(d / 6, np.sqrt(d))
 
 
 def equations_of(X: np.ndarray, weights: np.ndarray, setting: Setting) -> NormalEquations:

@@ -58,8 +58,8 @@ class RandomFeatureScore(BaseScoreEstimator):
         Cosines with uniform phases (random Fourier features), or a hidden layer of ReLUs.
     length_scale : "auto" or float
         Frequencies are standard normal vectors over this length, on points that are scaled to
-        unit variance at every level. ``"auto"`` is a third of the square root of
-        ``n_features_in_``, a third of the typical distance from the mean.
+        unit variance at every level. ``"auto"`` is a sixth of ``n_features_in_``, but at most its
+        square root, the typical distance from the mean: the more columns, the fewer details.
     joint : bool
         Whether one matrix serves all noise levels, with features of point and level, as in a
         network; by default every level of a grid has its own.

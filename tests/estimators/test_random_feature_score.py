@@ -4,8 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris, make_moons
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine, make_moons
 from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdiffusion import GaussianScore, RandomFeatureScore
@@ -303,6 +304,23 @@ def test_held_out_rows_are_denoised_better_than_by_a_gaussian():
     gap = bound.score - GaussianScore().fit(train).score(test[:60])
     # measured 1.2 nats per row
     assert gap > 0.8
+
+
+@pytest.mark.parametrize(
+    "X",
+    [make_moons(600, noise=0.05, random_state=1)[0], load_wine().data, load_breast_cancer().data],
+)
+def test_the_default_length_suits_few_columns_and_many(X):
+    train, test = train_test_split(StandardScaler().fit_transform(X), random_state=0)
+
+    def bound(length):
+        est = RandomFeatureScore(100, n_levels=8, length_scale=length, random_state=0).fit(train)
+        return est.denoising_bound(test, n_noise=8).score
+
+    # measured 0.18, 0.29 and 0.95 nats, of standard errors below 0.01
+    length = min(X.shape[1] / 6, X.shape[1] ** 0.5)
+    assert bound("auto") == pytest.approx(bound(length), abs=1e-9)
+    assert bound("auto") > max(bound(length / 2), bound(2 * length)) + 0.1
 
 
 def test_grid_search_and_persistence():
