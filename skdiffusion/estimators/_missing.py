@@ -2,78 +2,162 @@ r"""EM for rows of which only a part was observed.
 
 With the observed part :math:`o` of a row and the missing part :math:`m` (Ghahramani & Jordan
 1994; missing at random), responsibilities come from the marginals :math:`N(x_o; \mu_{k,o},
-C_{k,oo})`, and moments from the completed row and the uncertainty of the completion:
+C_{k,oo})`, and moments from the completed row and the uncertainty of the completion. All of it
+follows from the precision :math:`\Lambda_k = C_k^{-1}` and inverses of its missing blocks, which
+are small: with :math:`z = x - \mu_k`, zero where missing, and :math:`p = \Lambda_k z`,
 
-.. math:: \hat x_m = \mu_{k,m} + B_k (x_o - \mu_{k,o}), \quad B_k = C_{k,mo} C_{k,oo}^{-1},
-          \qquad V_k = C_{k,mm} - B_k C_{k,om} .
+.. math:: V_k = \Lambda_{k,mm}^{-1}, \quad \hat z_m = -V_k p_m, \quad
+          q_k = z^\top p + p_m^\top \hat z_m, \quad
+          \log\det C_{k,oo} = \log\det C_k + \log\det \Lambda_{k,mm} .
 
-Rows with the same pattern of missing values share one factorisation.
+Rows that miss as many values are taken together, and rows with the same pattern share an inverse.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.linalg
 
-from skdiffusion.estimators._mixture_experts import (
-    TriangularExpert,
-    cholesky,
-    normalised,
-    weighted_log_densities,
-)
+from skdiffusion.estimators._mixture_experts import LOG_2PI, cholesky, normalised
 
 __all__ = ["IncompleteRows", "completed"]
 
+BLOCK = 2**18
+"""Numbers in the inverses of a group, at most, for each component."""
+SWEPT = 10
+"""Missing values up to which many inverses at once are faster by sweeps than one by one."""
+
+
+class Group(NamedTuple):
+    """Rows that miss as many values: their positions, all patterns, and that of each row."""
+
+    rows: np.ndarray
+    patterns: np.ndarray
+    pattern: np.ndarray
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Columns that each row misses, shape ``(n, m)``."""
+        return self.patterns[self.pattern]
+
+
+class Given(NamedTuple):
+    """What a component says of a group: log-density, missing deviations, their covariances."""
+
+    log_density: np.ndarray
+    filled: np.ndarray
+    covariances: np.ndarray
+
 
 class IncompleteRows:
-    """Rows with missing values, grouped by pattern.
+    """Rows with missing values.
 
     Parameters
     ----------
     X : ndarray of shape (n, d)
-        NaN where missing; no row is entirely so.
+        NaN where missing; every row misses a value and has one.
     weights : ndarray of shape (n,)
     """
 
     def __init__(self, X, weights):
         self.X, self.weights = np.asarray(X, dtype=np.float64), weights
         self.total = float(weights.sum())
-        patterns, labels = np.unique(np.isnan(self.X), axis=0, return_inverse=True)
-        labels = np.reshape(labels, -1)
-        self.groups = [
-            (np.flatnonzero(~missing), np.flatnonzero(missing), np.flatnonzero(labels == p))
-            for p, missing in enumerate(patterns)
-        ]
+        self.groups = list(_grouped(np.isnan(self.X)))
 
     def log_likelihood_and_add(self, form, mixture, statistics) -> float:
         """Weighted log-likelihood; expected statistics are added to ``statistics``."""
-        matrices, centres = form.matrices(mixture), mixture.means
-        scatters = np.zeros(matrices.shape)
+        precisions, log_dets = _precisions(form.matrices(mixture))
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(mixture.weights)
+        scatters = np.zeros(precisions.shape)
         log_likelihood = 0.0
-        for seen, missing, rows in self.groups:
-            X, weights = self.X[np.ix_(rows, seen)], self.weights[rows]
-            inner = matrices[:, seen[:, None], seen]
-            expert = TriangularExpert(centres[:, seen], inner, np.float64)
-            gamma, evidence = normalised(weighted_log_densities(expert, mixture, X))
+        for group in self.groups:
+            X, weights = np.nan_to_num(self.X[group.rows]), self.weights[group.rows]
+            seen = ~np.isnan(self.X[group.rows])
+            deviations = [(X - mean) * seen for mean in mixture.means]
+            found = [
+                _given(group, *known)
+                for known in zip(deviations, precisions, log_dets, strict=True)
+            ]
+            logits = log_weights + np.stack([given.log_density for given in found], axis=1)
+            gamma, evidence = normalised(logits)
             log_likelihood += float(weights @ evidence)
             gamma *= weights[:, None]
-            factors = cholesky(inner)
             for k in np.flatnonzero(gamma.any(axis=0)):
-                cross = matrices[k][np.ix_(seen, missing)]
-                slopes = scipy.linalg.cho_solve((factors[k], True), cross)
-                completed = np.empty((len(rows), len(centres[k])))
-                completed[:, seen] = X - centres[k, seen]
-                completed[:, missing] = completed[:, seen] @ slopes
-                mass = gamma[:, k].sum()
-                statistics.count[k] += mass
-                statistics.first[k] += gamma[:, k] @ completed
-                scatters[k] += (completed * gamma[:, k, None]).T @ completed
-                scatters[k][np.ix_(missing, missing)] += mass * (
-                    matrices[k][np.ix_(missing, missing)] - cross.T @ slopes
-                )
+                mass, whole = gamma[:, k], deviations[k]
+                np.put_along_axis(whole, group.missing, found[k].filled, axis=1)
+                statistics.count[k] += mass.sum()
+                statistics.first[k] += mass @ whole
+                scatters[k] += (whole * mass[:, None]).T @ whole
+                scatters[k] += _scattered(group, found[k].covariances, mass, len(whole.T))
         for k, scatter in enumerate(scatters):
             form.add_scatter(statistics, k, scatter, mixture)
         return log_likelihood
+
+
+def _grouped(gaps):
+    """Groups of rows, small enough for their inverses to stay in a cache."""
+    counts = gaps.sum(axis=1)
+    for m in np.unique(counts):
+        rows = np.flatnonzero(counts == m)
+        missing = np.nonzero(gaps[rows])[1].reshape(len(rows), m)
+        patterns, pattern = np.unique(missing, axis=0, return_inverse=True)
+        pattern = np.reshape(pattern, -1)
+        order = np.argsort(pattern, kind="stable")
+        size = max(BLOCK // m**2, 1)
+        for start in range(0, len(rows), size):
+            part = order[start : start + size]
+            first, last = pattern[part[0]], pattern[part[-1]]
+            yield Group(rows[part], patterns[first : last + 1], pattern[part] - first)
+
+
+def _precisions(matrices):
+    """Inverses of covariances ``(k, d, d)``, and their own log-determinants."""
+    factors = cholesky(matrices)
+    halves = np.stack([scipy.linalg.lapack.dtrtri(factor, lower=1)[0] for factor in factors])
+    log_dets = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+    return halves.transpose(0, 2, 1) @ halves, log_dets
+
+
+def _given(group, deviations, precision, log_det) -> Given:
+    """What the observed part says, of deviations that are zero where values are missing."""
+    pulled = deviations @ precision
+    columns = group.patterns.T
+    covariances, more = _inverses(precision[columns[:, None], columns])
+    pull = np.take_along_axis(pulled, group.missing, axis=1)
+    filled = -np.einsum("ijn,nj->ni", covariances[:, :, group.pattern], pull)
+    quadratic = np.einsum("nd,nd->n", pulled, deviations) + np.einsum("nm,nm->n", pull, filled)
+    n_seen = deviations.shape[1] - len(columns)
+    constant = log_det + more[group.pattern] + n_seen * LOG_2PI
+    return Given(-0.5 * (quadratic + constant), filled, covariances)
+
+
+def _inverses(matrices):
+    """Inverses and log-determinants of positive definite matrices ``(m, m, n)``, used up."""
+    m = len(matrices)
+    if m > SWEPT:
+        stacked = np.moveaxis(matrices, -1, 0)
+        return np.moveaxis(np.linalg.inv(stacked), 0, -1), np.linalg.slogdet(stacked)[1]
+    log_det = np.zeros(matrices.shape[2])
+    for k in range(m):
+        pivot = matrices[k, k].copy()
+        log_det += np.log(pivot)
+        row = matrices[k].copy()
+        share = row / pivot
+        matrices -= row[:, None] * share
+        matrices[k] = matrices[:, k] = share
+        matrices[k, k] = -1 / pivot
+    return np.negative(matrices, out=matrices), log_det
+
+
+def _scattered(group, covariances, mass, d):
+    """Weighted sum of the covariances of missing values, each in its place of ``(d, d)``."""
+    columns = group.patterns.T
+    masses = np.bincount(group.pattern, mass, len(group.patterns))
+    places = (columns[:, None] * d + columns).ravel()
+    return np.bincount(places, (covariances * masses).ravel(), d * d).reshape(d, d)
 
 
 def completed(model, X) -> np.ndarray:
