@@ -29,13 +29,20 @@ def draw_rows(estimator: Any, n_samples: int, random_state: Any = None, **option
     Raises
     ------
     TypeError
-        If the estimator has no ``sample``.
+        If the estimator has no ``sample``, or one that takes no such arguments.
     """
     if not hasattr(estimator, "sample"):
         raise TypeError(
             f"{type(estimator).__name__} draws no rows: an estimator with sample is needed."
         )
-    if "random_state" in inspect.signature(estimator.sample).parameters:
+    taken = inspect.signature(estimator.sample).parameters
+    unknown = sorted(set(options) - set(taken))
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        raise TypeError(
+            f"sample of {type(estimator).__name__} takes no {' or '.join(unknown)}; score "
+            "estimators, such as GMMScore, do."
+        )
+    if "random_state" in taken:
         if isinstance(random_state, np.random.Generator):  # scikit-learn takes none
             random_state = int(random_state.integers(2**31))
         options["random_state"] = random_state

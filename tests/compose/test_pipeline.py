@@ -609,6 +609,12 @@ def test_a_measurement_passes_a_whitened_pca():
     np.testing.assert_allclose(pipeline.sample(20, condition=total).sum(1), 20, atol=1e-9)
 
 
+def test_a_density_of_scikit_learn_takes_no_condition():
+    pipeline = DensityPipeline([("density", GaussianMixture(2, random_state=0))]).fit(IRIS)
+    with pytest.raises(TypeError, match="sample of GaussianMixture takes no condition"):
+        pipeline.sample(3, condition={0: 5.0})
+
+
 @pytest.mark.parametrize(
     "step, condition, words",
     [
