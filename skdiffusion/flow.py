@@ -36,7 +36,7 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from skdiffusion.models import AffineModel, GaussianModel
-from skdiffusion.utils.arrays import as_points, by_place, is_torch, like, namespace
+from skdiffusion.utils.arrays import as_levels, as_points, by_place, is_torch, like, namespace
 from skdiffusion.utils.dormand_prince import dormand_prince
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import normal_by_row
@@ -206,6 +206,8 @@ def decode(
 
 def _in_chunks(model, points, far_field, level, last, y, tol, start, finish, growth=None):
     points = as_float64(points, model.n_features)
+    for end in (level, last):
+        as_levels(end, points, "a noise level", allow_zero=False)
     y = by_place(y)
     rates = _rates(model, far_field)
     parts = []

@@ -312,6 +312,14 @@ def test_no_rows_have_no_densities_and_no_codes():
     assert decode(PLANE, none, far_field, low, high).shape == (0, 2)
 
 
+@pytest.mark.parametrize("level", [0.0, -1.0, "low", np.ones(3)])
+def test_the_lowest_level_is_above_zero(level):
+    x, (far_field, _, high) = np.zeros((2, 2)), levels_of(PLANE)
+    for function in (flow_log_prob, encode, decode):
+        with pytest.raises(ValueError, match=r"must be (a positive|positive|a scalar)"):
+            function(PLANE, x, far_field, level, high)
+
+
 def test_a_denoiser_is_all_it_takes():
     far_field, low, high = levels_of(PLANE)
     x = PLANE.sample(5, random_state=0)

@@ -137,7 +137,7 @@ def step_inflation(model: Any, X: Any, sigma: float, step: float) -> StepInflati
         implicit midpoint rule has one.
     """
     model, X = _asked(model, X)
-    step = check_number(step, "step", above=0)
+    sigma, step = check_number(sigma, "sigma", least=0), check_number(step, "step", above=0)
     variance = np.broadcast_to((sigma * np.asarray(model.noise_scale)) ** 2, X.shape[1])
     field = variance[:, None] * jacobian(model, X, sigma)
     skew = (field - np.swapaxes(field, 1, 2)) / 2
@@ -236,6 +236,7 @@ def score_fpe_residual(model: Any, X: Any, sigma: float) -> np.ndarray:
     Underlying Score Fokker-Planck Equation", ICML 2023.
     """
     model, X = _asked(model, X)
+    sigma = check_number(sigma, "sigma", above=0)
     if np.ndim(model.noise_scale):
         raise ValueError("the heat equation of a score needs isotropic noise.")
     h = 1e-3 * sigma

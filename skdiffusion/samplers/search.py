@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from skdiffusion.utils.arrays import to_numpy
 from skdiffusion.utils.output import in_container
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number
@@ -162,7 +163,14 @@ def search_codes(
 
 
 def _verified(verifier, rows):
-    values = np.asarray(verifier(rows), dtype=np.float64)
+    values = verifier(rows)
+    try:
+        values = to_numpy(values).astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"the verifier must return one finite number per row, shape ({len(rows)},); "
+            f"got {type(values).__name__}."
+        ) from None
     if values.shape != (len(rows),) or not np.isfinite(values).all():
         raise ValueError(
             f"the verifier must return one finite number per row, shape ({len(rows)},); got "

@@ -149,5 +149,9 @@ def test_bad_input_is_refused(rng):
         jacobian_asymmetry(MIXTURE, x[:, :2], 1.0, method="probes")
     with pytest.raises(ValueError, match="isotropic"):
         score_fpe_residual(AffineModel(MIXTURE, scale=[1.0, 2.0]), x[:, :2], 1.0)
+    with pytest.raises(ValueError, match="sigma must be a finite number above 0"):
+        score_fpe_residual(MIXTURE, x[:, :2], 0.0)
+    with pytest.raises(ValueError, match="sigma must be a finite number"):  # not one per column
+        step_inflation(MIXTURE, x[:, :2], [1.0, 2.0], 0.1)
     with pytest.raises(ValueError, match="radius"):
         loop_integrals(MIXTURE, x[:, :2], 1.0, radius=0.0)

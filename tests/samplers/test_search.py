@@ -56,6 +56,14 @@ def test_a_verifier_without_preference_leaves_the_sample_alone():
     np.testing.assert_array_equal(X, EST.sample(5, sampler="heun", random_state=3))
 
 
+def test_a_verifier_may_be_a_network():
+    import torch
+
+    weights = torch.tensor(A, requires_grad=True)
+    found = best_of_n(EST, lambda X: torch.tensor(X) @ weights, 5, random_state=0)
+    np.testing.assert_array_equal(found, best_of_n(EST, along, 5, random_state=0))
+
+
 def test_frames_in_frames_out():
     import pandas as pd
 
@@ -74,6 +82,7 @@ def test_frames_in_frames_out():
         (lambda: best_of_n(EST, along, 2, n=0), "n must be an integer of at least 1"),
         (lambda: best_of_n(EST, lambda X: X, 2), r"one finite number per row, shape \(32,\)"),
         (lambda: search_codes(EST, lambda X: X[:, 0] * np.nan, 2), "0 of 2 values finite"),
+        (lambda: best_of_n(EST, lambda X: ["good"] * len(X), 2), r"per row.*got list"),
         (lambda: search_codes(EST, along, 2, radius=2), "radius must lie between 0 and 1"),
         (lambda: search_codes(EST, along, 2, n_rounds=0), "n_rounds must be an integer"),
     ],
