@@ -108,7 +108,8 @@ def search_codes(
     radius : float in (0, 1]
         How far candidates are from the best so far.
     sampler : str or BaseSampler, optional
-        Without noise of its own; the closed-form flow, or the estimator's default.
+        Without noise of its own, that of a jump with ``start="draw"`` included; the closed-form
+        flow, or the estimator's default.
     n_steps : int, optional
     random_state : None, int, Generator or RandomState
 
@@ -143,7 +144,7 @@ def search_codes(
     if radius > 1:
         raise ValueError(f"radius must lie between 0 and 1; got {radius:g}.")
     sampler = estimator._sampler(sampler)
-    if sampler.stochastic:
+    if sampler.stochastic or getattr(sampler.teleport, "start", "flow") == "draw":
         raise ValueError("a search over codes needs a sampler that draws no noise of its own.")
     rng = as_generator(random_state)
     codes = rng.standard_normal((n_samples, estimator.n_features_in_))

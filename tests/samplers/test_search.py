@@ -7,10 +7,12 @@ from scipy.stats import norm
 from sklearn.preprocessing import StandardScaler
 
 from skdiffusion import GaussianScore, make_density_pipeline
-from skdiffusion.samplers import best_of_n, search_codes
+from skdiffusion.samplers import HeunSampler, Teleport, best_of_n, search_codes
 
 A = np.array([0.6, 0.8])
 EST = GaussianScore.from_parameters([1.0, -2.0], np.eye(2))  # a.x is N(-1, 1)
+
+DRAWING = HeunSampler(teleport=Teleport(2.0, start="draw"))
 
 
 def along(X):
@@ -85,6 +87,8 @@ def test_frames_in_frames_out():
         (lambda: best_of_n(EST, lambda X: ["good"] * len(X), 2), r"per row.*got list"),
         (lambda: search_codes(EST, along, 2, radius=2), "radius must lie between 0 and 1"),
         (lambda: search_codes(EST, along, 2, n_rounds=0), "n_rounds must be an integer"),
+        (lambda: search_codes(EST, along, 2, sampler="ddpm"), "draws no noise of its own"),
+        (lambda: search_codes(EST, along, 2, sampler=DRAWING), "draws no noise of its own"),
     ],
 )
 def test_wrong_arguments_get_a_sentence(call, message):
