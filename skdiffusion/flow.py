@@ -49,6 +49,7 @@ __all__ = [
     "encode",
     "follow",
     "isotropic_view",
+    "labels_of",
     "under_noise_of",
 ]
 
@@ -208,7 +209,7 @@ def _in_chunks(model, points, far_field, level, last, y, tol, start, finish, gro
     points = as_float64(points, model.n_features)
     for end in (level, last):
         as_levels(end, points, "a noise level", allow_zero=False)
-    y = by_place(y)
+    y = labels_of(y, points)
     rates = _rates(model, far_field)
     parts = []
     for rows in chunks(points, 0):
@@ -472,6 +473,15 @@ def as_float64(x: Any, n_features: int):
     """Points in double precision, in their own library."""
     x = as_points(x, n_features)
     return x.double() if is_torch(x) else x.astype(np.float64, copy=False)
+
+
+def labels_of(y: Any, x: Any):
+    """Labels of the rows of ``x`` by their place, one of each; ``None`` for none."""
+    y = by_place(y)
+    if y is not None and (not y.ndim or len(y) != len(x)):
+        got = len(y) if y.ndim else "a single one"
+        raise ValueError(f"y must hold one label per row, {len(x)}; got {got}.")
+    return y
 
 
 def chunks(x: Any, more: int):

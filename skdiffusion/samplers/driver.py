@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from skdiffusion.flow import labels_of
 from skdiffusion.models.external import as_score_model
 from skdiffusion.samplers.base import (
     BaseSampler,
@@ -27,7 +28,7 @@ from skdiffusion.samplers.base import (
 )
 from skdiffusion.samplers.clock import set_clock
 from skdiffusion.samplers.teleport import plan_jump
-from skdiffusion.utils.arrays import as_points, by_place, like, namespace, to_numpy
+from skdiffusion.utils.arrays import as_points, like, namespace, to_numpy
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.row_noise import RowNoise
@@ -96,8 +97,8 @@ def run_sampler(
     Raises
     ------
     ValueError
-        If the points are not finite, the levels are not valid for the sampler, or the callback is
-        not a function.
+        If the points are not finite, there is not one label per row, the levels are not valid for
+        the sampler, or the callback is not a function.
     FloatingPointError
         If a step produced a value that is not finite; it names the step and the level.
 
@@ -122,7 +123,7 @@ def run_sampler(
 
     sampler, model = check_sampler(sampler), as_score_model(model)
     x = _checked_points(x, model)
-    y = by_place(y)
+    y = labels_of(y, x)
     check_callback(callback)
     levels = _checked_levels(levels, len(x), sampler)
     jump = plan_jump(sampler.teleport, model, levels, far_field, y=y)
