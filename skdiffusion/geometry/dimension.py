@@ -75,7 +75,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         Noise level in the units of ``X``, or increasing levels among which a plateau is chosen;
         ``"auto"`` takes levels from the lowest that the model knows to the width of the data.
     n_noise : int, optional
-        Noise draws per row of ``"normal_bundle"`` (four per column and at least 128),
+        Noise draws per row of ``"normal_bundle"`` (four per column and at least 128; more than
+        there are columns),
         ``"denoising_loss"`` (16) and ``"noise_posterior"`` (2), and probes of the trace of
         ``"flipd"`` above 128 columns (16).
     conservative_projection : bool
