@@ -28,6 +28,7 @@ import numpy as np
 
 from skdiffusion.models import as_score_model, divergence, jacobian, jvp, vjp
 from skdiffusion.models.jacobian import EXACT_TRACE_UP_TO
+from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.utils.random import as_generator, rademacher_like
 from skdiffusion.utils.rows import check_points
 from skdiffusion.utils.validation import check_count, check_number
@@ -132,14 +133,16 @@ def step_inflation(model: Any, X: Any, sigma: float, step: float) -> StepInflati
     Returns
     -------
     StepInflation
-        ``turn``, the angle :math:`h|A|_2` of the velocity :math:`dx/d\log\sigma = -\sigma^2 s`, and
-        the factors ``euler`` :math:`1 + z^2` and ``heun`` :math:`1 + z^4/4`, ``(n,)`` each. The
+        ``turn``, the angle :math:`h|A|_2` of the velocity :math:`dx/d\log\sigma = -\sigma^2 s` in
+        coordinates of isotropic noise, and the factors ``euler`` :math:`1 + z^2` and ``heun``
+        :math:`1 + z^4/4`, ``(n,)`` each. The
         implicit midpoint rule has one.
     """
     model, X = _asked(model, X)
     sigma, step = check_number(sigma, "sigma", least=0), check_number(step, "step", above=0)
-    variance = np.broadcast_to((sigma * np.asarray(model.noise_scale)) ** 2, X.shape[1])
-    field = variance[:, None] * jacobian(model, X, sigma)
+    # in coordinates where the noise is isotropic: there gradients do not turn
+    scale = np.broadcast_to(sigma * np.asarray(model.noise_scale), X.shape[1])
+    field = scale[:, None] * jacobian(model, X, sigma) * scale
     skew = (field - np.swapaxes(field, 1, 2)) / 2
     turn = step * np.linalg.norm(skew, ord=2, axis=(1, 2))
     return StepInflation(turn, 1 + turn**2, 1 + turn**4 / 4)
@@ -205,13 +208,20 @@ def strong_gauge_residual(model: Any, truth: Any, X: Any, sigma: float) -> np.nd
     Returns
     -------
     ndarray of shape (n_samples,)
-        Zero everywhere if and only if the error is a gauge field.
+        Zero everywhere if and only if the error is a gauge field. Where the noise differs by
+        column, that of :math:`n_j^2 r_j`, which is what moves points.
     """
     model, X = _asked(model, X)
     truth = as_score_model(truth)
+    check_same_space([model, truth])
     score = truth.score(X, sigma)
-    rate = divergence(model, X, sigma, method="exact") - divergence(truth, X, sigma, method="exact")
-    return rate + ((model.score(X, sigma) - score) * score).sum(axis=1)
+    error = model.score(X, sigma) - score
+    if not np.ndim(truth.noise_scale):
+        rates = [divergence(m, X, sigma, method="exact") for m in (model, truth)]
+        return rates[0] - rates[1] + (error * score).sum(axis=1)
+    slopes = jacobian(model, X, sigma) - jacobian(truth, X, sigma)
+    slopes = np.diagonal(slopes, axis1=1, axis2=2)
+    return (truth.noise_scale**2 * (slopes + error * score)).sum(axis=1)
 
 
 def score_fpe_residual(model: Any, X: Any, sigma: float) -> np.ndarray:

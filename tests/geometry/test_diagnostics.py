@@ -85,6 +85,21 @@ def test_inflation_is_what_euler_steps_do():
     np.testing.assert_allclose((stepped**2).sum(1) / (x**2).sum(1), found.euler, rtol=1e-8)
 
 
+def test_noise_that_differs_by_column_makes_no_turns_and_no_gauges():
+    """A change of the units of the columns changes neither, if the noise follows it."""
+    scale = np.array([0.01, 100.0])
+    x = MIXTURE.sample(20, 0.5, random_state=0)
+    gauge = AdditiveGauge(MIXTURE, TURN)
+    law, turned = AffineModel(MIXTURE, scale=scale), AffineModel(gauge, scale=scale)
+    assert step_inflation(law, scale * x, 0.5, 0.3).turn.max() < 1e-12
+    found = step_inflation(turned, scale * x, 0.5, 0.3).turn
+    np.testing.assert_allclose(found, step_inflation(gauge, x, 0.5, 0.3).turn, rtol=1e-10)
+    for model in (turned, AdditiveGauge(law, TURN)):
+        # beside terms of the order of the squared score
+        size = (law.noise_scale**2 * law.score(scale * x, 0.5) ** 2).sum(axis=1)
+        assert np.abs(strong_gauge_residual(model, law, scale * x, 0.5) / size).max() < 1e-9
+
+
 def test_loop_integrals_are_the_curl_in_the_circle():
     x = np.random.default_rng(0).standard_normal((5, 2))
     found = loop_integrals(Linear(3 * TURN), x, 1.0, radius=0.5)
