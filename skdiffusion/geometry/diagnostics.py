@@ -135,8 +135,7 @@ def step_inflation(model: Any, X: Any, sigma: float, step: float) -> StepInflati
     StepInflation
         ``turn``, the angle :math:`h|A|_2` of the velocity :math:`dx/d\log\sigma = -\sigma^2 s` in
         coordinates of isotropic noise, and the factors ``euler`` :math:`1 + z^2` and ``heun``
-        :math:`1 + z^4/4`, ``(n,)`` each. The
-        implicit midpoint rule has one.
+        :math:`1 + z^4/4`, ``(n,)`` each. The implicit midpoint rule has one.
     """
     model, X = _asked(model, X)
     sigma, step = check_number(sigma, "sigma", least=0), check_number(step, "step", above=0)

@@ -22,6 +22,7 @@ from skdiffusion.geometry import MarginalEnergy, PowerPrior
 from skdiffusion.geometry._codimension import noise_posterior
 from skdiffusion.geometry._score_dimension import METHODS
 from skdiffusion.models import (
+    AffineModel,
     EmpiricalModel,
     GaussianModel,
     MixtureModel,
@@ -399,6 +400,17 @@ def test_dimension_is_the_same_in_any_units_and_axes(rng):
     turned = fitted(1e5 * embedded(SPHERE, 7, rng) + 3e5)
     # 300 rows are all landmarks, so nothing is drawn but the error
     assert turned.dimension_ == pytest.approx(est.dimension_, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["flow_jacobian", "flipd", "spectrum"])
+def test_dimension_by_a_score_whose_noise_follows_the_columns_knows_no_units(method):
+    """Levels are chosen where the noise is isotropic: above the data there is nothing to see."""
+    scale = np.array([1e-3, 1.0, 1e3, 1.0, 1.0])  # of geometric mean one
+    rows, model = SPHERE[:40], AffineModel(SPHERE_MODEL, scale=scale)
+    est = fitted(rows, method, score_estimator=SPHERE_MODEL)
+    there = fitted(scale * rows, method, score_estimator=model)
+    assert there.sigma_ == pytest.approx(est.sigma_, rel=1e-6)
+    assert there.dimension_ == pytest.approx(est.dimension_, abs=1e-6)
 
 
 @pytest.mark.parametrize("exponent", [-450, -270, 240, 270, 480])
