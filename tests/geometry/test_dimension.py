@@ -372,6 +372,18 @@ def test_tangents_of_the_sphere_are_orthogonal_to_its_radius():
         assert np.abs(np.einsum("nd,ndk->nk", SPHERE[:20], basis)).max() < slack
 
 
+def test_tangents_are_those_of_the_rows_where_the_noise_follows_the_columns():
+    scale = np.array([1.0, 3.0, 0.3])
+    rows = SphereModel(3).sample(20, random_state=0)
+    model = AffineModel(SphereModel(3), scale=scale)  # an ellipsoid
+    est = fitted(scale * rows, "spectrum", score_estimator=model, sigma=0.01)
+    basis = est.tangent_basis(scale * rows, 2)
+    np.testing.assert_allclose(
+        basis.swapaxes(1, 2) @ basis, np.broadcast_to(np.eye(2), (20, 2, 2)), atol=1e-12
+    )
+    assert np.abs(np.einsum("nd,ndk->nk", rows / scale, basis)).max() < 1e-10  # its normals
+
+
 # ------------------------------------------------------------------ the default
 
 
