@@ -90,7 +90,8 @@ def jacobian_asymmetry(
     -------
     Estimate
         Ratio of means over rows, and its standard error over rows and probes. The ratio of norms
-        :math:`|J - J^\top|/|J|` is twice its square root.
+        :math:`|J - J^\top|/|J|` is twice its square root. Where the noise differs by column,
+        in coordinates where it does not.
 
     Examples
     --------
@@ -105,15 +106,16 @@ def jacobian_asymmetry(
     model, X = _asked(model, X)
     if method not in ("auto", "exact", "hutchinson"):
         raise ValueError(f"method must be 'auto', 'exact' or 'hutchinson'; got {method!r}.")
+    scale = np.broadcast_to(model.noise_scale, X.shape[1])
     if method == "exact" or (method == "auto" and X.shape[1] <= EXACT_TRACE_UP_TO):
-        matrices = jacobian(model, X, sigma)
+        matrices = scale[:, None] * jacobian(model, X, sigma) * scale
         whole = (matrices**2).sum(axis=(1, 2))
         mixed = np.einsum("nij,nji->n", matrices, matrices)
     else:
         seed = int(as_generator(random_state).integers(2**62))
         whole, mixed = 0.0, 0.0
         for u in rademacher_like(X, check_count(n_probes, "n_probes"), seed):
-            forward, backward = jvp(model, X, sigma, u), vjp(model, X, sigma, u)
+            forward, backward = (scale * f(model, X, sigma, scale * u) for f in (jvp, vjp))
             # both products serve both means
             whole = whole + ((forward**2).sum(axis=1) + (backward**2).sum(axis=1)) / 2
             mixed = mixed + (forward * backward).sum(axis=1)

@@ -94,6 +94,12 @@ def test_noise_that_differs_by_column_makes_no_turns_and_no_gauges():
     assert step_inflation(law, scale * x, 0.5, 0.3).turn.max() < 1e-12
     found = step_inflation(turned, scale * x, 0.5, 0.3).turn
     np.testing.assert_allclose(found, step_inflation(gauge, x, 0.5, 0.3).turn, rtol=1e-10)
+    for method in ("exact", "hutchinson"):
+        found, expected = (
+            jacobian_asymmetry(model, scale * x / size, 0.5, method=method, n_probes=400).value
+            for model, size in ((turned, 1.0), (gauge, scale))
+        )
+        assert found == pytest.approx(expected, abs=0.01 if method == "hutchinson" else 1e-10)
     for model in (turned, AdditiveGauge(law, TURN)):
         # beside terms of the order of the squared score
         size = (law.noise_scale**2 * law.score(scale * x, 0.5) ** 2).sum(axis=1)
