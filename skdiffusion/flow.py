@@ -49,7 +49,6 @@ __all__ = [
     "encode",
     "follow",
     "isotropic_view",
-    "labels_of",
     "under_noise_of",
 ]
 

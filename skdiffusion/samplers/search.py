@@ -53,7 +53,8 @@ def best_of_n(
         Candidates per row.
     random_state : None, int, Generator or RandomState
     **options
-        For the estimator's ``sample``: ``sampler``, ``n_steps``, ...
+        For the estimator's ``sample``: ``sampler``, ``n_steps``, ... Labels ``y`` are those of the
+        candidates, which come row by row: ``np.repeat(y, n)``.
 
     Returns
     -------
