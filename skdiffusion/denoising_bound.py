@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import gen_batches
 
-from skdiffusion.flow import under_noise_of
+from skdiffusion.flow import labels_of, under_noise_of
 from skdiffusion.noising import noise_range
 from skdiffusion.utils.arrays import to_numpy
 from skdiffusion.utils.memory import rows_in_memory
@@ -153,6 +153,7 @@ def denoising_bound(
     n_noise = check_count(n_noise, "n_noise", 3)
     seed = int(as_generator(random_state).integers(2**62))
     x = to_numpy(x).astype(np.float64)
+    y = labels_of(y, x)
     curve = _Curve(model, far_field, sigma_min, sigma_max)
     n, d = x.shape
     pairs, slopes = curve.plan(n_noise, pilots=y is None)
@@ -160,7 +161,7 @@ def denoising_bound(
         return DenoisingBound(curve.log_prob(x, curve.low), np.zeros(n))
     bound, error = np.empty(n), np.empty(n)
     for rows in gen_batches(n, rows_in_memory((16 * max(pairs) + 4 * sum(pairs)) * d)):
-        labels = None if y is None else np.asarray(y)[rows]
+        labels = None if y is None else to_numpy(y[rows])
         bound[rows], error[rows] = curve.integral(x[rows], labels, pairs, slopes, seed)
     return DenoisingBound(bound, error)
 

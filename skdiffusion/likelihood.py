@@ -20,9 +20,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skdiffusion.flow import WayBeyond, as_float64, chunks, follow, pick, under_noise_of
+from skdiffusion.flow import (
+    WayBeyond,
+    as_float64,
+    chunks,
+    follow,
+    labels_of,
+    pick,
+    under_noise_of,
+)
 from skdiffusion.models.jacobian import denoise_and_divergence, hutchinson_probes
-from skdiffusion.utils.arrays import by_place, namespace
+from skdiffusion.utils.arrays import as_levels, namespace
 
 __all__ = ["FlowLogProb", "flow_log_prob"]
 
@@ -97,7 +105,8 @@ def flow_log_prob(
     True
     """
     x = as_float64(x, model.n_features)
-    y = by_place(y)
+    as_levels(sigma_min, x, "sigma_min", allow_zero=False)
+    y = labels_of(y, x)
     probes = hutchinson_probes(model, x, method, n_probes, random_state)
     if probes is not None:  # rows first, so that they are picked with the rows
         probes = namespace(x).permute_dims(probes, (1, 0, 2))

@@ -56,7 +56,8 @@ def noise_range(
     Raises
     ------
     ValueError
-        If the levels are not positive and ordered, or no number can hold their squares.
+        If no variance is positive, the levels are not positive and ordered, or no number can hold
+        their squares.
 
     Examples
     --------
@@ -64,6 +65,8 @@ def noise_range(
     NoiseRange(scale=1.0, sigma_min=0.002, sigma_max=40.0)
     """
     variances = np.asarray(column_variances, dtype=np.float64)
+    if not (variances > 0).any():
+        raise ValueError("a law without variance has no noise levels: all of it is one point.")
     narrowest = float(np.sqrt(variances[variances > 0].min()))
     low = 0.002 * narrowest if sigma_min is None else sigma_min
     high = FAR * float(np.sqrt(variances.sum())) if sigma_max is None else sigma_max

@@ -11,10 +11,18 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
 
 from skdiffusion import GMMScore
+from skdiffusion.denoising_bound import denoising_bound
 from skdiffusion.flow import decode, encode, follow
 from skdiffusion.likelihood import flow_log_prob
-from skdiffusion.models import AffineModel, BaseScoreModel, GaussianModel, MixtureModel
+from skdiffusion.models import (
+    AffineModel,
+    BaseScoreModel,
+    GaussianModel,
+    MixtureModel,
+    as_score_model,
+)
 from skdiffusion.noising import noise_range
+from skdiffusion.samplers import run_sampler
 from skdiffusion.utils.arrays import is_torch
 
 PLANE = MixtureModel(
@@ -310,6 +318,28 @@ def test_no_rows_have_no_densities_and_no_codes():
         assert found.log_prob.shape == found.error.shape == (0,)
     assert encode(PLANE, none, far_field, low, high).shape == (0, 2)
     assert decode(PLANE, none, far_field, low, high).shape == (0, 2)
+
+
+@pytest.mark.parametrize("y", [np.zeros(3), np.zeros(1), 0.0])
+def test_every_row_has_one_label(y):
+    """More labels than rows are as wrong as fewer: which belongs to which?"""
+    moved = as_score_model(
+        lambda x, s, y: y[:, None] + 0 * x, prediction="data", n_features=2, conditional=True
+    )
+    x, (far_field, low, high) = np.zeros((2, 2)), levels_of(PLANE)
+    for function in (flow_log_prob, encode, decode, denoising_bound):
+        with pytest.raises(ValueError, match="y must hold one label per row, 2; got"):
+            function(moved, x, far_field, low, high, y=y)
+    with pytest.raises(ValueError, match="y must hold one label per row, 2; got"):
+        run_sampler("euler", moved, x, [2.0, 1.0], y=y, chunk_size=1)
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0, "low", np.ones(3)])
+def test_the_lowest_level_is_above_zero(level):
+    x, (far_field, _, high) = np.zeros((2, 2)), levels_of(PLANE)
+    for function in (flow_log_prob, encode, decode):
+        with pytest.raises(ValueError, match=r"must be (a positive|positive|a scalar)"):
+            function(PLANE, x, far_field, level, high)
 
 
 def test_a_denoiser_is_all_it_takes():

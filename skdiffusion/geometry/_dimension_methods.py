@@ -189,7 +189,8 @@ def normal_bundle(
     model, x, sigma
         As in :func:`flipd`.
     n_noise : int, optional
-        Noised copies of each row; by default four per column and at least 128.
+        Noised copies of each row, more than there are columns; by default four per column and at
+        least 128.
     random_state : int
         Seed of the noise, which is keyed by the rows.
 
@@ -200,6 +201,11 @@ def normal_bundle(
     """
     n, m = x.shape
     copies = max(4 * m, MIN_NORMALS) if n_noise is None else n_noise
+    if copies <= m:
+        raise ValueError(
+            f"n_noise must be above the number of columns, {m}, for scores to span all directions "
+            f"across; got {copies}."
+        )
     scale = sigma * np.asarray(model.noise_scale)
     noised = (x + scale * normal_by_row(x, copies, random_state)).reshape(-1, m)
     noise = seen_noise(model, noised, sigma, model.denoise(noised, sigma)).reshape(copies, n, m)

@@ -37,7 +37,8 @@ class FlowSpectrum(NamedTuple):
     slopes : ndarray of shape (n_levels, n, m)
         Derivatives of the logarithms of the singular values by that of the level.
     singular_values : ndarray of shape (n_levels, n, m)
-        Of the map from noise of unit variance at ``sigma_max`` to the level, largest first.
+        Of the map from noise of unit variance at ``sigma_max`` to the level, largest first; in
+        units of the noise per column, where that differs.
     """
 
     slopes: np.ndarray
@@ -113,7 +114,10 @@ def _upwards(model, x, grid):
 
 
 def _rate(model, x, u):
-    return np.eye(x.shape[1]) - jacobian(model, x, float(np.exp(u)), of="denoise")
+    """Where the noise differs by column, of displacements in its units."""
+    scale = np.broadcast_to(model.noise_scale, x.shape[1])
+    slope = jacobian(model, x, float(np.exp(u)), of="denoise") * scale / scale[:, None]
+    return np.eye(x.shape[1]) - slope
 
 
 def _advance(Y, first, middle, last, h):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ class Problem(NamedTuple):
         """Equal rows become one with the sum of their weights, in an order that turns with them."""
         kept = np.flatnonzero(weights)
         columns = [X[kept]] if V is None else [X[kept], V[kept]]
-        if not isinstance(cv, int):  # copies of a row stay where the splitter put them
+        if not isinstance(cv, Integral):  # copies of a row stay where the splitter put them
             columns.append(_fold_numbers(cv, X)[kept, None])
         table, which = np.unique(np.hstack(columns) + 0.0, axis=0, return_inverse=True)
         if len(table) < 2:
@@ -45,7 +46,7 @@ class Problem(NamedTuple):
         index = np.full(len(X), -1)
         index[kept] = np.argsort(order)[which.ravel()]
         n = len(table)
-        if isinstance(cv, int):
+        if isinstance(cv, Integral):
             folds = np.array_split(rng.permutation(n), min(check_count(cv, "cv", 2), n))
         else:
             folds = [np.flatnonzero(table[:, -1] == k) for k in np.unique(table[:, -1])]

@@ -186,10 +186,16 @@ class ScoreDimension:
         )
 
     def tangents(self, rows: np.ndarray, sigma: float, n_components: int) -> np.ndarray:
-        """Leading eigenvectors of the denoiser's Jacobian, ``(n, d, n_components)``."""
+        """Leading eigenvectors of the denoiser's Jacobian, ``(n, d, n_components)``.
+
+        Where the noise differs by column, an orthonormal basis of their span in the rows' units.
+        """
         parts: list[Any] = []
         for batch in gen_batches(len(rows), self._batch(rows.shape[1])):
             model = self._model_for(rows[batch])
             axes = np.linalg.eigh(projector(model, rows[batch], sigma))[1]
-            parts.append(axes[:, :, ::-1][:, :, :n_components])
+            axes = axes[:, :, ::-1][:, :, :n_components]
+            if np.ndim(model.noise_scale):
+                axes = np.linalg.qr(model.noise_scale[:, None] * axes)[0]
+            parts.append(axes)
         return np.concatenate(parts)

@@ -356,7 +356,7 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
         if not hasattr(self, "levels_"):
             self._no_level(sigma)
             return self.potentials_[0].value(X)
-        sigma = self.levels_[0] if sigma is None else sigma
+        sigma = check_number(self.levels_[0] if sigma is None else sigma, "sigma", above=0)
         nearest = int(np.argmin(np.abs(np.log(self.levels_ / sigma))))
         level = float(self.levels_[nearest])
         if not np.isclose(level, sigma, rtol=1e-6):

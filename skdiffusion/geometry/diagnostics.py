@@ -28,6 +28,7 @@ import numpy as np
 
 from skdiffusion.models import as_score_model, divergence, jacobian, jvp, vjp
 from skdiffusion.models.jacobian import EXACT_TRACE_UP_TO
+from skdiffusion.models.wrapper import check_same_space
 from skdiffusion.utils.random import as_generator, rademacher_like
 from skdiffusion.utils.rows import check_points
 from skdiffusion.utils.validation import check_count, check_number
@@ -89,7 +90,8 @@ def jacobian_asymmetry(
     -------
     Estimate
         Ratio of means over rows, and its standard error over rows and probes. The ratio of norms
-        :math:`|J - J^\top|/|J|` is twice its square root.
+        :math:`|J - J^\top|/|J|` is twice its square root. Where the noise differs by column,
+        in coordinates where it does not.
 
     Examples
     --------
@@ -104,15 +106,16 @@ def jacobian_asymmetry(
     model, X = _asked(model, X)
     if method not in ("auto", "exact", "hutchinson"):
         raise ValueError(f"method must be 'auto', 'exact' or 'hutchinson'; got {method!r}.")
+    scale = np.broadcast_to(model.noise_scale, X.shape[1])
     if method == "exact" or (method == "auto" and X.shape[1] <= EXACT_TRACE_UP_TO):
-        matrices = jacobian(model, X, sigma)
+        matrices = scale[:, None] * jacobian(model, X, sigma) * scale
         whole = (matrices**2).sum(axis=(1, 2))
         mixed = np.einsum("nij,nji->n", matrices, matrices)
     else:
         seed = int(as_generator(random_state).integers(2**62))
         whole, mixed = 0.0, 0.0
         for u in rademacher_like(X, check_count(n_probes, "n_probes"), seed):
-            forward, backward = jvp(model, X, sigma, u), vjp(model, X, sigma, u)
+            forward, backward = (scale * f(model, X, sigma, scale * u) for f in (jvp, vjp))
             # both products serve both means
             whole = whole + ((forward**2).sum(axis=1) + (backward**2).sum(axis=1)) / 2
             mixed = mixed + (forward * backward).sum(axis=1)
@@ -132,14 +135,15 @@ def step_inflation(model: Any, X: Any, sigma: float, step: float) -> StepInflati
     Returns
     -------
     StepInflation
-        ``turn``, the angle :math:`h|A|_2` of the velocity :math:`dx/d\log\sigma = -\sigma^2 s`, and
-        the factors ``euler`` :math:`1 + z^2` and ``heun`` :math:`1 + z^4/4`, ``(n,)`` each. The
-        implicit midpoint rule has one.
+        ``turn``, the angle :math:`h|A|_2` of the velocity :math:`dx/d\log\sigma = -\sigma^2 s` in
+        coordinates of isotropic noise, and the factors ``euler`` :math:`1 + z^2` and ``heun``
+        :math:`1 + z^4/4`, ``(n,)`` each. The implicit midpoint rule has one.
     """
     model, X = _asked(model, X)
-    step = check_number(step, "step", above=0)
-    variance = np.broadcast_to((sigma * np.asarray(model.noise_scale)) ** 2, X.shape[1])
-    field = variance[:, None] * jacobian(model, X, sigma)
+    sigma, step = check_number(sigma, "sigma", least=0), check_number(step, "step", above=0)
+    # in coordinates where the noise is isotropic: there gradients do not turn
+    scale = np.broadcast_to(sigma * np.asarray(model.noise_scale), X.shape[1])
+    field = scale[:, None] * jacobian(model, X, sigma) * scale
     skew = (field - np.swapaxes(field, 1, 2)) / 2
     turn = step * np.linalg.norm(skew, ord=2, axis=(1, 2))
     return StepInflation(turn, 1 + turn**2, 1 + turn**4 / 4)
@@ -205,13 +209,20 @@ def strong_gauge_residual(model: Any, truth: Any, X: Any, sigma: float) -> np.nd
     Returns
     -------
     ndarray of shape (n_samples,)
-        Zero everywhere if and only if the error is a gauge field.
+        Zero everywhere if and only if the error is a gauge field. Where the noise differs by
+        column, that of :math:`n_j^2 r_j`, which is what moves points.
     """
     model, X = _asked(model, X)
     truth = as_score_model(truth)
+    check_same_space([model, truth])
     score = truth.score(X, sigma)
-    rate = divergence(model, X, sigma, method="exact") - divergence(truth, X, sigma, method="exact")
-    return rate + ((model.score(X, sigma) - score) * score).sum(axis=1)
+    error = model.score(X, sigma) - score
+    if not np.ndim(truth.noise_scale):
+        rates = [divergence(m, X, sigma, method="exact") for m in (model, truth)]
+        return rates[0] - rates[1] + (error * score).sum(axis=1)
+    slopes = jacobian(model, X, sigma) - jacobian(truth, X, sigma)
+    slopes = np.diagonal(slopes, axis1=1, axis2=2)
+    return (truth.noise_scale**2 * (slopes + error * score)).sum(axis=1)
 
 
 def score_fpe_residual(model: Any, X: Any, sigma: float) -> np.ndarray:
@@ -236,6 +247,7 @@ def score_fpe_residual(model: Any, X: Any, sigma: float) -> np.ndarray:
     Underlying Score Fokker-Planck Equation", ICML 2023.
     """
     model, X = _asked(model, X)
+    sigma = check_number(sigma, "sigma", above=0)
     if np.ndim(model.noise_scale):
         raise ValueError("the heat equation of a score needs isotropic noise.")
     h = 1e-3 * sigma

@@ -75,7 +75,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         Noise level in the units of ``X``, or increasing levels among which a plateau is chosen;
         ``"auto"`` takes levels from the lowest that the model knows to the width of the data.
     n_noise : int, optional
-        Noise draws per row of ``"normal_bundle"`` (four per column and at least 128),
+        Noise draws per row of ``"normal_bundle"`` (four per column and at least 128; more than
+        there are columns),
         ``"denoising_loss"`` (16) and ``"noise_posterior"`` (2), and probes of the trace of
         ``"flipd"`` above 128 columns (16).
     conservative_projection : bool
@@ -201,7 +202,6 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         order = np.argsort(first)  # as they came: sorted rows would be others in other axes
         rows, counts = X[first[order]], counts[order]
         check_spread(float(np.ptp(rows, axis=0).max()))
-        variances = typical_variances(rows)
         self.span_ = _span(_some(rows, max(MOST_ROWS, 2 * X.shape[1]), rng))
         if len(rows) < FEW_ROWS:
             warn_user(
@@ -212,7 +212,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         self._nearest = Neighbours(rows)
         if not self.span_ and self.score_estimator is None:
             return self._set_point(X)
-        self._set_score(rows, counts, variances, X, method, rng)
+        variances = self._set_score(rows, counts, X, method, rng)
         levels = self._levels(levels, rows, variances, rng)
         some = _some(rows, CURVE_ROWS, rng)
         values = self._score.values(some, levels)
@@ -280,7 +280,8 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
             self, X, reset=reset, dtype=np.float64, ensure_min_samples=2 if reset else 1
         )
 
-    def _set_score(self, rows, counts, variances, X, method, rng):
+    def _set_score(self, rows, counts, X, method, rng):
+        """Set the score that is read; variances of the rows where its noise is isotropic."""
         given = self.score_estimator
         fitted = None
         if given is None:
@@ -291,8 +292,10 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         check_columns(self.model_, X)
         if self.conservative_projection:
             self._given, self.model_ = self.model_, self._projected(X, rng)
+        scale = np.broadcast_to(self.model_.noise_scale, rows.shape[1])
+        variances = typical_variances(rows / scale)
         width = max(float(np.sqrt(variances.sum())), np.finfo(float).tiny)
-        centre = GaussianModel(rows.mean(axis=0), np.full(rows.shape[1], width**2 / rows.shape[1]))
+        centre = GaussianModel(rows.mean(axis=0), width**2 / rows.shape[1] * scale**2)
         self._score = ScoreDimension(
             "flipd" if method == "neighbours" else method,
             self.model_,
@@ -308,6 +311,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
             max(getattr(fitted, "sigma_min_", 0.0), low),
             min(getattr(fitted, "sigma_max_", np.inf), high),
         )
+        return variances
 
     def _projected(self, X, rng):
         """The gradient part of the score that was given."""

@@ -88,8 +88,9 @@ def kernel_gauge_test(
     rng = as_generator(random_state)
     n = len(X)
     X = X - X.mean(axis=0)
-    squared = check_number(length_scale, "length_scale", above=0) ** 2 if length_scale else None
-    if squared is None:
+    if length_scale is not None:
+        squared = check_number(length_scale, "length_scale", above=0) ** 2
+    else:
         some = X[np.sort(rng.permutation(n)[:1000])]
         distances = _squared_distances(some, some)[np.triu_indices(len(some), 1)]
         squared = float(np.median(distances)) / 2 or 1.0

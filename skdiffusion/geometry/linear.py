@@ -48,8 +48,8 @@ def linear_gradient(matrix: Any, covariance: Any) -> np.ndarray:
     matrix = np.asarray(matrix, dtype=np.float64)
     spectrum = SpectralCovariance.from_matrix(covariance)
     d = spectrum.n_features
-    if matrix.shape != (d, d):
-        raise ValueError(f"matrix must have shape ({d}, {d}); got {matrix.shape}.")
+    if matrix.shape != (d, d) or not np.isfinite(matrix).all():
+        raise ValueError(f"matrix must have shape ({d}, {d}) and be finite; got {matrix.shape}.")
     variances, axes = spectrum.variances, spectrum.axes
     cross = axes.T @ matrix @ axes * variances
     unseen = _unseen(variances)

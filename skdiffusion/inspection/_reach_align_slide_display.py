@@ -8,6 +8,7 @@ import numpy as np
 
 from skdiffusion.inspection._axes import pair_of_axes
 from skdiffusion.inspection.reach_align_slide import ReachAlignSlide, as_ridge, reach_align_slide
+from skdiffusion.utils.validation import check_count
 
 __all__ = ["ReachAlignSlideDisplay"]
 
@@ -75,12 +76,13 @@ class ReachAlignSlideDisplay:
         ax : pair of matplotlib Axes, optional
             For the plane and for the levels; a new figure by default.
         n_paths : int
-            Trajectories to draw.
+            Trajectories to draw at most.
 
         Returns
         -------
         ReachAlignSlideDisplay
         """
+        n_paths = check_count(n_paths, "n_paths")
         self.axes_ = tuple(pair_of_axes(ax, (10, 4.2)))
         self.figure_ = self.axes_[0].figure
         self._plane(self.axes_[0], n_paths)
@@ -100,7 +102,7 @@ class ReachAlignSlideDisplay:
             return ((points - centre) @ plane).T
 
         stage_of = self._stage_of_levels()
-        for i in range(0, ends.shape[0], max(1, ends.shape[0] // n_paths)):
+        for i in range(0, len(ends), -(-len(ends) // n_paths)):
             x, y = seen(report.points[:, i])
             for stage, color in STAGE_COLORS.items():
                 part = np.flatnonzero(stage_of == stage)

@@ -58,6 +58,10 @@ class ConservativityDisplay:
         ConservativityDisplay
         """
         check_is_fitted(estimator)
+        if not hasattr(estimator, "conservative_fraction_"):
+            raise TypeError(
+                f"a ConservativityDecomposer is needed; got {type(estimator).__name__}."
+            )
         if not hasattr(estimator, "levels_"):
             raise ValueError("a field given by its values has no noise levels to show.")
         return cls(

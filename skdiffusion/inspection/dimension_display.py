@@ -109,7 +109,10 @@ class IntrinsicDimensionDisplay:
         local = estimator.predict(X)
         if embedding is None:
             rows = np.asarray(X, dtype=float)
-            embedding = PCA(min(2, rows.shape[1]), svd_solver="full").fit_transform(rows)
+            embedding = rows - rows.mean(axis=0)
+            if len(rows) > 1:
+                embedding = PCA(min(2, rows.shape[1]), svd_solver="full").fit_transform(rows)
+            embedding = embedding[:, :2]
             embedding = np.pad(embedding, ((0, 0), (0, 2 - embedding.shape[1])))
         embedding = np.asarray(embedding, dtype=float)
         if embedding.shape != (len(local), 2):

@@ -45,7 +45,9 @@ class FarFieldReport:
     information_level : float
         Level below which a Gaussian cannot be the law of these rows.
     sufficient_level : float
-        Level from which on the excess error of the Gaussian denoiser is below ``tolerance``.
+        Level from which on the excess error of the Gaussian denoiser is below ``tolerance``, by
+        the law of the third cumulant. Rows that lie symmetrically about their mean, as rings do,
+        have none: it is too low for them, by a factor of two for a ring, and zero for two points.
     tolerance : float
         Share of the Gaussian's own denoising error.
     """

@@ -13,7 +13,7 @@ import numpy as np
 
 from skdiffusion.models import as_score_model
 from skdiffusion.utils.rows import check_points
-from skdiffusion.utils.validation import check_count, check_number
+from skdiffusion.utils.validation import as_numbers, check_count, check_number
 
 __all__ = ["ScoreFieldDisplay"]
 
@@ -131,7 +131,9 @@ class ScoreFieldDisplay:
             sigma = 0.2 * np.sqrt(X.var(axis=0).mean())
             if not sigma > 0:
                 raise ValueError("X has no variance: all of its rows are the same; give sigma=.")
-        sigmas = np.atleast_1d(np.asarray(sigma, dtype=np.float64))
+        sigmas = as_numbers(sigma)
+        if sigmas.ndim != 1 or not len(sigmas):
+            raise ValueError(f"sigma must be a noise level or a list of them; got {sigma!r}.")
         low, high = X.min(axis=0), X.max(axis=0)
         room = check_number(eps, "eps", least=0) * (high - low).max()
         room = room if room > 0 else 3 * sigmas.max()
@@ -183,7 +185,7 @@ class ScoreFieldDisplay:
         return cls(
             points=points,
             score=score[None],
-            sigmas=np.array([float(sigma)]),
+            sigmas=np.array([check_number(sigma, "sigma", least=0)]),
             rows=None if X is None else check_points(X, 2),
             names=_names(X),
         ).plot(ax=ax, **kwargs)

@@ -20,9 +20,16 @@ import scipy.linalg
 
 from skdiffusion.models.covariance import SpectralCovariance
 
-__all__ = ["conditional_gaussian", "marginal_covariance", "total_covariance"]
+__all__ = [
+    "conditional_gaussian",
+    "correlation_factor",
+    "marginal_covariance",
+    "total_covariance",
+]
 
 LOG_2PI = math.log(2 * math.pi)
+ROUNDING = 1e-13
+"""Share of a variance that may be rounding: of products of matrices, some hundred times eps."""
 
 
 def marginal_covariance(covariance: SpectralCovariance, kept: np.ndarray) -> SpectralCovariance:
@@ -124,6 +131,20 @@ def total_covariance(mixture) -> SpectralCovariance:
     return SpectralCovariance.from_matrix((matrix + matrix.T) / 2)
 
 
+def correlation_factor(correlations: np.ndarray) -> np.ndarray | None:
+    """Cholesky factors of correlation matrices ``(..., m, m)``; ``None`` if one is singular.
+
+    What is left of a variance where the others are known may be rounding, positive or not: the
+    matrix is singular then, too.
+    """
+    try:
+        factors = np.linalg.cholesky(correlations)
+    except np.linalg.LinAlgError:
+        return None
+    left = np.diagonal(factors, axis1=-2, axis2=-1) ** 2
+    return factors if left.min(initial=1.0) > ROUNDING else None
+
+
 _SINGULAR = "the known columns have a singular covariance: give a positive noise for their values."
 
 
@@ -132,10 +153,10 @@ def _dense(matrix, known, unknown, deviation, noise):
     scale = np.sqrt(inner.diagonal())
     if not scale.min() > 0:
         raise ValueError(_SINGULAR)
-    try:  # the correlation: the units of the columns do not matter then
-        factor = np.linalg.cholesky(inner / np.outer(scale, scale))
-    except np.linalg.LinAlgError:
-        raise ValueError(_SINGULAR) from None
+    # of the correlation: the units of the columns do not matter then
+    factor = correlation_factor(inner / np.outer(scale, scale))
+    if factor is None:
+        raise ValueError(_SINGULAR)
 
     def solve(rows):
         return scipy.linalg.solve_triangular(factor, (rows.T / scale[:, None]), lower=True)

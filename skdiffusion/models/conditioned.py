@@ -36,7 +36,8 @@ __all__ = ["ConditionedModel", "KnownColumnsModel", "truncated_normal"]
 MATRICES = 8
 """Matrices per row that are held at a time."""
 SMALLEST_SHARE = 1e-10
-"""Of the largest variance that is measured, the least that a direction is taken to have."""
+"""Of the largest variance of what is measured, each in its own unit, the least that a direction is
+taken to have."""
 
 SMALLEST_SLOPE = 0.02
 """Least eigenvalue of the derivative of a learned denoiser: smaller ones are of its errors, and
@@ -261,11 +262,17 @@ def truncated_normal(mean: Any, spread: Any, low: float, high: float):
 
 
 def _pseudo_inverse(matrices):
-    """Inverse of symmetric matrices where they are not zero; learned ones may be indefinite."""
+    """Inverse of symmetric matrices where they are not zero; learned ones may be indefinite.
+
+    What is zero is told from the matrices with a diagonal of ones: units do not matter then.
+    """
     xp = namespace(matrices)
-    values, vectors = xp.linalg.eigh(matrices)
+    scale = xp.sqrt(xp.abs(xp.linalg.diagonal(matrices)))
+    scale = xp.where(scale > 0, scale, xp.ones_like(scale))
+    scale = scale[:, :, None] * scale[:, None, :]
+    values, vectors = xp.linalg.eigh(matrices / scale)
     size = xp.abs(values)
     largest = xp.max(size, axis=-1, keepdims=True)
     kept = size > SMALLEST_SHARE * largest
     inverse = xp.where(kept, 1 / xp.where(kept, size, xp.ones_like(size)), xp.zeros_like(size))
-    return (vectors * inverse[:, None, :]) @ xp.matrix_transpose(vectors)
+    return (vectors * inverse[:, None, :]) @ xp.matrix_transpose(vectors) / scale

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from skdiffusion.models.jacobian import difference_steps
 from skdiffusion.models.wrapper import Wrapper
 from skdiffusion.utils.arrays import Parameters, is_torch, like, namespace, to_numpy
 from skdiffusion.utils.validation import check_number
@@ -124,7 +125,7 @@ class AdditiveGauge(Wrapper):
             turned = score @ self._seen.like(x).Q.T
         else:
             turned = namespace(x).matmul(self._matrices(x), score[..., None])[..., 0]
-            turned = turned + self._divergence(x)
+            turned = turned + self._divergence(x, sigma)
         return turned * self._weight(x, sigma)
 
     def _weight(self, x, sigma):
@@ -143,7 +144,7 @@ class AdditiveGauge(Wrapper):
             _check_antisymmetric(matrices)
         return matrices
 
-    def _divergence(self, x):
+    def _divergence(self, x, sigma):
         if self.divergence_of_Q is not None:
             found = like(self.divergence_of_Q(x), x)
             if tuple(found.shape) != tuple(x.shape):
@@ -151,9 +152,8 @@ class AdditiveGauge(Wrapper):
                     f"divergence must return shape {tuple(x.shape)}; got {tuple(found.shape)}."
                 )
             return found
-        xp = namespace(x)
-        h = float(np.cbrt(xp.finfo(x.dtype).eps))
-        h = h * xp.maximum(xp.abs(x), xp.ones_like(x))
+        scale = self._noise_scale_like(x)
+        h = difference_steps(x / scale, sigma) * scale  # Q has no scale of its own but the noise's
         columns = []
         for j, axis in enumerate(np.eye(self.n_features)):
             step = h * like(axis, x)

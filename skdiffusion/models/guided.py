@@ -45,7 +45,8 @@ class GuidedModel(Wrapper):
     Raises
     ------
     ValueError
-        If not exactly one of ``log_weight`` and ``gradient`` is given.
+        If not exactly one of ``log_weight`` and ``gradient`` is given; when it is asked, if what
+        they return is not of the points.
 
     References
     ----------
@@ -118,6 +119,11 @@ class GuidedModel(Wrapper):
             if not is_torch(log_weight) or tuple(log_weight.shape) != (len(tensor),):
                 raise ValueError(
                     f"log_weight must return a tensor of shape ({len(tensor)},), one per row."
+                )
+            if not log_weight.requires_grad:
+                raise ValueError(
+                    "log_weight must be computed from the points by torch: autograd finds no way "
+                    "from them to what it returned."
                 )
             (gradient,) = torch.autograd.grad(log_weight.sum(), tensor)
         return gradient if is_torch(points) else to_numpy(gradient)

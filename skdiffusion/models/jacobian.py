@@ -28,6 +28,7 @@ from skdiffusion.utils.validation import check_count
 __all__ = [
     "denoise_and_divergence",
     "denoise_and_jacobian",
+    "difference_steps",
     "divergence",
     "hutchinson_probes",
     "jacobian",
@@ -215,6 +216,28 @@ def _along_probes(model, x, sigma, y, of, probes):
     return namespace(products[0]).stack(products, axis=1)
 
 
+def difference_steps(x: Any, level: Any):
+    r"""Lengths of steps for central differences at points where the noise is isotropic.
+
+    They balance truncation, :math:`(h/\sigma)^2`, and rounding, :math:`\epsilon |x|/h`. At level
+    zero the coordinates say what is short.
+
+    Parameters
+    ----------
+    x : array of shape (n, d)
+    level : float or array of shape (n, 1)
+
+    Returns
+    -------
+    array of shape (n, 1)
+    """
+    xp = namespace(x)
+    size = xp.max(xp.abs(x), axis=1, keepdims=True)
+    level = size * 0 + level
+    level = xp.where(level > 0, level, xp.clip(size, min=1.0))
+    return level * (float(xp.finfo(x.dtype).eps) * xp.clip(size / level, min=1.0)) ** (1 / 3)
+
+
 class _Route:
     """Differentiation of one field at fixed points: ``torch.func`` or central differences."""
 
@@ -235,6 +258,7 @@ class _Route:
         if not self.autograd and is_torch(levels):
             levels = to_numpy(levels)
         self.levels = levels
+        self.scale = np.asarray(model.noise_scale)
         self.field = lambda z: getattr(model, of)(z, levels, y=y)
 
     def jvp(self, v):
@@ -295,7 +319,8 @@ class _Route:
                 return torch.func.jvp(self.field, (self.point,), (v,))[1]
             except NotImplementedError:
                 return self._jvp_by_reverse(v)
-        h = self._steps() / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-300)
+        length = np.linalg.norm(v / self.scale, axis=1, keepdims=True)
+        h = self._steps() / np.where(length > 0, length, 1.0)
         return (self.field(self.point + h * v) - self.field(self.point - h * v)) / (2 * h)
 
     def _jvp_by_reverse(self, v):
@@ -310,11 +335,8 @@ class _Route:
             return torch.func.vjp(lambda u: pullback(u)[0], torch.zeros_like(self.point))[1](v)[0]
 
     def _steps(self):
-        """A step that balances truncation, ``(h/sigma)^2``, and rounding, ``eps |x|/h``."""
         level = np.reshape(np.asarray(self.levels, dtype=np.float64), (-1, 1))
-        size = np.abs(self.point).max(axis=1, keepdims=True)
-        level = np.where(level > 0, level, np.maximum(1.0, size))  # the data's own scale
-        return level * np.cbrt(np.finfo(np.float64).eps * np.maximum(1.0, size / level))
+        return difference_steps(self.point / self.scale, level)
 
     def _back(self, result):
         return like(result, self.x)

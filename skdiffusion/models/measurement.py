@@ -24,6 +24,7 @@ from scipy.spatial.distance import cdist
 from sklearn.utils import gen_batches
 
 from skdiffusion.models.affine import AffineModel
+from skdiffusion.models.conditional import correlation_factor
 from skdiffusion.models.empirical import EmpiricalModel
 from skdiffusion.models.gaussian import GaussianModel
 from skdiffusion.models.mixture import MixtureModel
@@ -172,13 +173,13 @@ class _Measured(NamedTuple):
         cross = covariances @ self.matrix.T
         inner = self.matrix @ cross + self.noise**2 * np.eye(len(self.matrix))
         scale = np.sqrt(np.maximum(np.diagonal(inner, axis1=1, axis2=2), np.finfo(float).tiny))
-        try:  # of the correlation: units do not matter then
-            factors = np.linalg.cholesky(inner / (scale[:, :, None] * scale[:, None, :]))
-        except np.linalg.LinAlgError:
+        # of the correlation: units do not matter then
+        factors = correlation_factor(inner / (scale[:, :, None] * scale[:, None, :]))
+        if factors is None:
             raise ValueError(
                 "what is measured has a singular covariance under the model: give a positive "
-                "noise, or measure each thing once."
-            ) from None
+                "noise, a millionth of what is measured or more, or measure each thing once."
+            )
         whiten = np.linalg.inv(factors) / scale[:, None, :]
         return cross @ np.swapaxes(whiten, 1, 2) @ whiten, whiten
 

@@ -39,7 +39,8 @@ class AdaptiveSampler(BaseSampler):
     Parameters
     ----------
     rtol : float
-        Error allowed in a step, over the size of the noised data.
+        Error allowed in a step, over the size of the noised data: of all columns together, so that
+        columns a thousandth as wide as the widest may come out with errors of their own width.
     atol : float
         Error allowed besides, in the units of the data.
     max_steps : int

@@ -31,6 +31,7 @@ __all__ = [
     "BaseSampler",
     "BoundModel",
     "hyperparameters",
+    "is_finite",
     "is_zero",
     "march",
     "named",
@@ -224,7 +225,7 @@ def march(
                 state, (x, level, next_level) = None, clock(x, believed, level, next_level, end)
                 believed = next_level
             x, state = sampler.step(model, x, level, next_level, state, noise)
-            if not _finite(x):
+            if not is_finite(x):
                 raise FloatingPointError(
                     f"step {k + 1} of {n_steps} of {type(sampler).__name__}, from noise level "
                     f"{named(level)} to {named(next_level)}, produced values that are not finite."
@@ -234,7 +235,7 @@ def march(
     return x
 
 
-def _finite(x):
+def is_finite(x):
     """Whether all values are: if their sum is, which is one pass, and else one by one."""
     xp = namespace(x)
     return math.isfinite(x.sum().item()) or bool(xp.all(xp.isfinite(x)))

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from skdiffusion.flow import labels_of
 from skdiffusion.models.external import as_score_model
 from skdiffusion.samplers.base import (
     BaseSampler,
     BoundModel,
+    is_finite,
     march,
     named,
     without_graph,
@@ -26,7 +28,7 @@ from skdiffusion.samplers.base import (
 )
 from skdiffusion.samplers.clock import set_clock
 from skdiffusion.samplers.teleport import plan_jump
-from skdiffusion.utils.arrays import as_points, by_place, like, namespace, to_numpy
+from skdiffusion.utils.arrays import as_points, like, namespace, to_numpy
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.row_noise import RowNoise
@@ -95,7 +97,8 @@ def run_sampler(
     Raises
     ------
     ValueError
-        If the levels are not valid for the sampler, or the callback is not a function.
+        If the points are not finite, there is not one label per row, the levels are not valid for
+        the sampler, or the callback is not a function.
     FloatingPointError
         If a step produced a value that is not finite; it names the step and the level.
 
@@ -119,8 +122,8 @@ def run_sampler(
     from skdiffusion.samplers import check_sampler  # the registry knows every sampler
 
     sampler, model = check_sampler(sampler), as_score_model(model)
-    x = as_points(x, model.n_features)
-    y = by_place(y)
+    x = _checked_points(x, model)
+    y = labels_of(y, x)
     check_callback(callback)
     levels = _checked_levels(levels, len(x), sampler)
     jump = plan_jump(sampler.teleport, model, levels, far_field, y=y)
@@ -190,7 +193,17 @@ def _warn_of_interruption(watch, finished, x):
         what = f"the {n_rows} of {len(x)} rows that are finished are returned"
     else:
         what = f"the points there are returned ({len(watch.point)} of {len(x)} rows)"
-    warn_user(f"sampling was interrupted at noise level {named(watch.level)}; {what}.")
+    where = "before a first step" if watch.level is None else f"at noise level {named(watch.level)}"
+    warn_user(f"sampling was interrupted {where}; {what}.")
+
+
+def _checked_points(x, model):
+    """Points with the model's columns, all of them finite."""
+    x = as_points(x, model.n_features)
+    if not is_finite(x):
+        row = int(np.flatnonzero(~np.isfinite(to_numpy(x)).all(axis=1))[0])
+        raise ValueError(f"x must be finite; row {row} is not.")
+    return x
 
 
 def _checked_levels(levels, n, sampler):
@@ -207,8 +220,11 @@ def _checked_levels(levels, n, sampler):
             f"(n_levels, {n}); got {got}."
         )
     values = np.stack(values)
+    ends = values[-1] == 0
     if not np.isfinite(values).all() or (values < 0).any() or (values[:-1] == 0).any():
         raise ValueError("levels must be finite and positive; only the last may be zero.")
+    if ends.any() and not ends.all():
+        raise ValueError("of the levels only the last may be zero, that of all rows at once.")
     if (sampler.stochastic or sampler.teleport is not False) and (
         np.diff(values, axis=0) > 0
     ).any():
@@ -216,7 +232,9 @@ def _checked_levels(levels, n, sampler):
             f"{type(sampler).__name__} only goes down: levels must not rise for a sampler that "
             "draws noise or teleports."
         )
-    return [row if row.any() else 0.0 for row in values] if values.ndim == 2 else values.tolist()
+    if values.ndim == 1:
+        return values.tolist()
+    return [*values[:-1], 0.0 if ends.any() else values[-1]]
 
 
 def _of_rows(level, rows, point):

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from skdiffusion.utils.arrays import to_numpy
 from skdiffusion.utils.output import in_container
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.validation import check_count, check_number
@@ -52,7 +53,8 @@ def best_of_n(
         Candidates per row.
     random_state : None, int, Generator or RandomState
     **options
-        For the estimator's ``sample``: ``sampler``, ``n_steps``, ...
+        For the estimator's ``sample``: ``sampler``, ``n_steps``, ... Labels ``y`` are those of the
+        candidates, which come row by row: ``np.repeat(y, n)``.
 
     Returns
     -------
@@ -107,7 +109,8 @@ def search_codes(
     radius : float in (0, 1]
         How far candidates are from the best so far.
     sampler : str or BaseSampler, optional
-        Without noise of its own; the closed-form flow, or the estimator's default.
+        Without noise of its own, that of a jump with ``start="draw"`` included; the closed-form
+        flow, or the estimator's default.
     n_steps : int, optional
     random_state : None, int, Generator or RandomState
 
@@ -142,7 +145,7 @@ def search_codes(
     if radius > 1:
         raise ValueError(f"radius must lie between 0 and 1; got {radius:g}.")
     sampler = estimator._sampler(sampler)
-    if sampler.stochastic:
+    if sampler.stochastic or getattr(sampler.teleport, "start", "flow") == "draw":
         raise ValueError("a search over codes needs a sampler that draws no noise of its own.")
     rng = as_generator(random_state)
     codes = rng.standard_normal((n_samples, estimator.n_features_in_))
@@ -162,7 +165,14 @@ def search_codes(
 
 
 def _verified(verifier, rows):
-    values = np.asarray(verifier(rows), dtype=np.float64)
+    values = verifier(rows)
+    try:
+        values = to_numpy(values).astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"the verifier must return one finite number per row, shape ({len(rows)},); "
+            f"got {type(values).__name__}."
+        ) from None
     if values.shape != (len(rows),) or not np.isfinite(values).all():
         raise ValueError(
             f"the verifier must return one finite number per row, shape ({len(rows)},); got "

@@ -148,6 +148,8 @@ def _radii(covariance):
         radii = np.append(radii, np.sqrt(covariance.residual))
         counts = np.append(counts, covariance.n_residual)
     radii, counts = radii[radii > 0], counts[radii > 0]
+    if not len(radii):
+        raise ValueError("a law without variance takes shape at no noise level: it is a point.")
     _, group = np.unique(np.floor(np.log(radii) / MERGED), return_inverse=True)
     weights = np.bincount(group, radii * counts)
     return weights / np.bincount(group, counts), weights

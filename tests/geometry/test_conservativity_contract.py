@@ -70,6 +70,17 @@ def test_a_splitter_may_deal_out_the_rows(rng):
         ConservativityDecomposer("linear", cv=[(np.arange(25), np.arange(25, 50))]).fit(X, X)
 
 
+def test_a_number_of_folds_may_be_numpys(rng):
+    """Folds are drawn at random: sorted rows must not be held out group by group."""
+    X = np.sort(rng.standard_normal((60, 2)), axis=0)
+    V = np.sin(X)
+    ours, theirs = (
+        ConservativityDecomposer("kernel", cv=cv, random_state=0).fit(X, V)
+        for cv in (4, np.int64(4))
+    )
+    assert theirs.conservative_fraction_ == ours.conservative_fraction_
+
+
 def test_the_field_goes_by_its_name_too(rng):
     X = rng.standard_normal((60, 2))
     V = X @ np.array([[1.0, 2.0], [0.0, 1.0]])
@@ -117,6 +128,14 @@ def test_parameters_out_of_range_are_refused(parameters, message, rng):
     X = rng.standard_normal((20, 2))
     with pytest.raises(ValueError, match=message):
         ConservativityDecomposer(**parameters).fit(X, X)
+
+
+@pytest.mark.parametrize("sigma", [0, "low", [0.5, 1.0]])
+def test_a_potential_is_asked_at_one_level(sigma, rng):
+    X = rng.standard_normal((20, 2))
+    dec = ConservativityDecomposer("linear", score_estimator=GaussianScore(), sigma=[0.5, 1.0])
+    with pytest.raises(ValueError, match="sigma must be a finite number above 0"):
+        dec.fit(X).potential_at(X, sigma)
 
 
 def test_impossible_requests_are_refused(rng):

@@ -85,6 +85,27 @@ def test_inflation_is_what_euler_steps_do():
     np.testing.assert_allclose((stepped**2).sum(1) / (x**2).sum(1), found.euler, rtol=1e-8)
 
 
+def test_noise_that_differs_by_column_makes_no_turns_and_no_gauges():
+    """A change of the units of the columns changes neither, if the noise follows it."""
+    scale = np.array([0.01, 100.0])
+    x = MIXTURE.sample(20, 0.5, random_state=0)
+    gauge = AdditiveGauge(MIXTURE, TURN)
+    law, turned = AffineModel(MIXTURE, scale=scale), AffineModel(gauge, scale=scale)
+    assert step_inflation(law, scale * x, 0.5, 0.3).turn.max() < 1e-12
+    found = step_inflation(turned, scale * x, 0.5, 0.3).turn
+    np.testing.assert_allclose(found, step_inflation(gauge, x, 0.5, 0.3).turn, rtol=1e-10)
+    for method in ("exact", "hutchinson"):
+        found, expected = (
+            jacobian_asymmetry(model, scale * x / size, 0.5, method=method, n_probes=400).value
+            for model, size in ((turned, 1.0), (gauge, scale))
+        )
+        assert found == pytest.approx(expected, abs=0.01 if method == "hutchinson" else 1e-10)
+    for model in (turned, AdditiveGauge(law, TURN)):
+        # beside terms of the order of the squared score
+        size = (law.noise_scale**2 * law.score(scale * x, 0.5) ** 2).sum(axis=1)
+        assert np.abs(strong_gauge_residual(model, law, scale * x, 0.5) / size).max() < 1e-9
+
+
 def test_loop_integrals_are_the_curl_in_the_circle():
     x = np.random.default_rng(0).standard_normal((5, 2))
     found = loop_integrals(Linear(3 * TURN), x, 1.0, radius=0.5)
@@ -149,5 +170,9 @@ def test_bad_input_is_refused(rng):
         jacobian_asymmetry(MIXTURE, x[:, :2], 1.0, method="probes")
     with pytest.raises(ValueError, match="isotropic"):
         score_fpe_residual(AffineModel(MIXTURE, scale=[1.0, 2.0]), x[:, :2], 1.0)
+    with pytest.raises(ValueError, match="sigma must be a finite number above 0"):
+        score_fpe_residual(MIXTURE, x[:, :2], 0.0)
+    with pytest.raises(ValueError, match="sigma must be a finite number"):  # not one per column
+        step_inflation(MIXTURE, x[:, :2], [1.0, 2.0], 0.1)
     with pytest.raises(ValueError, match="radius"):
         loop_integrals(MIXTURE, x[:, :2], 1.0, radius=0.0)

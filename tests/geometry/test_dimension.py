@@ -22,6 +22,7 @@ from skdiffusion.geometry import MarginalEnergy, PowerPrior
 from skdiffusion.geometry._codimension import noise_posterior
 from skdiffusion.geometry._score_dimension import METHODS
 from skdiffusion.models import (
+    AffineModel,
     EmpiricalModel,
     GaussianModel,
     MixtureModel,
@@ -371,6 +372,18 @@ def test_tangents_of_the_sphere_are_orthogonal_to_its_radius():
         assert np.abs(np.einsum("nd,ndk->nk", SPHERE[:20], basis)).max() < slack
 
 
+def test_tangents_are_those_of_the_rows_where_the_noise_follows_the_columns():
+    scale = np.array([1.0, 3.0, 0.3])
+    rows = SphereModel(3).sample(20, random_state=0)
+    model = AffineModel(SphereModel(3), scale=scale)  # an ellipsoid
+    est = fitted(scale * rows, "spectrum", score_estimator=model, sigma=0.01)
+    basis = est.tangent_basis(scale * rows, 2)
+    np.testing.assert_allclose(
+        basis.swapaxes(1, 2) @ basis, np.broadcast_to(np.eye(2), (20, 2, 2)), atol=1e-12
+    )
+    assert np.abs(np.einsum("nd,ndk->nk", rows / scale, basis)).max() < 1e-10  # its normals
+
+
 # ------------------------------------------------------------------ the default
 
 
@@ -399,6 +412,17 @@ def test_dimension_is_the_same_in_any_units_and_axes(rng):
     turned = fitted(1e5 * embedded(SPHERE, 7, rng) + 3e5)
     # 300 rows are all landmarks, so nothing is drawn but the error
     assert turned.dimension_ == pytest.approx(est.dimension_, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["flow_jacobian", "flipd", "spectrum"])
+def test_dimension_by_a_score_whose_noise_follows_the_columns_knows_no_units(method):
+    """Levels are chosen where the noise is isotropic: above the data there is nothing to see."""
+    scale = np.array([1e-3, 1.0, 1e3, 1.0, 1.0])  # of geometric mean one
+    rows, model = SPHERE[:40], AffineModel(SPHERE_MODEL, scale=scale)
+    est = fitted(rows, method, score_estimator=SPHERE_MODEL)
+    there = fitted(scale * rows, method, score_estimator=model)
+    assert there.sigma_ == pytest.approx(est.sigma_, rel=1e-6)
+    assert there.dimension_ == pytest.approx(est.dimension_, abs=1e-6)
 
 
 @pytest.mark.parametrize("exponent", [-450, -270, 240, 270, 480])

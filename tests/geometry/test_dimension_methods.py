@@ -18,6 +18,7 @@ from skdiffusion.geometry._dimension_methods import (
 )
 from skdiffusion.geometry._flow_jacobian import flow_spectrum
 from skdiffusion.models import (
+    AffineModel,
     BaseScoreModel,
     EmpiricalModel,
     GaussianModel,
@@ -168,6 +169,18 @@ def test_the_flow_does_not_see_a_gauge(rng):
         assert (found.slopes[k] < 0.5).sum() == 3
 
 
+def test_the_flow_knows_no_units_of_the_columns(rng):
+    """Where the noise follows the columns, a change of their units changes no slope."""
+    law = Gauged(LAMBDAS, antisymmetric(10, 0.3, rng))
+    scale = 10.0 ** rng.integers(-3, 4, 10)
+    unit = np.exp(np.log(scale).mean())
+    x, levels = 0.1 * rng.standard_normal((1, 10)), np.array([0.05, 0.2])
+    one = flow_spectrum(law, x, levels, 1e3)
+    scaled = AffineModel(law, scale=scale)
+    other = flow_spectrum(scaled, scale * x, levels * unit, 1e3 * unit)
+    np.testing.assert_allclose(other.slopes, one.slopes, atol=1e-9)
+
+
 def test_what_a_gauge_does_to_each_method(rng):
     variances, sigma = np.array([2.0, 1, 0.5, 0, 0, 0]), 0.2
     A = antisymmetric(6, 2.0, rng)
@@ -246,6 +259,12 @@ def test_normal_bundle_of_a_sphere_is_its_own_dimension(d, space, sigma):
     # published estimates on the last two are 11 and 51, the dimension of the linear span
     X, model = make_sphere(2, d, space, random_state=0)
     assert (normal_bundle(model, X, sigma) == d).all()
+
+
+def test_too_few_scores_span_no_normal_bundle():
+    x = np.array([[0.0, 0.0, 1.0]])
+    with pytest.raises(ValueError, match="n_noise must be above the number of columns, 3"):
+        normal_bundle(SphereModel(3), x, 0.05, n_noise=3)
 
 
 def test_tangents_in_which_the_density_is_even_are_tangents():

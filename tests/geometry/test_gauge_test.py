@@ -80,5 +80,6 @@ def test_bad_input_is_refused(rng):
         kernel_gauge_test(X, X[:, :1])
     with pytest.raises(ValueError, match="NaN"):
         kernel_gauge_test(X, np.full((10, 2), np.nan))
-    with pytest.raises(ValueError, match="length_scale"):
-        kernel_gauge_test(X, X, length_scale=-1.0)
+    for length_scale in (-1.0, 0.0):
+        with pytest.raises(ValueError, match="length_scale must be a finite number above 0"):
+            kernel_gauge_test(X, X, length_scale=length_scale)

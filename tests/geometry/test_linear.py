@@ -72,3 +72,5 @@ def test_a_singular_covariance():
 def test_a_matrix_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"matrix must have shape \(2, 2\)"):
         linear_gradient(np.eye(3), np.eye(2))
+    with pytest.raises(ValueError, match="be finite"):
+        linear_gradient([[0.0, np.nan], [0.0, 0.0]], np.eye(2))

@@ -25,3 +25,5 @@ def test_the_display_shows_fractions_and_two_standard_errors(rng):
     plt.close(figure)
     with pytest.raises(ValueError, match="no noise levels"):
         ConservativityDisplay.from_estimator(ConservativityDecomposer("linear").fit(X, X))
+    with pytest.raises(TypeError, match="a ConservativityDecomposer is needed; got GaussianScore"):
+        ConservativityDisplay.from_estimator(GaussianScore().fit(X))

@@ -67,6 +67,11 @@ def test_map_colours_rows_by_their_dimension(est):
     np.testing.assert_array_equal(display.scatter_.get_offsets(), places[order])
 
 
+def test_a_map_of_one_row(est):
+    display = IntrinsicDimensionDisplay.from_estimator(est, TUBE[:1], kind="map")
+    np.testing.assert_array_equal(display.scatter_.get_offsets(), [[0.0, 0.0]])
+
+
 def test_what_cannot_be_drawn(est):
     with pytest.raises(ValueError, match="needs the rows X"):
         IntrinsicDimensionDisplay.from_estimator(est, kind="map")

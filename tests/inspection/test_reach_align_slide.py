@@ -268,4 +268,10 @@ def test_display(thirteen):
     assert display.axes_ == tuple(axes)
     names = [text.get_text() for text in axes[1].texts]
     assert names == ["reach", "align", "slide"]
+    few = display.plot(n_paths=15).axes_[0].lines  # every other of twenty, in its stages
+    starts = {tuple(line.get_xydata()[0]) for line in few}
+    paths = display.report.points.transpose(1, 0, 2)
+    assert sum(tuple(path[0]) in starts for path in paths) == 10
+    with pytest.raises(ValueError, match="n_paths must be an integer of at least 1"):
+        display.plot(n_paths=0)
     plt.close("all")

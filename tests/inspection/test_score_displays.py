@@ -73,6 +73,11 @@ def test_what_is_no_field_in_the_plane():
         ScoreFieldDisplay.from_estimator(LAW, ROWS, sigma=[1.0, 2.0], ax=plt.subplots()[1])
     with pytest.raises(ValueError, match="X has no variance"):
         ScoreFieldDisplay.from_estimator(LAW, np.ones((3, 2)))
+    for sigma in ([], "low", [[1.0, 2.0]]):
+        with pytest.raises(ValueError, match="sigma must be a noise level or a list of them"):
+            ScoreFieldDisplay.from_estimator(LAW, ROWS, sigma=sigma)
+    with pytest.raises(ValueError, match="sigma must be a finite number"):
+        ScoreFieldDisplay.from_predictions(ROWS, ROWS, sigma="low")
 
 
 def test_comparison():

@@ -114,6 +114,8 @@ def test_models_of_laws_and_frozen_estimators():
     np.testing.assert_array_equal(frozen.observed, feature_emergence(FITTED, n_samples=20).observed)
     with pytest.raises(ValueError, match="does not know its own moments"):
         trajectory_geometry(EmpiricalModel(np.eye(2)))
+    with pytest.raises(ValueError, match="a law without variance has no noise levels"):
+        trajectory_geometry(GaussianModel([0.0, 0.0], 0.0))
 
 
 # ---------------------------------------------------------------------- order of features

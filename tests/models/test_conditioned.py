@@ -37,6 +37,20 @@ def test_given_measurements_a_gaussian_is_the_conditional_gaussian(sigma):
     np.testing.assert_allclose(found, truth, atol=1e-8)
 
 
+@pytest.mark.parametrize("sigma", [0.01, 1.0, 50.0])
+def test_what_is_measured_may_be_in_any_units(sigma):
+    """A known column of tiny numbers counts as much as one of large numbers."""
+    unit = np.array([1.0, 1e-8, 1e3])
+    correlation = np.array([[1.0, 0.9, 0.3], [0.9, 1.0, 0.2], [0.3, 0.2, 1.0]])
+    values, known = np.array([[np.nan, 2.0, 0.5]]), [1, 2]
+    model = ConditionedModel(GaussianModel(np.zeros(3), correlation * np.outer(unit, unit)))
+    found = model.denoise(unit * [[1.0, 1.0, 0.2]], sigma, y=values * unit)[0]
+    gain = correlation[0, known] @ np.linalg.inv(correlation[np.ix_(known, known)])
+    rest = GaussianModel([gain @ values[0, known]], 1 - gain @ correlation[known, 0])
+    np.testing.assert_allclose(found[0], rest.denoise([[1.0]], sigma)[0, 0], rtol=1e-6)
+    np.testing.assert_allclose(found[1:] / unit[1:], values[0, 1:], rtol=1e-6)
+
+
 def test_a_level_per_row_and_torch_give_the_same():
     import torch
 

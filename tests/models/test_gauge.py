@@ -54,6 +54,26 @@ def test_a_position_dependent_gauge_has_the_field_of_the_paper(rng):
     np.testing.assert_allclose(slopes[:, 1, 0] - slopes[:, 0, 1], -3 * x[:, 0], atol=1e-8)  # curl
 
 
+@pytest.mark.parametrize("offset, unit", [(0.0, 1e-12), (0.0, 1e12), (1e8, 1.0)])
+def test_differences_of_a_gauge_know_no_units_and_no_origin(offset, unit, rng):
+    def angle(x):
+        return (x[:, 0] + 2 * x[:, 1] - 3 * offset) / unit
+
+    def divergence(x):
+        slope = 1 / np.cosh(angle(x)) ** 2 / unit
+        return np.stack([-2 * slope, slope], axis=1)
+
+    def Q(x):
+        return np.tanh(angle(x))[:, None, None] * TURN
+
+    law = GaussianModel([offset, offset], unit**2)
+    x = offset + unit * rng.standard_normal((10, 2))
+    given = AdditiveGauge(law, Q, divergence=divergence).gauge(x, 0.3 * unit)
+    found = AdditiveGauge(law, Q).gauge(x, 0.3 * unit)
+    # rounding of the coordinates over the step, (eps |x| / sigma)^(2/3) at most
+    np.testing.assert_allclose(unit * found, unit * given, atol=1e-8 + 1e-4 * (offset > 0))
+
+
 @pytest.mark.parametrize("level", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("Q", [3 * TURN, by_first_column])
 def test_no_marginal_moves(Q, level):

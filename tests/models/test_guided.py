@@ -82,5 +82,7 @@ def test_what_a_callable_returns_is_checked():
     x = np.zeros((3, 2))
     with pytest.raises(ValueError, match=r"log_weight must return a tensor of shape \(3,\)"):
         GuidedModel(GAUSSIAN, lambda x: x).denoise(x, 1.0)
+    with pytest.raises(ValueError, match="must be computed from the points by torch"):
+        GuidedModel(GAUSSIAN, lambda x: x.detach().sum(1)).denoise(x, 1.0)
     with pytest.raises(ValueError, match=r"log-weight must have shape \(3, 2\); got \(3,\)"):
         GuidedModel(GAUSSIAN, gradient=lambda x: x[:, 0]).denoise(x, 1.0)

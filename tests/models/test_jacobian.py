@@ -9,7 +9,9 @@ from skdiffusion.models import (
     BaseScoreModel,
     EmpiricalModel,
     GaussianModel,
+    MixtureModel,
     SphereModel,
+    as_score_model,
     denoise_and_jacobian,
     divergence,
     jacobian,
@@ -176,6 +178,25 @@ def test_differences_at_level_zero():
     np.testing.assert_allclose(found[0], -np.diag(np.cos(x[0])), atol=1e-7)
     mixed = jacobian(Smooth(), x, np.array([0.0, 1.0]))
     np.testing.assert_allclose(mixed[1], -np.diag(np.cos(x[1])), atol=1e-8)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_differences_where_the_noise_differs_by_column(unit):
+    """A step is short beside the noise of its own column."""
+    law = MixtureModel([0.3, 0.7], [[-2.0, 0.0], [1.0, 1.0]], [0.3, 0.2])
+    seen = as_score_model(law.denoise, prediction="data", n_features=2, backend="numpy")
+    scale = np.array([unit, 1.0])
+    exact, model = AffineModel(law, scale=scale), AffineModel(seen, scale=scale)
+    x, sigma = scale * [[0.3, -0.5], [1.0, 0.0]], 0.5 * unit**0.5
+    found = jacobian(model, x, sigma, of="denoise") * scale / scale[:, None]
+    expected = jacobian(exact, x, sigma, of="denoise") * scale / scale[:, None]
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_no_direction_has_no_derivative_in_any_unit():
+    halved = as_score_model(lambda x, s: x / 2, prediction="data", n_features=2, backend="numpy")
+    v = np.array([[0.0, 0.0], [1.0, 0.0]])
+    np.testing.assert_allclose(jvp(halved, 1e15 * np.ones((2, 2)), 1e15, v, of="denoise"), v / 2)
 
 
 # ------------------------------------------------------------------ Hutchinson

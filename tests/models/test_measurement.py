@@ -124,6 +124,22 @@ def test_what_has_no_closed_form_says_so():
         posterior(model, Y, A)
 
 
+def test_what_is_measured_twice_is_singular_however_it_is_rounded():
+    """The third function is the sum of the others, to a digit that differs from case to case."""
+    draws = np.random.default_rng(3)
+    for _ in range(20):
+        functions = draws.standard_normal((2, 4))
+        functions = np.vstack([functions, functions.sum(axis=0)])
+        with pytest.raises(ValueError, match=r"singular covariance.*positive noise"):
+            posterior(GAUSSIAN, [[1.0, 1.0, 5.0]], functions)  # and contradicts them
+    columns = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    for _ in range(20):
+        root = columns @ draws.standard_normal((3, 3))
+        law = MixtureModel([1.0], np.zeros((1, 4)), [root @ root.T])
+        with pytest.raises(ValueError, match="singular covariance"):
+            law.condition({0: 1.0, 1: 1.0, 2: 5.0})
+
+
 def test_errors_are_sentences():
     with pytest.raises(ValueError, match=r"singular covariance.*positive noise"):
         posterior(GAUSSIAN, np.zeros((1, 2)), np.ones((2, 4)))

@@ -212,10 +212,36 @@ def test_an_interruption_before_anything_is_done_is_the_callers():
         run_sampler(Stops(), GAUSSIAN, np.ones((2, 2)), [2.0, 1.0])
 
 
+def test_an_interruption_while_a_batch_is_prepared_returns_those_that_are_finished():
+    @hyperparameters
+    class Stops(EulerSampler):
+        def prepare(self, model, x, levels, noise):
+            if x[0, 0] == 6:  # the second batch
+                raise KeyboardInterrupt
+            return x, levels
+
+    x, levels = np.arange(12.0).reshape(6, 2), [4.0, 2.0, 0.0]
+    with pytest.warns(UserWarning, match="interrupted before a first step; the 3 of 6 rows"):
+        result = run_sampler(Stops(), GAUSSIAN, x, levels, chunk_size=3)
+    np.testing.assert_allclose(result, run_sampler("euler", GAUSSIAN, x[:3], levels), rtol=1e-13)
+
+
+def test_no_rows_have_no_levels_of_their_own():
+    assert run_sampler("heun", GAUSSIAN, np.empty((0, 2)), np.empty((3, 0))).shape == (0, 2)
+
+
+@pytest.mark.parametrize("levels", [[2.0, 1.0], [2.0]])
+def test_points_that_are_not_finite_are_refused(levels):
+    with pytest.raises(ValueError, match="x must be finite; row 1 is not"):
+        run_sampler("euler", GAUSSIAN, np.array([[1.0, 2.0], [np.nan, 1.0]]), levels)
+
+
 @pytest.mark.parametrize(
     "levels, message",
     [
         ([2.0, 0.0, 1.0], "positive; only the last may be zero"),
+        # a step to zero is another one than a step above it
+        ([[2.0] * 4, [1.0, 1.0, 0.0, 0.0]], "only the last may be zero, that of all rows at once"),
         ([2.0, np.nan], "must be finite"),
         ([2.0, -1.0], "must be finite and positive"),
         ([], "one noise level or more.*got none"),

@@ -7,10 +7,12 @@ from scipy.stats import norm
 from sklearn.preprocessing import StandardScaler
 
 from skdiffusion import GaussianScore, make_density_pipeline
-from skdiffusion.samplers import best_of_n, search_codes
+from skdiffusion.samplers import HeunSampler, Teleport, best_of_n, search_codes
 
 A = np.array([0.6, 0.8])
 EST = GaussianScore.from_parameters([1.0, -2.0], np.eye(2))  # a.x is N(-1, 1)
+
+DRAWING = HeunSampler(teleport=Teleport(2.0, start="draw"))
 
 
 def along(X):
@@ -56,6 +58,14 @@ def test_a_verifier_without_preference_leaves_the_sample_alone():
     np.testing.assert_array_equal(X, EST.sample(5, sampler="heun", random_state=3))
 
 
+def test_a_verifier_may_be_a_network():
+    import torch
+
+    weights = torch.tensor(A, requires_grad=True)
+    found = best_of_n(EST, lambda X: torch.tensor(X) @ weights, 5, random_state=0)
+    np.testing.assert_array_equal(found, best_of_n(EST, along, 5, random_state=0))
+
+
 def test_frames_in_frames_out():
     import pandas as pd
 
@@ -74,8 +84,11 @@ def test_frames_in_frames_out():
         (lambda: best_of_n(EST, along, 2, n=0), "n must be an integer of at least 1"),
         (lambda: best_of_n(EST, lambda X: X, 2), r"one finite number per row, shape \(32,\)"),
         (lambda: search_codes(EST, lambda X: X[:, 0] * np.nan, 2), "0 of 2 values finite"),
+        (lambda: best_of_n(EST, lambda X: ["good"] * len(X), 2), r"per row.*got list"),
         (lambda: search_codes(EST, along, 2, radius=2), "radius must lie between 0 and 1"),
         (lambda: search_codes(EST, along, 2, n_rounds=0), "n_rounds must be an integer"),
+        (lambda: search_codes(EST, along, 2, sampler="ddpm"), "draws no noise of its own"),
+        (lambda: search_codes(EST, along, 2, sampler=DRAWING), "draws no noise of its own"),
     ],
 )
 def test_wrong_arguments_get_a_sentence(call, message):

@@ -97,6 +97,8 @@ def test_levels_that_do_not_fall_are_refused():
         spectral_levels(COVARIANCE, 3, 5.0, 1.0)
     with pytest.raises(ValueError, match="sigma_min must be a finite number above 0; got 0"):
         spectral_levels(COVARIANCE, 3, 0.0, 1.0)
+    with pytest.raises(ValueError, match="takes shape at no noise level"):
+        spectral_levels(SpectralCovariance(np.zeros(2)), 3, 0.1, 1.0)
 
 
 def test_a_clock_had_better_be_too_wide_than_too_narrow(monkeypatch):
