@@ -122,6 +122,8 @@ class _ExponentialAdams(BaseSampler):
 
     def step(self, model, x, level, next_level, state, noise):
         """One evaluation of the model: it corrects the last step and predicts the next."""
+        if _same(level, next_level):
+            return x, state
         denoised, back = model.denoise(x, level), None
         if state is None:
             past = self._begin(model, x, level, denoised)
@@ -327,6 +329,8 @@ class DPMSolverSampler(BaseSampler):
     exponential = True
 
     def step(self, model, x, level, next_level, state, noise):  # noqa: D102
+        if _same(level, next_level):
+            return x, state
         denoised = model.denoise(x, level)
         if is_zero(next_level):
             return denoised, None
@@ -395,6 +399,11 @@ def interpolation_weights(clock: Any, known: list, level: Any, next_level: Any) 
     [0.75]
     """
     return _weights(_read(clock, level, next_level), [_time(clock, s) for s in known])
+
+
+def _same(level, next_level):
+    """Whether a step of all rows has no length: it would be a second point of a polynomial."""
+    return isinstance(level, float) and level == next_level
 
 
 def _time(clock, level):

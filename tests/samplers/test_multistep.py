@@ -137,6 +137,17 @@ def test_encoding_and_decoding_are_inverse(sampler):
     np.testing.assert_allclose(back, x, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["adams", "unipc", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde"])
+def test_a_step_without_length_changes_nothing(name):
+    x = MIXTURE.sample(5, 10.0, random_state=0)
+    levels = [10.0, 3.0, 1.0, 0.3, 0.0]
+    once, twice = (
+        run_sampler(name, MIXTURE, x, levels, far_field=FAR_FIELD, random_state=0)
+        for levels in (levels, [*np.repeat(levels[:-1], 2), 0.0])
+    )
+    np.testing.assert_array_equal(once, twice)
+
+
 def test_one_model_evaluation_per_step():
     class Counting(BaseScoreModel):
         n_features, calls = 2, 0
