@@ -79,7 +79,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
     optimizer : {"adamw", "adam", "sgd"} or class
         Its arguments are given as ``optimizer__name``.
     ema_decay : float
-        Decay per step of the average of the weights; 0 takes the last ones.
+        Decay per step of the average of the weights, which remembers a tenth of the steps taken
+        at most; 0 takes the last ones.
     early_stopping : bool
         Whether to hold out rows, keep the weights that denoise them best, and stop when
         ``n_iter_no_change`` rounds brought nothing better.
@@ -285,7 +286,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         check_number(self.ema_decay, "ema_decay", least=0, most=1)
         check_number(self.validation_fraction, "validation_fraction", above=0, most=0.5)
         check_count(self.n_iter_no_change, "n_iter_no_change")
-        check_number(self.label_dropout, "label_dropout", least=0, most=1)
+        if check_number(self.label_dropout, "label_dropout", least=0, most=1) == 1:
+            raise ValueError("label_dropout must be below 1, where no row would have its label.")
         check_level_estimator(self.level_estimator)
         if self.input_shape is not None:
             if not isinstance(self.input_shape, (tuple, list)) or len(self.input_shape) != 3:
@@ -378,6 +380,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
                     f"{self.n_features_in_}."
                 )
             self.n_features_in_ = width
+            if reset:  # its columns have no names
+                vars(self).pop("feature_names_in_", None)
             checked = X
         else:
             checked = check_rows(self, X, reset=reset, ensure_min_samples=2)

@@ -9,6 +9,7 @@ import warnings
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import skorch
 import torch
@@ -657,6 +658,42 @@ def test_datasets_and_mapped_files_are_read_row_by_row(tmp_path, moons):
     assert mapped.score(moons) > -3
 
 
+class Rows(torch.utils.data.Dataset):
+    """Rows of an array, as they are."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        return self.X[index]
+
+
+def test_rows_of_a_dataset_keep_their_digits_and_have_no_names(moons):
+    there = moons + 1e8  # in single precision all rows would be one
+    frame = pd.DataFrame(moons, columns=["a", "b"])
+    found = NeuralScore(**QUICK).fit(frame).fit(Rows(there))
+    assert not hasattr(found, "feature_names_in_")
+    expected = NeuralScore(**QUICK).fit(Rows(moons))
+    # offsets are known to a 4096th of the scale; training multiplies that by little
+    np.testing.assert_allclose(
+        found.denoise(there, 0.3) - 1e8, expected.denoise(moons, 0.3), atol=5e-3
+    )
+
+
+def test_datasets_that_cannot_be_read_get_a_sentence(moons):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(moons)
+
+    with pytest.raises(ValueError, match=r"must be map-style, .* got Stream"):
+        NeuralScore(**QUICK).fit(Stream())
+    with pytest.raises(ValueError, match="a tuple that begins with one; got dict"):
+        NeuralScore(**QUICK).fit(Rows([{"row": row} for row in moons]))
+
+
 def test_memory_does_not_grow_with_a_mapped_file(tmp_path, rng):
     peaks, sizes = [], []
     for n in (10_000, 40_000):
@@ -1003,6 +1040,7 @@ BAD = {
     "net": (3, "net must be a skorch.NeuralNet; got 3"),
     "callbacks": ([print], "callbacks must be a list of skorch callbacks"),
     "module__width": (0, "width must be an integer of at least 1"),
+    "label_dropout": (1, "label_dropout must be below 1, where no row would have its label"),
     "sigma_min": (1e6, "sigma_min < sigma_max; got 1000000 and"),
     "device": ("gpu", "device must be 'auto', 'cpu', 'cuda' or another torch device"),
 }
