@@ -178,6 +178,7 @@ def load(cls: type, path: Any, module: Any = None):
         found_levels = _skops().load(folder / LEVEL_FILE, trusted=READS_LEVELS)
         est.level_estimator, est.level_estimator_ = found_levels
     est._survey, est.history_ = found, config["history"]
+    est._begun_with = est._of_the_model()
     est.model_, est.far_field_ = found.in_units_of_rows(inner), found.far_field
     return est
 

@@ -63,8 +63,13 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         found = _survey(est, X, order, weights, seed)
         has_classes = labels is not None and labels.classes is not None
         classes = codes if has_classes else None
+        # a first batch does not say what law will come, and a mixture of all labels holds
+        # samples to itself long before the network can tell it where each label is
         known = not partial and (labels is None or has_classes)
-        asked = _parameterization(est, order, len(found.variances), classes, known, partial)
+        counts = np.ones(len(order)) if weights is None else weights[order]
+        of_classes = None if classes is None else counts @ classes[order]
+        known = known and serves(counts.sum(), len(found.variances), of_classes)
+        asked = _parameterization(est, known, partial)
         if isinstance(asked, MixtureParameterization):
             base = Base(asked, X, weights, found.coordinates, seed, classes)
         preconditioner = _preconditioner(est, found, asked, base and base.fit(order))
@@ -215,6 +220,8 @@ def _set_fitted(est, net, found, preconditioner, labels, goes_on):
     est.history_ = [
         {name: value for name, value in entry.items() if name != "batches"} for entry in net.history
     ]
+    if not goes_on:
+        est._begun_with = est._of_the_model()
     est.n_steps_ = net.step_ + (est.n_steps_ if goes_on else 0)
     est.validation_bound_ = float("nan") if net.best_ is None else net.best_[0]
 
@@ -225,14 +232,10 @@ def _model(module, found: Survey, preconditioner, labels, dtype=None):
     )
 
 
-def _parameterization(est, order, d, classes, law_is_known, partial):
+def _parameterization(est, law_is_known, partial):
     asked = est.parameterization
     if isinstance(asked, str) and asked == "auto":
-        # a first batch does not say what law will come, and a mixture of all labels holds
-        # samples to itself long before the network can tell it where each label is
-        rows_of = None if classes is None else classes[order]
-        known = law_is_known and serves(len(order), d, rows_of)
-        asked = _default_parameterization(est, known, partial)
+        asked = _default_parameterization(est, law_is_known, partial)
     return check_parameterization(asked)
 
 

@@ -31,6 +31,16 @@ __all__ = ["NeuralScore"]
 
 SCALINGS = ("auto", "global", "columns")
 FLAGS = ("noise_conditioning", "early_stopping", "curriculum", "warm_start", "amp", "compile")
+OF_THE_MODEL = (
+    "module",
+    "net",
+    "optimizer",
+    "input_shape",
+    "parameterization",
+    "noise_conditioning",
+    "conservative",
+)
+"""What, with the arguments of network and optimizer, stays as it was when a model was begun."""
 PREFIXES = ("module__", "optimizer__")
 
 
@@ -308,7 +318,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         X : array-like of shape (n_samples, n_features), memmap or torch Dataset
             At least two rows. Rows of a Dataset may come flat or in any shape.
         y : array-like of shape (n_samples,), optional
-            Labels, classes or numbers: the model is then conditional.
+            Labels, classes or numbers: the model is then conditional. Whole numbers are classes,
+            of whatever type.
         sample_weight : array-like of shape (n_samples,), optional
             How often a row is drawn: a weight of 2 equals a repeated row.
 
@@ -333,8 +344,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
 
         self._check_parameters()
         X, weights = self._training_rows(X, sample_weight)
-        labels = None if y is None else LabelCode(y)
-        codes = None if y is None else labels.encode(y, len(X))
+        labels = None if y is None else LabelCode(y, weights)
+        codes = None if y is None else _codes(labels, y, len(X), weights)
         fit_network(self, X, codes, labels, weights)
         return self
 
@@ -342,7 +353,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
     def partial_fit(self, X, y=None, sample_weight=None):
         """Go on training with one pass over a batch of rows, at a constant learning rate.
 
-        The first batch decides standardisation, noise range and labels. No rows are held out.
+        The first batch, or a fit before, decides standardisation, noise range, labels, network,
+        optimizer and what is asked of the network. No rows are held out.
 
         Parameters
         ----------
@@ -352,16 +364,24 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         Returns
         -------
         NeuralScore
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`fit`; if network, optimizer or parameterization are no longer those that
+            the model was begun with.
         """
         from skdiffusion.estimators._neural_fit import fit_network
 
         self._check_parameters()
         first = not hasattr(self, "model_")
+        if not first:
+            self._refuse_another_model()
         X, weights = self._training_rows(X, sample_weight, reset=first)
         labels = self._labels()
         if first and y is not None:
-            labels = LabelCode(y)
-        codes = None if labels is None else labels.encode(y, len(X))
+            labels = LabelCode(y, weights)
+        codes = None if labels is None else _codes(labels, y, len(X), weights)
         if labels is None and y is not None and not first:
             raise ValueError("the first batch had no labels y, so the model is unconditional.")
         fit_network(self, X, codes, labels, weights, partial=True)
@@ -390,6 +410,20 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         if sample_weight is None:
             return checked, None
         return checked, repeated_rows(check_weights(sample_weight, len(checked)))
+
+    def _of_the_model(self):
+        """The parameters that a model keeps for as long as it is trained."""
+        return {name: getattr(self, name) for name in OF_THE_MODEL} | self._nested
+
+    def _refuse_another_model(self):
+        now = self._of_the_model()
+        then = getattr(self, "_begun_with", now)
+        for name in now | then:
+            if repr(now.get(name)) != repr(then.get(name)):
+                raise ValueError(
+                    f"partial_fit goes on with the model that was begun with {name}="
+                    f"{then.get(name)!r}; got {now.get(name)!r}: fit begins another."
+                )
 
     def _labels(self):
         return self._network_model().labels if hasattr(self, "model_") else None
@@ -527,3 +561,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
 
         device = home(self.device)
         return as_tensor(codes, device=device) if device.type == "cuda" else codes
+
+
+def _codes(labels, y, n, weights):
+    """Codes of the labels of rows, which those of no weight need not have."""
+    return labels.encode(y, n, None if weights is None else weights > 0)

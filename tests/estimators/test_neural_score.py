@@ -76,6 +76,29 @@ def test_weights_stand_for_copies_as_far_as_an_epoch_holds_them():
         np.testing.assert_allclose(found, whole / 7 * LONGEST_EPOCH)
 
 
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_weights_of_labelled_rows_are_repetitions(kind, rng):
+    X, y = load_iris(return_X_y=True)
+    y = y if kind == "classes" else X[:, 0] + 0.01
+    weights = rng.integers(0, 3, len(X)).astype(float)
+    copies = np.repeat(np.arange(len(X)), weights.astype(int))
+    weighted = NeuralScore(**QUICK).fit(X, y, sample_weight=weights)
+    repeated = NeuralScore(**QUICK).fit(X[copies], y[copies])
+    found, expected = (est.denoise(X, 0.5, y) for est in (weighted, repeated))
+    np.testing.assert_allclose(found, expected, atol=1e-8)  # sums in another order
+
+
+def test_labels_of_rows_without_weight_are_none():
+    X, y = load_iris(return_X_y=True)
+    words = np.array(["a", "b", "c"])[y]
+    est = NeuralScore(**QUICK).fit(X, words, sample_weight=y < 2)
+    assert est.classes_.tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="unknown class 'c' in y"):
+        est.sample(2, y="c")
+    with pytest.raises(ValueError, match="y must hold one label per row, 150; got 3"):
+        NeuralScore(**QUICK).fit(X, words[:3], sample_weight=y < 2)
+
+
 # ---------------------------------------------------------------------- units
 
 
@@ -621,6 +644,42 @@ def test_partial_fit_goes_on(moons):
         est.partial_fit(np.c_[moons, moons[:, :1]])
 
 
+class Spoil(skorch.callbacks.Callback):
+    """Makes the weights worse, once, in the third round."""
+
+    def on_epoch_begin(self, net, **_):
+        if len(net.history) == 3:
+            with torch.no_grad():
+                for weights in net.module_.parameters():
+                    weights.mul_(2)
+
+
+def test_partial_fit_goes_on_from_the_weights_that_were_chosen(moons):
+    params = {**QUICK, "max_epochs": 60, "ema_decay": 0, "parameterization": "edm"}
+    est = NeuralScore(**params, n_iter_no_change=1, callbacks=[Spoil()]).fit(moons)
+    bounds = [entry["valid_bound"] for entry in est.history_]
+    assert bounds[-1] < max(bounds) - 1
+    chosen = est.denoise(moons, 0.3)
+    est.set_params(lr=1e-30).partial_fit(moons)
+    np.testing.assert_array_equal(est.denoise(moons, 0.3), chosen)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"module__width": 32}, {"parameterization": "edm"}, {"optimizer__weight_decay": 0.1},
+     {"conservative": True}, {"noise_conditioning": False}],
+)  # fmt: skip
+def test_partial_fit_of_another_model_is_refused(change, moons):
+    est = NeuralScore(**QUICK).partial_fit(moons)
+    before, (name,) = est.denoise(moons, 0.3), change
+    with pytest.raises(ValueError, match=rf"was begun with {name}=.* fit begins another"):
+        est.set_params(**change).partial_fit(moons)
+    assert np.array_equal(est.denoise(moons, 0.3), before)
+    with pytest.raises(ValueError, match="fit begins another"):
+        pickle.loads(pickle.dumps(est)).partial_fit(moons)
+    assert est.fit(moons).partial_fit(moons).get_params()[name] == change[name]
+
+
 def test_partial_fit_takes_the_learning_rate_of_now(moons):
     est = NeuralScore(**QUICK).partial_fit(moons)
     before = [part.clone() for part in est.net_.module_.parameters()]
@@ -1083,6 +1142,10 @@ def test_a_network_that_returns_no_rows_is_refused(moons):
 def test_labels_that_cannot_be_used_get_a_sentence(moons):
     with pytest.raises(ValueError, match="labels y must be all words or all numbers"):
         NeuralScore(**QUICK).fit(moons[:100], [None, "a"] * 50)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        NeuralScore(**QUICK).fit(moons[:100], [np.nan, 0.5] * 50)
+    with pytest.raises(ValueError, match="none may be missing"):
+        NeuralScore(**QUICK).fit(moons[:100], [0, 1] * 50).sample(2, y=[0, None])
     est = NeuralScore(**QUICK).fit(moons[:100], ["a", "b"] * 50)
     for method in (est.score, est.score_samples, lambda X, y: est.denoise(X, 0.3, y)):
         with pytest.raises(ValueError, match="y must hold one label per row, 9; got 3"):
