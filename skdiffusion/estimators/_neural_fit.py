@@ -29,7 +29,7 @@ from skdiffusion.parameterizations import (
     check_parameterization,
 )
 from skdiffusion.schedules import check_schedule
-from skdiffusion.utils.random import as_generator
+from skdiffusion.utils.random import as_generator, row_keys
 from skdiffusion.utils.validation import lookup
 from skdiffusion.utils.warning import warn_user
 
@@ -90,7 +90,8 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     net.batch_size, n_steps = _budget(est, rows.length, len(found.variances), partial)
     net.steady = partial
     if checkpoint is not None:
-        checkpoint.fingerprint = _fingerprint(est, found, seed, n_steps, net.batch_size, len(order))
+        run = n_steps, net.batch_size, len(order), None if codes is None else codes[order]
+        checkpoint.fingerprint = _fingerprint(est, found, seed, *run)
     levels = level_quantiles(est._schedule(), found.variances, found.low, found.high, seed)
     plan = Plan(
         rows=rows,
@@ -338,7 +339,7 @@ def _budget(est, n, d, partial):
     return batch, int(np.clip(steps, 2000, 40_000))
 
 
-def _fingerprint(est, found, seed, n_steps, batch, n_rows):
+def _fingerprint(est, found, seed, n_steps, batch, n_rows, codes):
     """What must be the same for a run to go on: the seed, the data, the shape of training."""
     return {
         "seed": seed,
@@ -347,6 +348,7 @@ def _fingerprint(est, found, seed, n_steps, batch, n_rows):
         "n_rows": n_rows,
         "mean": found.far_field.mean.tolist(),
         "variances": found.variances.tolist(),
+        "labels": None if codes is None else row_keys(codes.T).tolist(),
         "parameters": repr({k: v for k, v in est.get_params().items() if k not in NOT_OF_THE_RUN}),
     }
 

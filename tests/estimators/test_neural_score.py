@@ -804,6 +804,21 @@ def test_a_checkpoint_goes_on_to_the_same_result(tmp_path, moons):
     assert not path.exists()
 
 
+def test_a_checkpoint_goes_on_with_the_same_labels_alone(tmp_path, moons):
+    params = {**QUICK, "max_epochs": 100, "parameterization": "gaussian"}
+    path, labels = tmp_path / "run.pt", moons[:, 1] > 0.3
+    with pytest.raises(RuntimeError):
+        NeuralScore(**params, checkpoint=path, callbacks=[Stop(3, RuntimeError)]).fit(moons, labels)
+    others = labels.copy()
+    others[[labels.argmax(), labels.argmin()]] = False, True  # as many of each
+    for y in (others, ~labels, np.where(labels, "a", np.where(moons[:, 0] > 0, "b", "c")), None):
+        with pytest.raises(ValueError, match="belongs to a run with other data"):
+            NeuralScore(**params, checkpoint=path).fit(moons, y)
+    resumed = NeuralScore(**params, checkpoint=path).fit(moons, labels)
+    whole = NeuralScore(**params).fit(moons, labels)
+    assert np.array_equal(resumed.denoise(moons, 0.3, labels), whole.denoise(moons, 0.3, labels))
+
+
 KILLED = """
 import os, signal, sys, skorch
 import numpy as np
@@ -906,6 +921,16 @@ def test_a_folder_holds_the_model(tmp_path):
     with pytest.raises(ValueError, match="callbacks is"):
         NeuralScore(**QUICK, callbacks=[Seen()]).fit(X).save(tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+def test_numbers_of_numpy_are_saved_as_numbers(tmp_path, moons):
+    width, beta, lr = np.int64(16), np.int64(15), np.float32(0.25)  # as searches give them
+    schedule = VPSchedule(beta_max=beta)
+    est = NeuralScore(max_epochs=1, module__width=width, lr=lr, schedule=schedule).fit(moons[:50])
+    est.save(tmp_path)
+    back = NeuralScore.load(tmp_path)
+    assert (back.lr, back._nested, back.schedule.beta_max) == (lr, {"module__width": 16}, 15)
+    assert np.array_equal(back.denoise(moons, 0.3), est.denoise(moons, 0.3))
 
 
 # ------------------------------------------------------------------ how it computes
