@@ -151,8 +151,11 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         Only where the network is not told the level; of rows in units of ``model_.noise_scale``.
     classes_ : ndarray
         Labels of a class-conditional model.
-    scale_, sigma_min_, sigma_max_ : float
-        Scale of the data and range of noise levels.
+    scale_ : float
+        Noise level at which there is as much noise as data: root mean square of the columns'
+        standard deviations, each over its ``model_.noise_scale``.
+    sigma_min_, sigma_max_ : float
+        Range of noise levels.
     far_field_ : GaussianModel
         The Gaussian with the same moments.
 

@@ -501,6 +501,14 @@ def test_columns_in_different_units_have_noise_in_their_own(rng):
     np.testing.assert_allclose(est.score_samples(X[:20]), exact, atol=0.5)
 
 
+@pytest.mark.parametrize("scaling", ["global", "columns"])
+def test_the_scale_is_where_noise_is_as_large_as_the_data(scaling):
+    X = load_wine().data
+    est = NeuralScore(**QUICK, scaling=scaling, early_stopping=False).fit(X)
+    shares = X.std(axis=0) / est.model_.noise_scale
+    assert est.scale_ == pytest.approx(np.sqrt(np.mean(shares**2)), rel=1e-6)  # of float32
+
+
 def test_digits_keep_one_scale():
     X = load_digits().data[:200]
     est = NeuralScore(**{**QUICK, "max_epochs": 1}).fit(X)
