@@ -30,7 +30,7 @@ from skdiffusion.parameterizations import (
 )
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.random import as_generator, row_keys
-from skdiffusion.utils.validation import lookup
+from skdiffusion.utils.validation import check_count, lookup
 from skdiffusion.utils.warning import warn_user
 
 __all__ = ["fit_network"]
@@ -373,9 +373,11 @@ def _judged(module, referee, found, preconditioner):
 def _threads_for(net, plan, device):
     """One thread where a step is too small for two: waiting for each other costs more."""
     before = torch.get_num_threads()
-    width = max(getattr(net, "module__width", 0), len(plan.preconditioner.variances))
     small = device.type == "cpu" and net.module is ResidualMLP
-    small = small and net.batch_size * width**2 < SMALL_STEP
+    if small:
+        width = check_count(getattr(net, "module__width", 1), "width")
+        width = max(width, len(plan.preconditioner.variances))
+        small = net.batch_size * width**2 < SMALL_STEP
     if small:
         torch.set_num_threads(1)
     try:

@@ -1132,6 +1132,7 @@ BAD = {
     "net": (3, "net must be a skorch.NeuralNet; got 3"),
     "callbacks": ([print], "callbacks must be a list of skorch callbacks"),
     "module__width": (0, "width must be an integer of at least 1"),
+    "module__dropout": (1, "dropout must be below 1, where no unit would be left to learn"),
     "label_dropout": (1, "label_dropout must be below 1, where no row would have its label"),
     "sigma_min": (1e6, "sigma_min < sigma_max; got 1000000 and"),
     "device": ("gpu", "device must be 'auto', 'cpu', 'cuda' or another torch device"),
@@ -1148,6 +1149,7 @@ def test_bad_parameters_get_a_sentence(name, moons):
 @pytest.mark.parametrize(
     "name, value, message",
     [
+        ("module__width", "wide", "width must be an integer of at least 1; got 'wide'"),
         ("optimizer", 3, "accepted are 'adamw', 'adam', 'sgd' or a torch optimizer class"),
         ("module", int, "or a class of torch modules"),
         ("input_shape", (1, 8, 8), "holds 64 numbers, but the rows have 2 columns"),
