@@ -219,7 +219,9 @@ def _set_fitted(est, net, found, preconditioner, labels, goes_on):
     est._survey = found
     est.net_ = net
     est.history_ = [
-        {name: value for name, value in entry.items() if name != "batches"} for entry in net.history
+        {name: value for name, value in entry.items() if name != "batches"}
+        for entry in net.history
+        if "step" in entry  # an interrupted round has none
     ]
     if not goes_on:
         est._begun_with = est._of_the_model()

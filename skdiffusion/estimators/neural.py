@@ -109,7 +109,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         File to which the state of training is written after every round. A ``fit`` that finds one
         goes on from there, to the same result; it is removed when training ends.
     net : skorch.NeuralNet, optional
-        A template whose module, optimizer, callbacks and other parameters replace those above.
+        A template whose module, optimizer, ``lr`` and callbacks replace those above; the number
+        of steps and the rows of each are ``max_epochs`` and ``batch_size`` of this estimator.
     callbacks : list of skorch callbacks, optional
         They see a round of training as an epoch: one or more passes over the rows.
     device : str

@@ -795,6 +795,7 @@ def test_interrupted_training_keeps_what_was_learned(moons):
     with pytest.warns(UserWarning, match="interrupted after 128 of"):
         est.fit(moons)
     assert est.n_steps_ == 128 and np.isfinite(est.score(moons[:20]))
+    assert [entry["step"] for entry in est.history_] == [64, 128]
 
 
 def test_a_checkpoint_goes_on_to_the_same_result(tmp_path, moons):
