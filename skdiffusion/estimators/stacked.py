@@ -188,9 +188,10 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
                 raise ValueError(f"the candidate {name!r} takes no sample_weight.")
 
         # below a hundredth of the scale every denoiser returns x, beyond ten spreads the mean
-        levels = np.geomspace(
-            max(low, 0.01 * scale), min(high, 10 * np.sqrt(variances.sum())), self.n_levels
-        )
+        first, last = max(low, 0.01 * scale), min(high, 10 * np.sqrt(variances.sum()))
+        if not first < last:  # nothing else was asked for
+            first, last = low, high
+        levels = np.geomspace(first, last, self.n_levels)
         seed = int(rng.integers(2**62))
         folds = list(_folds(self.cv, X, weights, seed))
         if min(np.count_nonzero(weights[train]) for train, _ in folds) < 2:

@@ -134,6 +134,13 @@ def test_errors_are_means_over_rows_however_often_these_are_held_out(cv):
     np.testing.assert_allclose(est.stacked_errors_, est.errors_[:, 0])
 
 
+@pytest.mark.parametrize("sigma_min, sigma_max", [(1e-4, 1e-3), (50.0, 100.0)])
+def test_levels_where_all_denoise_alike_may_be_asked_for(sigma_min, sigma_max, rng):
+    X = rng.standard_normal((40, 2))
+    est = StackedScore(GAUSSIANS, sigma_min=sigma_min, sigma_max=sigma_max).fit(X)
+    assert est.levels_[[0, -1]] == pytest.approx([sigma_min, sigma_max])
+
+
 def test_a_number_of_folds_is_one_in_any_type(rng):
     X = rng.standard_normal((40, 2))
     found, expected = (
