@@ -163,8 +163,9 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
     Notes
     -----
     ``X`` may be a memory-mapped array or a map-style torch ``Dataset`` of rows: it is then read
-    batch by batch. Under ``torchrun``, with an initialised process group, each process takes its
-    share of every batch and all end with the same weights.
+    batch by batch; of copies of a row some may then be trained on and others held out. Under
+    ``torchrun``, with an initialised process group, each process takes its share of every batch
+    and all end with the same weights.
 
     References
     ----------
