@@ -37,6 +37,8 @@ class HeldOut(NamedTuple):
 def split(X: Any, weights: np.ndarray | None, seed: int, fraction: float | None):
     """Training rows in the order of their content, and rows held out, by their content too.
 
+    Rows that are read when they are needed keep their own order, and are held out at random.
+
     Parameters
     ----------
     X : ndarray, memmap or Dataset

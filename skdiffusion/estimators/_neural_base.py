@@ -39,20 +39,20 @@ SHARED, NEGLIGIBLE = 0.1, 1e-4
 """Weight that the components of all rows have in the mixture of a class; what is left out."""
 
 
-def serves(n: int, d: int, codes: np.ndarray | None = None) -> bool:
+def serves(n: float, d: int, of_classes: np.ndarray | None = None) -> bool:
     """Whether a mixture knows so many rows better than their Gaussian, and each of their classes.
 
     Parameters
     ----------
-    n, d : int
+    n, d : float, int
         Numbers of rows and columns.
-    codes : ndarray of shape (n, n_classes), optional
-        Unit vectors of the rows' classes.
+    of_classes : ndarray of shape (n_classes,), optional
+        Numbers of rows of each class.
     """
-    if codes is not None:
-        counts = codes.sum(axis=0)
-        if len(counts) > MOST_CLASSES or counts.min() < ROWS_PER_CLASS:
-            return False
+    if of_classes is not None and (
+        len(of_classes) > MOST_CLASSES or of_classes.min() < ROWS_PER_CLASS
+    ):
+        return False
     return n >= 2 * ROWS_PER_COMPONENT and d <= FULL_UP_TO
 
 
@@ -83,7 +83,7 @@ class Base:
     def fit(self, order: np.ndarray) -> LabelledMixture:
         """The mixtures of rows at some positions, in the coordinates of the network."""
         members = self._members(order)
-        enough = [True, *(len(index) >= ROWS_PER_CLASS for index in members[1:])]
+        enough = [True, *(self._count(index) >= ROWS_PER_CLASS for index in members[1:])]
         self.mixtures = [
             self._unfitted(index) if own else None
             for index, own in zip(members, enough, strict=True)
@@ -102,6 +102,10 @@ class Base:
         """Positions of all rows and of those of each class."""
         classes = [] if self.codes is None else self.codes[order].T
         return [order, *(order[code > 0] for code in classes)]
+
+    def _count(self, index):
+        """How many rows those at some positions stand for."""
+        return len(index) if self.weights is None else effective_rows(self.weights[index])
 
     def _fitted(self, members):
         law, *classes = self.mixtures
@@ -136,7 +140,7 @@ class Base:
 
     def _unfitted(self, members) -> GMMScore:
         index = evenly_spaced(members, MOST_ROWS)
-        n = len(index) if self.weights is None else effective_rows(self.weights[index])
+        n = self._count(index)
         k, d = self.parameterization.n_components, len(self.coordinates.shift)
         whole = d <= FULL_UP_TO and n >= ROWS_PER_COLUMN * d
         if k == "auto" and d <= FULL_UP_TO:

@@ -178,6 +178,7 @@ def load(cls: type, path: Any, module: Any = None):
         found_levels = _skops().load(folder / LEVEL_FILE, trusted=READS_LEVELS)
         est.level_estimator, est.level_estimator_ = found_levels
     est._survey, est.history_ = found, config["history"]
+    est._begun_with = est._of_the_model()
     est.model_, est.far_field_ = found.in_units_of_rows(inner), found.far_field
     return est
 
@@ -237,12 +238,12 @@ def _written(name, value):
         return {"class": type(value).__name__, "parameters": _plain(value.get_params(deep=False))}
     if isinstance(value, type):
         return {"class": value.__name__}
-    if isinstance(value, (np.integer, np.floating, np.bool_)):
+    if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
-        return {"tuple": list(value)}
+        return {"tuple": _as_json(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(
@@ -252,7 +253,13 @@ def _written(name, value):
 
 
 def _plain(values):
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in (values or {}).items()}
+    return {k: _as_json(v) for k, v in (values or {}).items()}
+
+
+def _as_json(value):
+    if isinstance(value, tuple):
+        return [_as_json(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _read(value):

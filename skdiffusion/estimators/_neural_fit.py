@@ -29,8 +29,8 @@ from skdiffusion.parameterizations import (
     check_parameterization,
 )
 from skdiffusion.schedules import check_schedule
-from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import lookup
+from skdiffusion.utils.random import as_generator, row_keys
+from skdiffusion.utils.validation import check_count, lookup
 from skdiffusion.utils.warning import warn_user
 
 __all__ = ["fit_network"]
@@ -63,8 +63,13 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         found = _survey(est, X, order, weights, seed)
         has_classes = labels is not None and labels.classes is not None
         classes = codes if has_classes else None
+        # a first batch does not say what law will come, and a mixture of all labels holds
+        # samples to itself long before the network can tell it where each label is
         known = not partial and (labels is None or has_classes)
-        asked = _parameterization(est, order, len(found.variances), classes, known, partial)
+        counts = np.ones(len(order)) if weights is None else weights[order]
+        of_classes = None if classes is None else counts @ classes[order]
+        known = known and serves(counts.sum(), len(found.variances), of_classes)
+        asked = _parameterization(est, known, partial)
         if isinstance(asked, MixtureParameterization):
             base = Base(asked, X, weights, found.coordinates, seed, classes)
         preconditioner = _preconditioner(est, found, asked, base and base.fit(order))
@@ -85,7 +90,8 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     net.batch_size, n_steps = _budget(est, rows.length, len(found.variances), partial)
     net.steady = partial
     if checkpoint is not None:
-        checkpoint.fingerprint = _fingerprint(est, found, seed, n_steps, net.batch_size, len(order))
+        run = n_steps, net.batch_size, len(order), None if codes is None else codes[order]
+        checkpoint.fingerprint = _fingerprint(est, found, seed, *run)
     levels = level_quantiles(est._schedule(), found.variances, found.low, found.high, seed)
     plan = Plan(
         rows=rows,
@@ -213,8 +219,12 @@ def _set_fitted(est, net, found, preconditioner, labels, goes_on):
     est._survey = found
     est.net_ = net
     est.history_ = [
-        {name: value for name, value in entry.items() if name != "batches"} for entry in net.history
+        {name: value for name, value in entry.items() if name != "batches"}
+        for entry in net.history
+        if "step" in entry  # an interrupted round has none
     ]
+    if not goes_on:
+        est._begun_with = est._of_the_model()
     est.n_steps_ = net.step_ + (est.n_steps_ if goes_on else 0)
     est.validation_bound_ = float("nan") if net.best_ is None else net.best_[0]
 
@@ -225,14 +235,10 @@ def _model(module, found: Survey, preconditioner, labels, dtype=None):
     )
 
 
-def _parameterization(est, order, d, classes, law_is_known, partial):
+def _parameterization(est, law_is_known, partial):
     asked = est.parameterization
     if isinstance(asked, str) and asked == "auto":
-        # a first batch does not say what law will come, and a mixture of all labels holds
-        # samples to itself long before the network can tell it where each label is
-        rows_of = None if classes is None else classes[order]
-        known = law_is_known and serves(len(order), d, rows_of)
-        asked = _default_parameterization(est, known, partial)
+        asked = _default_parameterization(est, law_is_known, partial)
     return check_parameterization(asked)
 
 
@@ -335,7 +341,7 @@ def _budget(est, n, d, partial):
     return batch, int(np.clip(steps, 2000, 40_000))
 
 
-def _fingerprint(est, found, seed, n_steps, batch, n_rows):
+def _fingerprint(est, found, seed, n_steps, batch, n_rows, codes):
     """What must be the same for a run to go on: the seed, the data, the shape of training."""
     return {
         "seed": seed,
@@ -344,6 +350,7 @@ def _fingerprint(est, found, seed, n_steps, batch, n_rows):
         "n_rows": n_rows,
         "mean": found.far_field.mean.tolist(),
         "variances": found.variances.tolist(),
+        "labels": None if codes is None else row_keys(codes.T).tolist(),
         "parameters": repr({k: v for k, v in est.get_params().items() if k not in NOT_OF_THE_RUN}),
     }
 
@@ -368,9 +375,11 @@ def _judged(module, referee, found, preconditioner):
 def _threads_for(net, plan, device):
     """One thread where a step is too small for two: waiting for each other costs more."""
     before = torch.get_num_threads()
-    width = max(getattr(net, "module__width", 0), len(plan.preconditioner.variances))
     small = device.type == "cpu" and net.module is ResidualMLP
-    small = small and net.batch_size * width**2 < SMALL_STEP
+    if small:
+        width = check_count(getattr(net, "module__width", 1), "width")
+        width = max(width, len(plan.preconditioner.variances))
+        small = net.batch_size * width**2 < SMALL_STEP
     if small:
         torch.set_num_threads(1)
     try:

@@ -57,7 +57,7 @@ class Survey:
     unit : float
         What level one of the network's coordinates is in the units of ``X``.
     scale : float
-        Root mean square of the columns' standard deviations, where noise is isotropic.
+        Root mean square of the columns' standard deviations, each over its scale in ``unit``s.
     """
 
     def __init__(self, far_field, coordinates, variances, low, high):

@@ -92,6 +92,8 @@ class ScoreNet(NeuralNet):
                     plan.checkpoint.write(self)
 
     def _begin(self, plan):
+        if self.steady and getattr(self, "best_", None) is not None:
+            self._return_to(self.best_[1])
         self.step_, self.best_, self.since_best_ = 0, None, 0
         self.stopped_ = self.interrupted_ = False
         if not (self.steady and hasattr(self, "average_")):
@@ -99,6 +101,15 @@ class ScoreNet(NeuralNet):
             self.averaged_ = 0
         if plan.checkpoint is not None:
             plan.checkpoint.read(self)
+
+    def _return_to(self, weights):
+        """Go on from the weights that were chosen, not from those that training ended with."""
+        with torch.no_grad():
+            for parameter, mean, chosen in zip(
+                self.module_.parameters(), self.average_, weights, strict=True
+            ):
+                parameter.copy_(chosen)
+                mean.copy_(chosen)
 
     def _round(self, plan, stop, bar):
         total, n = 0.0, 0

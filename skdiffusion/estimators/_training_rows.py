@@ -64,8 +64,15 @@ def _rounded(values: Any) -> np.ndarray:
 
 
 def is_dataset(X: Any) -> bool:
-    """Whether ``X`` is a map-style torch dataset."""
-    return isinstance(X, torch.utils.data.Dataset) and hasattr(X, "__len__")
+    """Whether ``X`` is a torch dataset, which must be map-style: rows are read in any order."""
+    if not isinstance(X, torch.utils.data.Dataset):
+        return False
+    if isinstance(X, torch.utils.data.IterableDataset) or not hasattr(X, "__len__"):
+        raise ValueError(
+            "a Dataset must be map-style, with __getitem__ and __len__, for its rows are read in "
+            f"any order; got {type(X).__name__}."
+        )
+    return True
 
 
 class RowStream:
@@ -164,4 +171,13 @@ def _row(item: Any) -> np.ndarray:
     """The row of a dataset's item: the item itself, or its first part."""
     if isinstance(item, (tuple, list)):
         item = item[0]
-    return np.asarray(item, dtype=np.float32).reshape(-1)
+    try:
+        row = np.asarray(item)
+        # digits beyond float32 count where the offset is large
+        row = row if row.dtype == np.float32 else row.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "an item of a Dataset must be a row of numbers, or a tuple that begins with one; got "
+            f"{type(item).__name__}."
+        ) from error
+    return row.reshape(-1)

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.neural_network import MLPRegressor
 
 from skdiffusion.estimators._moments import FullMoments
-from skdiffusion.estimators._own_clock import fitted_level_estimator
+from skdiffusion.estimators._own_clock import check_level_estimator, fitted_level_estimator
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import BlindModel, GaussianModel
 from skdiffusion.noising import noise_range
@@ -137,6 +137,7 @@ class BlindScore(BaseScoreEstimator):
         """
         self._check_parameters()
         check_target(self.target)
+        check_level_estimator(self.level_estimator)
         schedule = self._schedule()
         X = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
         moments = FullMoments(X.shape[1])

@@ -31,6 +31,16 @@ __all__ = ["NeuralScore"]
 
 SCALINGS = ("auto", "global", "columns")
 FLAGS = ("noise_conditioning", "early_stopping", "curriculum", "warm_start", "amp", "compile")
+OF_THE_MODEL = (
+    "module",
+    "net",
+    "optimizer",
+    "input_shape",
+    "parameterization",
+    "noise_conditioning",
+    "conservative",
+)
+"""What, with the arguments of network and optimizer, stays as it was when a model was begun."""
 PREFIXES = ("module__", "optimizer__")
 
 
@@ -79,7 +89,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
     optimizer : {"adamw", "adam", "sgd"} or class
         Its arguments are given as ``optimizer__name``.
     ema_decay : float
-        Decay per step of the average of the weights; 0 takes the last ones.
+        Decay per step of the average of the weights, which remembers a tenth of the steps taken
+        at most; 0 takes the last ones.
     early_stopping : bool
         Whether to hold out rows, keep the weights that denoise them best, and stop when
         ``n_iter_no_change`` rounds brought nothing better.
@@ -98,7 +109,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         File to which the state of training is written after every round. A ``fit`` that finds one
         goes on from there, to the same result; it is removed when training ends.
     net : skorch.NeuralNet, optional
-        A template whose module, optimizer, callbacks and other parameters replace those above.
+        A template whose module, optimizer, ``lr`` and callbacks replace those above; the number
+        of steps and the rows of each are ``max_epochs`` and ``batch_size`` of this estimator.
     callbacks : list of skorch callbacks, optional
         They see a round of training as an epoch: one or more passes over the rows.
     device : str
@@ -140,16 +152,20 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         Only where the network is not told the level; of rows in units of ``model_.noise_scale``.
     classes_ : ndarray
         Labels of a class-conditional model.
-    scale_, sigma_min_, sigma_max_ : float
-        Scale of the data and range of noise levels.
+    scale_ : float
+        Noise level at which there is as much noise as data: root mean square of the columns'
+        standard deviations, each over its ``model_.noise_scale``.
+    sigma_min_, sigma_max_ : float
+        Range of noise levels.
     far_field_ : GaussianModel
         The Gaussian with the same moments.
 
     Notes
     -----
     ``X`` may be a memory-mapped array or a map-style torch ``Dataset`` of rows: it is then read
-    batch by batch. Under ``torchrun``, with an initialised process group, each process takes its
-    share of every batch and all end with the same weights.
+    batch by batch; of copies of a row some may then be trained on and others held out. Under
+    ``torchrun``, with an initialised process group, each process takes its share of every batch
+    and all end with the same weights.
 
     References
     ----------
@@ -285,7 +301,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         check_number(self.ema_decay, "ema_decay", least=0, most=1)
         check_number(self.validation_fraction, "validation_fraction", above=0, most=0.5)
         check_count(self.n_iter_no_change, "n_iter_no_change")
-        check_number(self.label_dropout, "label_dropout", least=0, most=1)
+        if check_number(self.label_dropout, "label_dropout", least=0, most=1) == 1:
+            raise ValueError("label_dropout must be below 1, where no row would have its label.")
         check_level_estimator(self.level_estimator)
         if self.input_shape is not None:
             if not isinstance(self.input_shape, (tuple, list)) or len(self.input_shape) != 3:
@@ -306,7 +323,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         X : array-like of shape (n_samples, n_features), memmap or torch Dataset
             At least two rows. Rows of a Dataset may come flat or in any shape.
         y : array-like of shape (n_samples,), optional
-            Labels, classes or numbers: the model is then conditional.
+            Labels, classes or numbers: the model is then conditional. Whole numbers are classes,
+            of whatever type.
         sample_weight : array-like of shape (n_samples,), optional
             How often a row is drawn: a weight of 2 equals a repeated row.
 
@@ -331,8 +349,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
 
         self._check_parameters()
         X, weights = self._training_rows(X, sample_weight)
-        labels = None if y is None else LabelCode(y)
-        codes = None if y is None else labels.encode(y, len(X))
+        labels = None if y is None else LabelCode(y, weights)
+        codes = None if y is None else _codes(labels, y, len(X), weights)
         fit_network(self, X, codes, labels, weights)
         return self
 
@@ -340,7 +358,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
     def partial_fit(self, X, y=None, sample_weight=None):
         """Go on training with one pass over a batch of rows, at a constant learning rate.
 
-        The first batch decides standardisation, noise range and labels. No rows are held out.
+        The first batch, or a fit before, decides standardisation, noise range, labels, network,
+        optimizer and what is asked of the network. No rows are held out.
 
         Parameters
         ----------
@@ -350,16 +369,24 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         Returns
         -------
         NeuralScore
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`fit`; if network, optimizer or parameterization are no longer those that
+            the model was begun with.
         """
         from skdiffusion.estimators._neural_fit import fit_network
 
         self._check_parameters()
         first = not hasattr(self, "model_")
+        if not first:
+            self._refuse_another_model()
         X, weights = self._training_rows(X, sample_weight, reset=first)
         labels = self._labels()
         if first and y is not None:
-            labels = LabelCode(y)
-        codes = None if labels is None else labels.encode(y, len(X))
+            labels = LabelCode(y, weights)
+        codes = None if labels is None else _codes(labels, y, len(X), weights)
         if labels is None and y is not None and not first:
             raise ValueError("the first batch had no labels y, so the model is unconditional.")
         fit_network(self, X, codes, labels, weights, partial=True)
@@ -378,6 +405,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
                     f"{self.n_features_in_}."
                 )
             self.n_features_in_ = width
+            if reset:  # its columns have no names
+                vars(self).pop("feature_names_in_", None)
             checked = X
         else:
             checked = check_rows(self, X, reset=reset, ensure_min_samples=2)
@@ -386,6 +415,20 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         if sample_weight is None:
             return checked, None
         return checked, repeated_rows(check_weights(sample_weight, len(checked)))
+
+    def _of_the_model(self):
+        """The parameters that a model keeps for as long as it is trained."""
+        return {name: getattr(self, name) for name in OF_THE_MODEL} | self._nested
+
+    def _refuse_another_model(self):
+        now = self._of_the_model()
+        then = getattr(self, "_begun_with", now)
+        for name in now | then:
+            if repr(now.get(name)) != repr(then.get(name)):
+                raise ValueError(
+                    f"partial_fit goes on with the model that was begun with {name}="
+                    f"{then.get(name)!r}; got {now.get(name)!r}: fit begins another."
+                )
 
     def _labels(self):
         return self._network_model().labels if hasattr(self, "model_") else None
@@ -523,3 +566,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
 
         device = home(self.device)
         return as_tensor(codes, device=device) if device.type == "cuda" else codes
+
+
+def _codes(labels, y, n, weights):
+    """Codes of the labels of rows, which those of no weight need not have."""
+    return labels.encode(y, n, None if weights is None else weights > 0)

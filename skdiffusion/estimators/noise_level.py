@@ -36,7 +36,7 @@ from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
-from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.validation import check_count, check_number
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["NoiseLevelEstimator", "log_nearness", "near_levels"]
@@ -157,6 +157,9 @@ class NoiseLevelEstimator(Configurable):
         ValueError
             If ``X`` has no variance or a parameter is out of its range.
         """
+        for name in ("sigma_min", "sigma_max"):
+            if getattr(self, name) is not None:
+                check_number(getattr(self, name), name, above=0)
         X = check_rows(self, X, reset=True, dtype=np.float64, ensure_min_samples=2)
         variances = DiagonalMoments(X.shape[1]).update(X, np.ones(len(X))).column_variances()
         if not variances.any():

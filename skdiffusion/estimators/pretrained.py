@@ -30,6 +30,7 @@ from skdiffusion.estimators._sampling import DEFAULT_STEPS
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.estimators.gaussian import FULL_UP_TO, GaussianScore
 from skdiffusion.models import GaussianModel, as_score_model
+from skdiffusion.models.external import check_shape
 from skdiffusion.noising import noise_range, perturb
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.rows import check_rows, check_weights
@@ -202,7 +203,13 @@ class PretrainedScore(OwnClock, BaseScoreEstimator):
         gaussian.fit(X, sample_weight=weights)
         model = self._score_model(X.shape[1])
         tried = np.flatnonzero(weights)[:N_TRIED]
-        labels = np.asarray(y)[tried] if model.is_conditional and y is not None else None
+        labels = None
+        if model.is_conditional and y is not None:
+            if np.shape(y) != (len(X),):
+                raise ValueError(
+                    f"y must hold one label per row, shape ({len(X)},); got shape {np.shape(y)}."
+                )
+            labels = np.asarray(y)[tried]
         _try(model, X[tried], labels, gaussian.scale_)
         self._set_model(model, gaussian.far_field_, moments.column_variances())
         self._set_clock(X, weights)
@@ -255,10 +262,10 @@ class PretrainedScore(OwnClock, BaseScoreEstimator):
             )
 
     def _score_model(self, n_features):
-        shape = () if self.input_shape is None else self.input_shape
-        if shape and math.prod(shape) != n_features:
+        shape = (n_features,) if self.input_shape is None else check_shape(self.input_shape)
+        if math.prod(shape) != n_features:
             raise ValueError(
-                f"X has {n_features} columns, but input_shape {tuple(shape)} holds "
+                f"X has {n_features} columns, but input_shape {shape} holds "
                 f"{math.prod(shape)} numbers."
             )
         batch_size = self.batch_size

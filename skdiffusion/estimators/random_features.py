@@ -35,7 +35,7 @@ from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.models import AffineModel, GaussianModel
 from skdiffusion.models._feature_maps import FEATURE_MAPS
 from skdiffusion.models.random_features import RandomFeatureModel
-from skdiffusion.parameterizations import check_parameterization
+from skdiffusion.parameterizations import MixtureParameterization, check_parameterization
 from skdiffusion.utils.lazy_rows import LazyRows, is_lazy
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows, check_weights, evenly_spaced
@@ -71,7 +71,8 @@ class RandomFeatureScore(BaseScoreEstimator):
         Noise levels of training, uniform in the logarithm from ``sigma_min_`` to ``sigma_max_``.
     parameterization : str or Parameterization
         What the features predict: ``"gaussian"`` (what the best linear denoiser misses),
-        ``"data"``, ``"noise"``, ``"score"``, ... (:mod:`skdiffusion.parameterizations`).
+        ``"data"``, ``"noise"``, ``"score"``, ... (:mod:`skdiffusion.parameterizations`, all but
+        ``"mixture"``).
     weight : "auto", {"data", "noise", "score"} or callable
         Weight of a level in the loss: errors of the prediction count alike, or those of the
         denoiser, of the noise (denoiser over :math:`\sigma^2`), of the score (over
@@ -251,7 +252,11 @@ class RandomFeatureScore(BaseScoreEstimator):
         check_count(self.n_features, "n_features")
         check_count(self.n_levels, "n_levels", 2)
         lookup(self.feature_map, FEATURE_MAPS, "feature_map")
-        check_parameterization(self.parameterization)
+        if isinstance(check_parameterization(self.parameterization), MixtureParameterization):
+            raise ValueError(
+                "parameterization='mixture' is NeuralScore's alone: random features add to no "
+                "mixture; take 'gaussian'."
+            )
         if isinstance(self.length_scale, str):
             lookup(self.length_scale, {"auto": None}, "length_scale", "a positive number")
         else:
@@ -394,6 +399,8 @@ class RandomFeatureScore(BaseScoreEstimator):
             raise ValueError(
                 f"directions must have shape (n_directions, {X.shape[1]}); got {directions.shape}."
             )
+        if not np.isfinite(directions).all():
+            raise ValueError("directions must be finite.")
         turned = directions @ setting.axes
         equations = equations_of(X, weights, setting)
         best = equations.spectrum().coefficients(np.inf, 0.0, setting.start)

@@ -14,6 +14,7 @@ The candidates are then fitted to all rows.
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -187,15 +188,16 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
                 raise ValueError(f"the candidate {name!r} takes no sample_weight.")
 
         # below a hundredth of the scale every denoiser returns x, beyond ten spreads the mean
-        levels = np.geomspace(
-            max(low, 0.01 * scale), min(high, 10 * np.sqrt(variances.sum())), self.n_levels
-        )
+        first, last = max(low, 0.01 * scale), min(high, 10 * np.sqrt(variances.sum()))
+        if not first < last:  # nothing else was asked for
+            first, last = low, high
+        levels = np.geomspace(first, last, self.n_levels)
         seed = int(rng.integers(2**62))
         folds = list(_folds(self.cv, X, weights, seed))
-        if min(len(train) for train, _ in folds) < 2:
+        if min(np.count_nonzero(weights[train]) for train, _ in folds) < 2:
             raise ValueError(
-                f"X has too few rows for cv={self.cv!r}: a fold leaves a single row to fit the "
-                "candidates to."
+                f"X has too few rows for cv={self.cv!r}: a fold leaves no two rows of some weight "
+                "to fit the candidates to."
             )
         grams = Parallel(n_jobs=self.n_jobs)(
             delayed(_fold_errors)(
@@ -215,7 +217,8 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
         self.estimators_ = fitted
         self.levels_ = levels
         self.weights_ = shares
-        total = 2 * self.n_noise * weights.sum() * X.shape[1]
+        held_out = sum(weights[test].sum() for _, test in folds)  # once each, or as cv has it
+        total = 2 * self.n_noise * held_out * X.shape[1]
         self.errors_ = gram.diagonal(axis1=1, axis2=2) / total
         self.stacked_errors_ = np.einsum("lj,ljk,lk->l", shares, gram, shares) / total
         return self
@@ -261,7 +264,7 @@ def _is_dropped(candidate):
 
 def _folds(cv: Any, X: np.ndarray, weights: np.ndarray, seed: int):
     """Pairs of training and held-out rows; by content for an int, so that copies stay together."""
-    if not isinstance(cv, int):
+    if not isinstance(cv, Integral):
         folds = list(check_cv(cv).split(X))
         if not folds:
             raise ValueError(f"cv must hold at least one pair of train and test rows; got {cv!r}.")

@@ -229,6 +229,11 @@ class CustomPrior(NoisePrior):
     support = PowerPrior.support
 
     def log_density(self, log_level, schedule):  # noqa: D102
+        if not callable(self.log_density_of_level):
+            raise ValueError(
+                "log_density_of_level must be a function of an array of levels; got "
+                f"{self.log_density_of_level!r}."
+            )
         low, high, _, _ = self.support(schedule)
         nodes, weights = np.polynomial.legendre.leggauss(64)
         edges = np.linspace(low, high, NORMALISING_NODES // 64 + 1)
@@ -236,6 +241,11 @@ class CustomPrior(NoisePrior):
         grid = edges[:-1, None] + half * (1 + nodes)
         mass = self.log_density_of_level(np.exp(grid)) + grid
         top = mass.max()
+        if not np.isfinite(top):
+            raise ValueError(
+                "log_density_of_level must return numbers, or minus infinity, but not everywhere "
+                f"from {self.sigma_min:g} to {self.sigma_max:g}; the highest is {top}."
+            )
         total = top + np.log((np.exp(mass - top) * weights * half).sum())
         return self.log_density_of_level(np.exp(log_level)) + log_level - total
 

@@ -51,6 +51,8 @@ STYLES = "-", "--", ":", "-."
 """Of the lines: some targets have the same, and one must not hide the other."""
 STEP = 1e-4
 """Distance over which the slope of a field is taken, in units of the level."""
+SAME_UNIT = 0.5
+"""Shares of a unit by which centres and units of few rows of one law may differ."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,12 @@ def diagnose_stability(
     -------
     StabilityReport
 
+    Raises
+    ------
+    ValueError
+        If ``field`` is on another path than ``model``, of another schedule or of rows in other
+        units, or cannot tell the noise level of points.
+
     Examples
     --------
     >>> from skdiffusion import GaussianScore, MarginalEnergy
@@ -227,6 +235,7 @@ def diagnose_stability(
     target, schedule, scale = blind.target, model.schedule_, model.scale_
     path: NoisePath = model._path
     levels = _levels_of(path, check_count(n_levels, "n_levels", 2))
+    _check_field(blind, model, levels)
     rng = as_generator(random_state)
     rows = X[rng.integers(len(X), size=check_count(n_draws, "n_draws", 2))]
     noise = rng.standard_normal(rows.shape)
@@ -265,6 +274,30 @@ def diagnose_stability(
         _bound(target, schedule, levels, error, slope),
         float(residual / max(apart, np.finfo(float).tiny)),
     )
+
+
+def _check_field(blind, model, levels):
+    """Raise unless a field answers at the points of the model's path."""
+    if blind.noise_level is None:
+        raise ValueError("field must tell the noise level of points: give its model noise_level=.")
+    schedules = blind.schedule, model.schedule_
+    seen, own = (np.vstack(_flat_coefficients(s, levels)) for s in schedules)
+    if not np.allclose(seen, own):
+        raise ValueError(
+            f"field is on the path of {schedules[0]} and model on that of {schedules[1]}: give "
+            "both the same schedule."
+        )
+    apart = np.sqrt(np.mean((blind.shift - model.center_) ** 2)) / model.scale_
+    if max(apart, abs(np.log(blind.scale / model.scale_))) > SAME_UNIT:
+        raise ValueError(
+            "field and model are of rows in other units: fit both to the same rows, and the "
+            "MarginalEnergy with standardize=True if the field is of standardised rows."
+        )
+
+
+def _flat_coefficients(schedule, levels):
+    alpha, sigma, rates = path_coefficients(schedule, np.log(levels))
+    return alpha, sigma, *rates
 
 
 def _levels_of(path, n):

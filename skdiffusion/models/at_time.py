@@ -93,6 +93,8 @@ class AtTime:
     def diffusion(self, t: Any):
         r"""Diffusion coefficient :math:`g(t)` of the forward stochastic differential equation."""
         t = np.asarray(t, dtype=np.float64) if isinstance(t, (list, tuple)) else t
+        if not is_torch(t):  # times of any shape, for no points
+            as_levels(np.ravel(t), np.empty((np.size(t), 0)), "t")
         self._check_signal(self.schedule.alpha(t), t)
         squared = self.schedule.squared_diffusion(t)
         return functions(squared).sqrt(squared)

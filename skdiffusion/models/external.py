@@ -32,7 +32,7 @@ from skdiffusion.utils.arrays import is_torch, like, namespace, to_numpy
 from skdiffusion.utils.validation import check_count, lookup
 from skdiffusion.utils.warning import warn_user
 
-__all__ = ["CallableModel", "as_score_model"]
+__all__ = ["CallableModel", "as_score_model", "check_shape"]
 
 NEEDED = "a score model, a fitted score estimator, a torch module or a callable is needed"
 
@@ -90,7 +90,7 @@ class CallableModel(BaseScoreModel):
         if not _rise(sigma_range):
             raise ValueError(f"sigma_range must be two rising noise levels; got {sigma_range!r}.")
         self.sigma_range = sigma_range
-        self.input_shape = (self.n_features,) if input_shape is None else tuple(input_shape)
+        self.input_shape = (self.n_features,) if input_shape is None else check_shape(input_shape)
         if math.prod(self.input_shape) != self.n_features:
             raise ValueError(
                 f"input_shape {self.input_shape} holds {math.prod(self.input_shape)} numbers, "
@@ -173,6 +173,16 @@ class CallableModel(BaseScoreModel):
         if weight is None:
             return x, times
         return (a.to(device=weight.device, dtype=weight.dtype) for a in (x, times))
+
+
+def check_shape(shape: Any) -> tuple[int, ...]:
+    """The shape of a point as a tuple, or a ``ValueError`` that says what it must be."""
+    if np.ndim(shape) != 1:
+        raise ValueError(
+            "input_shape must be a tuple of integers, such as (channels, height, width); got "
+            f"{shape!r}."
+        )
+    return tuple(check_count(size, "every entry of input_shape") for size in shape)
 
 
 def _rise(levels):
@@ -300,7 +310,7 @@ def as_score_model(
     if not callable(obj):
         raise TypeError(f"{NEEDED}; got {type(obj).__name__}.")
     if n_features is None and input_shape is not None:
-        n_features = math.prod(input_shape)
+        n_features = math.prod(check_shape(input_shape))
     if prediction is None or n_features is None:
         raise ValueError(
             "a callable needs prediction= (one of "

@@ -21,8 +21,10 @@ class LabelCode:
     Parameters
     ----------
     y : array-like of shape (n,)
-        Labels seen in training: strings, integers and booleans are classes, other numbers are
-        continuous.
+        Labels seen in training: strings, booleans and whole numbers are classes, of whatever
+        type, as everywhere in scikit-learn; other numbers are continuous.
+    weights : ndarray of shape (n,), optional
+        How often each row counts: the labels of those that do not are not looked at.
 
     Attributes
     ----------
@@ -38,12 +40,15 @@ class LabelCode:
            [0., 1.]])
     """
 
-    def __init__(self, y: Any):
-        y = self._flat(y)
+    def __init__(self, y: Any, weights: np.ndarray | None = None):
+        y = self._flat(y, None if weights is None else len(weights))
+        if weights is not None:
+            y, weights = y[weights > 0], weights[weights > 0]
         self.classes = None
-        if type_of_target(y).startswith("continuous"):
+        if type_of_target(y, input_name="y").startswith("continuous"):
             y = y.astype(np.float64)
-            self.mean, self.scale = float(y.mean()), float(y.std()) or 1.0
+            self.mean = float(np.average(y, weights=weights))
+            self.scale = float(np.average((y - self.mean) ** 2, weights=weights)) ** 0.5 or 1.0
         else:
             self.classes = np.unique(y)
 
@@ -52,8 +57,8 @@ class LabelCode:
         """Length of the code."""
         return 2 if self.classes is None else len(self.classes)
 
-    def encode(self, y: Any, n: int) -> np.ndarray:
-        """Codes of ``n`` rows; ``None`` is no label.
+    def encode(self, y: Any, n: int, where: np.ndarray | None = None) -> np.ndarray:
+        """Codes of ``n`` rows; ``None`` is no label, nor have rows one that are not ``where``.
 
         Raises
         ------
@@ -62,9 +67,11 @@ class LabelCode:
         """
         if y is None:
             return np.zeros((n, self.n_conditions))
-        y = self._flat(y)
-        if len(y) != n:
-            raise ValueError(f"y must hold one label per row, {n}; got {len(y)}.")
+        y = self._flat(y, n)
+        if where is not None and not where.all():
+            codes = np.zeros((n, self.n_conditions))
+            codes[where] = self.encode(y[where], np.count_nonzero(where))
+            return codes
         if self.classes is None:
             value = (y.astype(np.float64) - self.mean) / self.scale
             if not np.isfinite(value).all():
@@ -80,12 +87,15 @@ class LabelCode:
         return np.eye(len(self.classes))[index]
 
     @staticmethod
-    def _flat(y):
+    def _flat(y, n=None):
         y = np.asarray(y)
-        if y.dtype == object and len({isinstance(label, str) for label in y.flat}) > 1:
+        kinds = {isinstance(label, str) for label in y.flat} if y.dtype == object else set()
+        if len(kinds) > 1 or (kinds and any(label is None for label in y.flat)):
             raise ValueError("labels y must be all words or all numbers, and none may be missing.")
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         if y.ndim != 1:
             raise ValueError(f"y must be one-dimensional, one label per row; got shape {y.shape}.")
+        if n is not None and len(y) != n:
+            raise ValueError(f"y must hold one label per row, {n}; got {len(y)}.")
         return y

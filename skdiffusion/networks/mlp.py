@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from skdiffusion.networks.dropout import dropout_layer
 from skdiffusion.networks.embedding import Features
 from skdiffusion.networks.initial import initialise
 from skdiffusion.utils.validation import check_count
@@ -57,7 +58,7 @@ class ResidualMLP(nn.Module):
         self.inward = nn.ModuleList(nn.Linear(width, width) for _ in range(n_blocks))
         self.outward = nn.ModuleList(nn.Linear(width, width) for _ in range(n_blocks))
         self.last = nn.Linear(width, n_features)
-        self.dropout = nn.Dropout(dropout) if dropout else None
+        self.dropout = dropout_layer(dropout)
         initialise(self, self.last)
         with torch.no_grad():
             self.first.weight[:, :n_features] *= (1 + n_hints / n_features) ** 0.5

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from skdiffusion.networks.dropout import dropout_layer
 from skdiffusion.networks.embedding import Embedding
 from skdiffusion.networks.images import check_input_shape
 from skdiffusion.networks.initial import initialise
@@ -129,7 +130,7 @@ class _Block(nn.Module):
         self.attend_out = nn.Linear(width, width)
         self.inward = nn.Linear(width, 4 * width)
         self.outward = nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout) if dropout else None
+        self.dropout = dropout_layer(dropout)
 
     def forward(self, tokens, embedded):
         gain, offset, gate, mlp_gain, mlp_offset, mlp_gate = self.modulation(embedded).chunk(6, -1)

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from skdiffusion.networks.dropout import dropout_layer
 from skdiffusion.networks.embedding import Embedding
 from skdiffusion.networks.images import check_input_shape
 from skdiffusion.networks.initial import initialise
@@ -129,7 +130,7 @@ class _Block(nn.Module):
         self.outward = _convolution(n_out, n_out, periodic)
         self.embedded = nn.Linear(n_embedded, 2 * n_out)
         self.skip = nn.Conv2d(n_in, n_out, 1) if n_in != n_out else None
-        self.dropout = nn.Dropout(dropout) if dropout else None
+        self.dropout = dropout_layer(dropout)
 
     def forward(self, hidden, embedded):
         inner = self.inward(functional.silu(self.norm_in(hidden)))

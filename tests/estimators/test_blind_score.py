@@ -153,7 +153,9 @@ def test_it_pickles_searches_and_repeats():
         (BlindScore(target="dat"), "Unknown target 'dat'"),
         (BlindScore(schedule="auto"), "Unknown schedule 'auto'"),
         (BlindScore(n_noise=0), "n_noise must be an integer"),
+        (BlindScore(level_estimator="trees"), "level_estimator must be a NoiseLevelEstimator"),
         (NoiseLevelEstimator(n_noise=0), "n_noise must be an integer"),
+        (NoiseLevelEstimator(sigma_min="low"), "sigma_min must be a finite number above 0"),
         (NoiseLevelEstimator(sigma_min=2.0, sigma_max=1.0), "sigma_min and sigma_max"),
     ],
 )

@@ -9,6 +9,7 @@ import warnings
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import skorch
 import torch
@@ -73,6 +74,29 @@ def test_weights_stand_for_copies_as_far_as_an_epoch_holds_them():
     for unit in (1e9, 1e300):
         found = repeated_rows(whole * unit)
         np.testing.assert_allclose(found, whole / 7 * LONGEST_EPOCH)
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_weights_of_labelled_rows_are_repetitions(kind, rng):
+    X, y = load_iris(return_X_y=True)
+    y = y if kind == "classes" else X[:, 0] + 0.01
+    weights = rng.integers(0, 3, len(X)).astype(float)
+    copies = np.repeat(np.arange(len(X)), weights.astype(int))
+    weighted = NeuralScore(**QUICK).fit(X, y, sample_weight=weights)
+    repeated = NeuralScore(**QUICK).fit(X[copies], y[copies])
+    found, expected = (est.denoise(X, 0.5, y) for est in (weighted, repeated))
+    np.testing.assert_allclose(found, expected, atol=1e-8)  # sums in another order
+
+
+def test_labels_of_rows_without_weight_are_none():
+    X, y = load_iris(return_X_y=True)
+    words = np.array(["a", "b", "c"])[y]
+    est = NeuralScore(**QUICK).fit(X, words, sample_weight=y < 2)
+    assert est.classes_.tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="unknown class 'c' in y"):
+        est.sample(2, y="c")
+    with pytest.raises(ValueError, match="y must hold one label per row, 150; got 3"):
+        NeuralScore(**QUICK).fit(X, words[:3], sample_weight=y < 2)
 
 
 # ---------------------------------------------------------------------- units
@@ -477,6 +501,14 @@ def test_columns_in_different_units_have_noise_in_their_own(rng):
     np.testing.assert_allclose(est.score_samples(X[:20]), exact, atol=0.5)
 
 
+@pytest.mark.parametrize("scaling", ["global", "columns"])
+def test_the_scale_is_where_noise_is_as_large_as_the_data(scaling):
+    X = load_wine().data
+    est = NeuralScore(**QUICK, scaling=scaling, early_stopping=False).fit(X)
+    shares = X.std(axis=0) / est.model_.noise_scale
+    assert est.scale_ == pytest.approx(np.sqrt(np.mean(shares**2)), rel=1e-6)  # of float32
+
+
 def test_digits_keep_one_scale():
     X = load_digits().data[:200]
     est = NeuralScore(**{**QUICK, "max_epochs": 1}).fit(X)
@@ -620,6 +652,42 @@ def test_partial_fit_goes_on(moons):
         est.partial_fit(np.c_[moons, moons[:, :1]])
 
 
+class Spoil(skorch.callbacks.Callback):
+    """Makes the weights worse, once, in the third round."""
+
+    def on_epoch_begin(self, net, **_):
+        if len(net.history) == 3:
+            with torch.no_grad():
+                for weights in net.module_.parameters():
+                    weights.mul_(2)
+
+
+def test_partial_fit_goes_on_from_the_weights_that_were_chosen(moons):
+    params = {**QUICK, "max_epochs": 60, "ema_decay": 0, "parameterization": "edm"}
+    est = NeuralScore(**params, n_iter_no_change=1, callbacks=[Spoil()]).fit(moons)
+    bounds = [entry["valid_bound"] for entry in est.history_]
+    assert bounds[-1] < max(bounds) - 1
+    chosen = est.denoise(moons, 0.3)
+    est.set_params(lr=1e-30).partial_fit(moons)
+    np.testing.assert_array_equal(est.denoise(moons, 0.3), chosen)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"module__width": 32}, {"parameterization": "edm"}, {"optimizer__weight_decay": 0.1},
+     {"conservative": True}, {"noise_conditioning": False}],
+)  # fmt: skip
+def test_partial_fit_of_another_model_is_refused(change, moons):
+    est = NeuralScore(**QUICK).partial_fit(moons)
+    before, (name,) = est.denoise(moons, 0.3), change
+    with pytest.raises(ValueError, match=rf"was begun with {name}=.* fit begins another"):
+        est.set_params(**change).partial_fit(moons)
+    assert np.array_equal(est.denoise(moons, 0.3), before)
+    with pytest.raises(ValueError, match="fit begins another"):
+        pickle.loads(pickle.dumps(est)).partial_fit(moons)
+    assert est.fit(moons).partial_fit(moons).get_params()[name] == change[name]
+
+
 def test_partial_fit_takes_the_learning_rate_of_now(moons):
     est = NeuralScore(**QUICK).partial_fit(moons)
     before = [part.clone() for part in est.net_.module_.parameters()]
@@ -657,6 +725,42 @@ def test_datasets_and_mapped_files_are_read_row_by_row(tmp_path, moons):
     assert mapped.score(moons) > -3
 
 
+class Rows(torch.utils.data.Dataset):
+    """Rows of an array, as they are."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        return self.X[index]
+
+
+def test_rows_of_a_dataset_keep_their_digits_and_have_no_names(moons):
+    there = moons + 1e8  # in single precision all rows would be one
+    frame = pd.DataFrame(moons, columns=["a", "b"])
+    found = NeuralScore(**QUICK).fit(frame).fit(Rows(there))
+    assert not hasattr(found, "feature_names_in_")
+    expected = NeuralScore(**QUICK).fit(Rows(moons))
+    # offsets are known to a 4096th of the scale; training multiplies that by little
+    np.testing.assert_allclose(
+        found.denoise(there, 0.3) - 1e8, expected.denoise(moons, 0.3), atol=5e-3
+    )
+
+
+def test_datasets_that_cannot_be_read_get_a_sentence(moons):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(moons)
+
+    with pytest.raises(ValueError, match=r"must be map-style, .* got Stream"):
+        NeuralScore(**QUICK).fit(Stream())
+    with pytest.raises(ValueError, match="a tuple that begins with one; got dict"):
+        NeuralScore(**QUICK).fit(Rows([{"row": row} for row in moons]))
+
+
 def test_memory_does_not_grow_with_a_mapped_file(tmp_path, rng):
     peaks, sizes = [], []
     for n in (10_000, 40_000):
@@ -691,6 +795,7 @@ def test_interrupted_training_keeps_what_was_learned(moons):
     with pytest.warns(UserWarning, match="interrupted after 128 of"):
         est.fit(moons)
     assert est.n_steps_ == 128 and np.isfinite(est.score(moons[:20]))
+    assert [entry["step"] for entry in est.history_] == [64, 128]
 
 
 def test_a_checkpoint_goes_on_to_the_same_result(tmp_path, moons):
@@ -706,6 +811,21 @@ def test_a_checkpoint_goes_on_to_the_same_result(tmp_path, moons):
     assert resumed.history_[0]["dur"] != whole.history_[0]["dur"]
     assert np.array_equal(resumed.denoise(moons, 0.3), whole.denoise(moons, 0.3))
     assert not path.exists()
+
+
+def test_a_checkpoint_goes_on_with_the_same_labels_alone(tmp_path, moons):
+    params = {**QUICK, "max_epochs": 100, "parameterization": "gaussian"}
+    path, labels = tmp_path / "run.pt", moons[:, 1] > 0.3
+    with pytest.raises(RuntimeError):
+        NeuralScore(**params, checkpoint=path, callbacks=[Stop(3, RuntimeError)]).fit(moons, labels)
+    others = labels.copy()
+    others[[labels.argmax(), labels.argmin()]] = False, True  # as many of each
+    for y in (others, ~labels, np.where(labels, "a", np.where(moons[:, 0] > 0, "b", "c")), None):
+        with pytest.raises(ValueError, match="belongs to a run with other data"):
+            NeuralScore(**params, checkpoint=path).fit(moons, y)
+    resumed = NeuralScore(**params, checkpoint=path).fit(moons, labels)
+    whole = NeuralScore(**params).fit(moons, labels)
+    assert np.array_equal(resumed.denoise(moons, 0.3, labels), whole.denoise(moons, 0.3, labels))
 
 
 KILLED = """
@@ -810,6 +930,16 @@ def test_a_folder_holds_the_model(tmp_path):
     with pytest.raises(ValueError, match="callbacks is"):
         NeuralScore(**QUICK, callbacks=[Seen()]).fit(X).save(tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+def test_numbers_of_numpy_are_saved_as_numbers(tmp_path, moons):
+    width, beta, lr = np.int64(16), np.int64(15), np.float32(0.25)  # as searches give them
+    schedule = VPSchedule(beta_max=beta)
+    est = NeuralScore(max_epochs=1, module__width=width, lr=lr, schedule=schedule).fit(moons[:50])
+    est.save(tmp_path)
+    back = NeuralScore.load(tmp_path)
+    assert (back.lr, back._nested, back.schedule.beta_max) == (lr, {"module__width": 16}, 15)
+    assert np.array_equal(back.denoise(moons, 0.3), est.denoise(moons, 0.3))
 
 
 # ------------------------------------------------------------------ how it computes
@@ -1003,6 +1133,8 @@ BAD = {
     "net": (3, "net must be a skorch.NeuralNet; got 3"),
     "callbacks": ([print], "callbacks must be a list of skorch callbacks"),
     "module__width": (0, "width must be an integer of at least 1"),
+    "module__dropout": (1, "dropout must be below 1, where no unit would be left to learn"),
+    "label_dropout": (1, "label_dropout must be below 1, where no row would have its label"),
     "sigma_min": (1e6, "sigma_min < sigma_max; got 1000000 and"),
     "device": ("gpu", "device must be 'auto', 'cpu', 'cuda' or another torch device"),
 }
@@ -1018,6 +1150,7 @@ def test_bad_parameters_get_a_sentence(name, moons):
 @pytest.mark.parametrize(
     "name, value, message",
     [
+        ("module__width", "wide", "width must be an integer of at least 1; got 'wide'"),
         ("optimizer", 3, "accepted are 'adamw', 'adam', 'sgd' or a torch optimizer class"),
         ("module", int, "or a class of torch modules"),
         ("input_shape", (1, 8, 8), "holds 64 numbers, but the rows have 2 columns"),
@@ -1045,6 +1178,10 @@ def test_a_network_that_returns_no_rows_is_refused(moons):
 def test_labels_that_cannot_be_used_get_a_sentence(moons):
     with pytest.raises(ValueError, match="labels y must be all words or all numbers"):
         NeuralScore(**QUICK).fit(moons[:100], [None, "a"] * 50)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        NeuralScore(**QUICK).fit(moons[:100], [np.nan, 0.5] * 50)
+    with pytest.raises(ValueError, match="none may be missing"):
+        NeuralScore(**QUICK).fit(moons[:100], [0, 1] * 50).sample(2, y=[0, None])
     est = NeuralScore(**QUICK).fit(moons[:100], ["a", "b"] * 50)
     for method in (est.score, est.score_samples, lambda X, y: est.denoise(X, 0.3, y)):
         with pytest.raises(ValueError, match="y must hold one label per row, 9; got 3"):

@@ -267,10 +267,15 @@ def test_refusals():
         ({"likelihood": "no"}, "Unknown likelihood"),
         ({"batch_size": 0}, "batch_size must be an integer"),
         ({"backend": "jax"}, "backend must be"),
+        ({"input_shape": 2}, "input_shape must be a tuple of integers"),
+        ({"input_shape": (-1, -2)}, "every entry of input_shape must be an integer"),
     ):
         est = PretrainedScore(**{"model": shrink, "prediction": "data"} | wrong)
         with pytest.raises(ValueError, match=message):
             est.fit(ROWS)
+    labelled = PretrainedScore(shrink, prediction="data", conditional=True)
+    with pytest.raises(ValueError, match=r"y must hold one label per row, .* got shape \(3,\)"):
+        labelled.fit(ROWS, [0, 1, 2])
     with pytest.raises(TypeError, match="got int"):
         PretrainedScore(3).fit(ROWS)
     with pytest.raises(ValueError, match="no variance"):

@@ -342,6 +342,7 @@ def test_grid_search_and_persistence():
         ({"length_scale": 0.0}, "length_scale must be"),
         ({"length_scale": "median"}, "Unknown length_scale 'median'.*a positive number"),
         ({"parameterization": "x0"}, "Unknown parameterization 'x0'"),
+        ({"parameterization": "mixture"}, "parameterization='mixture' is NeuralScore's alone"),
         ({"weight": "snr"}, "Unknown weight 'snr'.*a callable"),
         ({"weight": lambda sigma: 1.0}, "must return one positive number per level"),
         ({"level_scale": 0.0}, "level_scale must be"),
@@ -362,5 +363,7 @@ def test_what_is_refused_of_a_fitted_one():
         est.path([-1.0])
     with pytest.raises(ValueError, match=r"directions must have shape \(n_directions, 4\)"):
         est.error_decomposition(IRIS, [[1.0, 0.0]])
+    with pytest.raises(ValueError, match="directions must be finite"):
+        est.error_decomposition(IRIS, [[1.0, 0.0, np.nan, 0.0]])
     with pytest.raises(ValueError, match="n_noise must be"):
         est.error_decomposition(IRIS, n_noise=0)

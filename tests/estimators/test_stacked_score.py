@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import GridSearchCV, RepeatedKFold, ShuffleSplit, train_test_split
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, StackedScore
@@ -120,6 +120,35 @@ def test_a_search_reaches_into_the_candidates():
     assert est.get_params()["gmm__n_components"] == 1  # what was searched is left alone
 
 
+@pytest.mark.parametrize(
+    "cv",
+    [ShuffleSplit(20, test_size=0.1, random_state=0), RepeatedKFold(n_repeats=3, random_state=0)],
+)
+def test_errors_are_means_over_rows_however_often_these_are_held_out(cv):
+    X, law = make_gaussian(400, 3, spectrum=[4.0, 1.0, 0.25], random_state=0)
+    est = StackedScore([("true", GaussianScore())], cv=cv, n_levels=4, random_state=0).fit(X)
+    variances, levels = law.covariance.variances, est.levels_[:, None]
+    exact = np.mean(variances / (1 + variances / levels**2), axis=1)
+    # a twentieth of the errors of 400 rows by chance, and a hundredth for the fitted covariance
+    np.testing.assert_allclose(est.errors_[:, 0], exact, rtol=0.2)
+    np.testing.assert_allclose(est.stacked_errors_, est.errors_[:, 0])
+
+
+@pytest.mark.parametrize("sigma_min, sigma_max", [(1e-4, 1e-3), (50.0, 100.0)])
+def test_levels_where_all_denoise_alike_may_be_asked_for(sigma_min, sigma_max, rng):
+    X = rng.standard_normal((40, 2))
+    est = StackedScore(GAUSSIANS, sigma_min=sigma_min, sigma_max=sigma_max).fit(X)
+    assert est.levels_[[0, -1]] == pytest.approx([sigma_min, sigma_max])
+
+
+def test_a_number_of_folds_is_one_in_any_type(rng):
+    X = rng.standard_normal((40, 2))
+    found, expected = (
+        StackedScore(GAUSSIANS, cv=cv, random_state=0).fit(X) for cv in (np.int64(3), 3)
+    )
+    assert np.array_equal(found.errors_, expected.errors_)
+
+
 def test_candidates_are_replaced_dropped_and_named_once(rng):
     X = rng.standard_normal((40, 2))
     est = StackedScore(GAUSSIANS, n_levels=3, random_state=0)
@@ -215,8 +244,11 @@ def test_a_flow_that_cannot_be_followed_warns():
 def test_too_few_rows_to_hold_some_out_are_refused():
     X = np.random.default_rng(0).standard_normal((3, 2))
     candidates = [("gaussian", GaussianScore()), ("rows", EmpiricalScore(0.5))]
-    with pytest.raises(ValueError, match="X has too few rows for cv=2: a fold leaves a single row"):
+    with pytest.raises(ValueError, match="X has too few rows for cv=2: a fold leaves no two rows"):
         StackedScore(candidates, cv=2).fit(X)
+    with pytest.raises(ValueError, match="a fold leaves no two rows of some weight"):
+        folds = [([0, 1], [2])]
+        StackedScore(candidates, cv=folds).fit(X, sample_weight=[1, 0, 1])
     with pytest.warns(UserWarning, match="singular"):
         assert np.isfinite(StackedScore(candidates, cv=3).fit(X).denoise(X, 1.0)).all()
 

@@ -480,6 +480,20 @@ def test_a_custom_prior_is_normalised(named, written):
     np.testing.assert_allclose(one, other, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "written, message",
+    [
+        (3.0, "must be a function of an array of levels; got 3.0"),
+        (lambda level: np.nan * level, "must return numbers, .* the highest is nan"),
+        (lambda level: np.full_like(level, -np.inf), "but not everywhere from 0.01 to 10"),
+    ],
+)
+def test_a_custom_prior_that_is_no_density_is_refused(written, message):
+    est = energy_of(MIXTURE, "edm", CustomPrior(written, 0.01, 10.0))
+    with pytest.raises(ValueError, match=message):
+        est.energy([[0.1, 0.0]])
+
+
 def test_priors_integrate_to_one():
     # of a law without noise dependence the energy is that of the law: any mass lost would show
     for prior in (UniformPrior(0.1, 0.7), PowerPrior(0.5, 0.1, 3.0), LogNormalPrior(0.0, 0.5)):

@@ -5,7 +5,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LinearRegression
 
+from skdiffusion.estimators import BlindScore, NoiseLevelEstimator
 from skdiffusion.geometry import MarginalEnergy, UniformPrior
 from skdiffusion.inspection import (
     StabilityDisplay,
@@ -13,12 +15,13 @@ from skdiffusion.inspection import (
     diagnose_stability,
     stability_table,
 )
-from skdiffusion.models import GaussianModel
+from skdiffusion.models import BlindModel, GaussianModel
 from skdiffusion.schedules import CosineSchedule, FlowMatchingSchedule, VPSchedule
 from skdiffusion.targets import TARGETS, target_coefficients, target_gains
 
 matplotlib.use("agg")
 K = 31
+CLOCK = NoiseLevelEstimator(LinearRegression(), n_noise=4)
 LINE = GaussianModel(np.zeros(K + 1), np.r_[1.0, np.zeros(K)])
 
 
@@ -126,6 +129,25 @@ def test_models_that_do_not_know_are_refused():
     energy = MarginalEnergy(LINE).fit(LINE.sample(50, random_state=0))
     with pytest.raises(ValueError, match=f"X must have {LINE.n_features} columns; got 1"):
         diagnose_stability(energy, np.zeros((3, 1)))
+
+
+def test_a_field_on_another_path_is_refused():
+    X = LINE.sample(50, random_state=0) + 5
+    est = BlindScore(LinearRegression(), level_estimator=CLOCK, n_noise=5, random_state=0).fit(X)
+
+    def diagnose(field=est, **path):
+        path = {"schedule": "flow_matching", "prior": UniformPrior(1e-3, 0.99)} | path
+        energy = MarginalEnergy(GaussianModel(np.full(K + 1, 5.0), 1.0), **path).fit(X)
+        return diagnose_stability(energy, X, field=field, n_levels=3, n_draws=5)
+
+    assert np.isfinite(diagnose().error).all()
+    with pytest.raises(ValueError, match=r"on the path of Flow.* and model on that of Cosine"):
+        diagnose(schedule="cosine")
+    with pytest.raises(ValueError, match="field and model are of rows in other units"):
+        diagnose(standardize=False)
+    silent = BlindModel(np.zeros_like, K + 1, FlowMatchingSchedule(), "data")
+    with pytest.raises(ValueError, match="field must tell the noise level of points"):
+        diagnose(silent)
 
 
 def test_two_pictures_need_two_axes():

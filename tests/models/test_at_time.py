@@ -178,6 +178,12 @@ def test_other_refusals():
         AtTime(GAUSSIAN, EDMSchedule(sigma_min=-1.0))
 
 
+@pytest.mark.parametrize("t", [-1.0, np.nan, [0.5, np.inf]])
+def test_times_that_are_none_have_no_diffusion(t):
+    with pytest.raises(ValueError, match="t must be non-negative and finite"):
+        GAUSSIAN.at_time("flow_matching").diffusion(t)
+
+
 def test_the_view_keeps_what_it_was_given():
     schedule = FlowMatchingSchedule()
     view = AtTime(GAUSSIAN, schedule)
