@@ -96,8 +96,8 @@ def trained_on_thirteen():
     correlations, slopes, normal, tangential = [], [], [], []
     for time in TIMES:
         model = RandomFeatureScore(
-            150, n_levels=48, alpha=0.0, flow_time=time, sigma_min=LEVELS[-1], sigma_max=LEVELS[0],
-            random_state=0,
+            150, n_levels=48, alpha=0.0, flow_time=time, length_scale=2**0.5 / 3,
+            sigma_min=LEVELS[-1], sigma_max=LEVELS[0], random_state=0,
         ).fit(X)  # fmt: skip
         found = reach_align_slide(model, ridge, levels=LEVELS, random_state=0)
         known = np.isfinite(found.distance[-1])
@@ -119,7 +119,8 @@ def trained_on_thirteen():
         form=".3f",
         names="signed correlation of offset and normal budget at training times 1, 10, 100, 1000; "
         "slopes",
-        remark="150 cosines, errors from the denoiser held at the level of the ridge",
+        remark="150 cosines of a length of a third of the typical distance, errors from the "
+        "denoiser held at the level of the ridge",
     )
     yield Claim(
         "Training removes the normal error first",
@@ -129,6 +130,7 @@ def trained_on_thirteen():
         each(below(0.4), above(0.5)),
         form=".2f",
         names="budget at time 1000 over that at time 1, normal, tangential",
+        remark="Finer cosines learn later: at time 1000 the default ones still err across",
     )
 
 
