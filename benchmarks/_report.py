@@ -1,5 +1,6 @@
 """Tables with the machine and the versions they were measured with."""
 
+import json
 import os
 import platform
 import statistics
@@ -9,6 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+
+
+class Finished(dict):
+    """What is finished of a long run, in a file if one is named: a later run goes on from it."""
+
+    def __init__(self, path):
+        self.path = path
+        super().__init__(json.loads(path.read_text()) if path is not None and path.exists() else {})
+
+    def save(self):
+        if self.path is not None:
+            self.path.write_text(json.dumps(self))
 
 
 def interleaved(runs, repeats=5):

@@ -21,7 +21,6 @@ A pair takes minutes: --keep names a file of what is finished, from which a late
 """
 
 import argparse
-import json
 import os
 import time
 import warnings
@@ -30,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from _images import images
-from _report import table, write
+from _report import Finished, table, write
 from blind_circles import radial
 from sklearn.decomposition import PCA
 from sklearn.neural_network import MLPClassifier
@@ -146,9 +145,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "a model that is not told")  # it is what is measured
-    kept = {}
-    if options.keep is not None and options.keep.exists():
-        kept = json.loads(options.keep.read_text())
+    kept = Finished(options.keep)
     parts = []
     for name in options.places:
         if name == "images" and options.data is None:
@@ -162,8 +159,7 @@ def main():
                 if place.clock is None:
                     place.clock = NoiseLevelEstimator(random_state=0).fit(place.X)
                 kept[key] = pair(place, target, options.seed)
-                if options.keep is not None:
-                    options.keep.write_text(json.dumps(kept, indent=1))
+                kept.save()
             rows += [line(name, target, sampler, found) for sampler, found in kept[key].items()]
         parts.append(section(name, place, rows))
     text = "\n\n".join(parts) + f"\n\nSeed {options.seed}. "

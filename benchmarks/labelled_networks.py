@@ -18,7 +18,6 @@ A table takes minutes: --keep names a file of what is finished, from which a lat
 """
 
 import argparse
-import json
 import time
 import warnings
 from pathlib import Path
@@ -26,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import zuko
-from _report import table, write
+from _report import Finished, table, write
 from neural_density import Flow, own_density
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.model_selection import train_test_split
@@ -144,8 +143,7 @@ def main():
     parser.add_argument("--tables", nargs="*")
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
-    asked, keep = options.tables, options.keep
-    finished = json.loads(keep.read_text()) if keep is not None and keep.exists() else {}
+    asked, finished = options.tables, Finished(options.keep)
     torch.set_num_threads(1)
     shown = []
     for name, X, y in tables():
@@ -153,8 +151,7 @@ def main():
             continue
         if name not in finished:
             finished[name] = [one_split(X, y, seed) for seed in range(SPLITS)]
-            if keep is not None:
-                keep.write_text(json.dumps(finished))
+            finished.save()
         splits = finished[name]
         for method in splits[0]:
             density, share, took = np.array([split[method] for split in splits]).T

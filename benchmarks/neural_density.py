@@ -20,7 +20,6 @@ A table takes minutes: --keep names a file of what is finished, from which a lat
 
 import argparse
 import copy
-import json
 import os
 import time
 import warnings
@@ -29,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import zuko
-from _report import table, write
+from _report import Finished, table, write
 from density_tables import prepared
 from sklearn.datasets import load_digits, load_wine
 from sklearn.model_selection import train_test_split
@@ -256,9 +255,7 @@ def main():
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = {}
-    if options.keep is not None and options.keep.exists():
-        results = json.loads(options.keep.read_text())
+    results = Finished(options.keep)
     folder = None if options.data is None else Path(options.data)
     for name, X, law in tables(folder):
         rows = results.setdefault(name, {})
@@ -268,8 +265,7 @@ def main():
             seconds = rows["NeuralScore"]["seconds"] if "NeuralScore" in rows else None
             rows[method] = one_row(name, method, X, law, seconds)
             print(rows[method], flush=True)
-            if options.keep is not None:
-                options.keep.write_text(json.dumps(results))
+            results.save()
     if any(len(rows) == len(METHODS) for rows in results.values()):
         report(results)
 

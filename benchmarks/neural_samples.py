@@ -13,14 +13,13 @@ the chosen mixture, on the same rows. Training rows stand for a perfect sample o
 """
 
 import argparse
-import json
 import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from _report import table, write
+from _report import Finished, table, write
 from density_tables import prepared
 from sklearn.datasets import load_digits, load_wine
 from sklearn.model_selection import KFold
@@ -132,9 +131,7 @@ def main():
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = {}
-    if options.keep is not None and options.keep.exists():
-        results = json.loads(options.keep.read_text())
+    results = Finished(options.keep)
     for name, sets in tables(None if options.data is None else Path(options.data)):
         if name in results or (options.tables is not None and name not in options.tables):
             continue
@@ -144,8 +141,7 @@ def main():
                 seen.append(distances(method, train, other, seed))
                 print(name, seed, method, seen[-1], flush=True)
         results[name] = found
-        if options.keep is not None:
-            options.keep.write_text(json.dumps(results))
+        results.save()
     report(results)
 
 

@@ -14,14 +14,13 @@ Without a data folder, sets that ship with scikit-learn are run in the same way:
 
 import argparse
 import csv
-import json
 import os
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-from _report import table, write
+from _report import Finished, table, write
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
@@ -131,9 +130,7 @@ def main():
         sources, reference = shipped(), {}
     else:
         sources, reference = from_folder(Path(options.data)), published(Path(options.data))
-    kept = {}
-    if options.keep is not None and options.keep.exists():
-        kept = json.loads(options.keep.read_text())
+    kept = Finished(options.keep)
     found, seconds, rows = {}, {}, []
     for name, X, y in sources:
         if name not in kept:
@@ -141,8 +138,7 @@ def main():
                 continue
             kept[name] = one_set(X, y)
             print(name, kept[name], flush=True)
-            if options.keep is not None:
-                options.keep.write_text(json.dumps(kept))
+            kept.save()
         row = {"set": f"{name}{'~' * (name in SAMPLED)} ({len(X)} x {X.shape[1]})"}
         for method, (score, time_taken) in kept[name].items():
             found.setdefault(method, []).append(score)
