@@ -20,7 +20,13 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from skdiffusion.estimators._mixture_experts import LOG_2PI, cholesky, normalised
+from skdiffusion.estimators._mixture_experts import (
+    LOG_2PI,
+    cholesky,
+    inverse_factors,
+    log_weights,
+    normalised,
+)
 
 __all__ = ["IncompleteRows", "completed"]
 
@@ -31,16 +37,26 @@ SWEPT = 10
 
 
 class Group(NamedTuple):
-    """Rows that miss as many values: their positions, all patterns, and that of each row."""
+    """Rows that miss as many values, zero there.
 
-    rows: np.ndarray
+    Attributes
+    ----------
+    X, weights : ndarray of shape (n, d), (n,)
+    seen : ndarray of bool of shape (n, d)
+    missing : ndarray of shape (n, m)
+        Columns that each row misses.
+    patterns : ndarray of shape (n_patterns, m)
+        The same of every pattern.
+    pattern : ndarray of shape (n,)
+        That of each row.
+    """
+
+    X: np.ndarray
+    weights: np.ndarray
+    seen: np.ndarray
+    missing: np.ndarray
     patterns: np.ndarray
     pattern: np.ndarray
-
-    @property
-    def missing(self) -> np.ndarray:
-        """Columns that each row misses, shape ``(n, m)``."""
-        return self.patterns[self.pattern]
 
 
 class Given(NamedTuple):
@@ -62,29 +78,24 @@ class IncompleteRows:
     """
 
     def __init__(self, X, weights):
-        self.X, self.weights = np.asarray(X, dtype=np.float64), weights
-        self.total = float(weights.sum())
-        self.groups = list(_grouped(np.isnan(self.X)))
+        self.groups = list(_grouped(np.asarray(X, dtype=np.float64), weights))
 
     def log_likelihood_and_add(self, form, mixture, statistics) -> float:
         """Weighted log-likelihood; expected statistics are added to ``statistics``."""
-        precisions, log_dets = _precisions(form.matrices(mixture))
-        with np.errstate(divide="ignore"):
-            log_weights = np.log(mixture.weights)
+        halves, log_dets = inverse_factors(form.matrices(mixture))
+        precisions = halves.transpose(0, 2, 1) @ halves
         scatters = np.zeros(precisions.shape)
         log_likelihood = 0.0
         for group in self.groups:
-            X, weights = np.nan_to_num(self.X[group.rows]), self.weights[group.rows]
-            seen = ~np.isnan(self.X[group.rows])
-            deviations = [(X - mean) * seen for mean in mixture.means]
+            deviations = [(group.X - mean) * group.seen for mean in mixture.means]
             found = [
                 _given(group, *known)
                 for known in zip(deviations, precisions, log_dets, strict=True)
             ]
-            logits = log_weights + np.stack([given.log_density for given in found], axis=1)
-            gamma, evidence = normalised(logits)
-            log_likelihood += float(weights @ evidence)
-            gamma *= weights[:, None]
+            log_densities = np.stack([given.log_density for given in found], axis=1)
+            gamma, evidence = normalised(log_densities + log_weights(mixture))
+            log_likelihood += float(group.weights @ evidence)
+            gamma *= group.weights[:, None]
             for k in np.flatnonzero(gamma.any(axis=0)):
                 mass, whole = gamma[:, k], deviations[k]
                 np.put_along_axis(whole, group.missing, found[k].filled, axis=1)
@@ -97,8 +108,9 @@ class IncompleteRows:
         return log_likelihood
 
 
-def _grouped(gaps):
+def _grouped(X, weights):
     """Groups of rows, small enough for their inverses to stay in a cache."""
+    gaps = np.isnan(X)
     counts = gaps.sum(axis=1)
     for m in np.unique(counts):
         rows = np.flatnonzero(counts == m)
@@ -110,15 +122,15 @@ def _grouped(gaps):
         for start in range(0, len(rows), size):
             part = order[start : start + size]
             first, last = pattern[part[0]], pattern[part[-1]]
-            yield Group(rows[part], patterns[first : last + 1], pattern[part] - first)
-
-
-def _precisions(matrices):
-    """Inverses of covariances ``(k, d, d)``, and their own log-determinants."""
-    factors = cholesky(matrices)
-    halves = np.stack([scipy.linalg.lapack.dtrtri(factor, lower=1)[0] for factor in factors])
-    log_dets = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
-    return halves.transpose(0, 2, 1) @ halves, log_dets
+            index, kinds = rows[part], patterns[first : last + 1]
+            yield Group(
+                np.nan_to_num(X[index]),
+                weights[index],
+                ~gaps[index],
+                missing[part],
+                kinds,
+                pattern[part] - first,
+            )
 
 
 def _given(group, deviations, precision, log_det) -> Given:

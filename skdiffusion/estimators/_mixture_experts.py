@@ -24,6 +24,8 @@ __all__ = [
     "TiedExpert",
     "TriangularExpert",
     "cholesky",
+    "inverse_factors",
+    "log_weights",
     "normalised",
     "weighted_log_densities",
 ]
@@ -48,9 +50,8 @@ class TriangularExpert:
 
     def __init__(self, means, covariances, dtype):
         k, d = means.shape
-        factors = cholesky(covariances)
-        inverses = np.stack([scipy.linalg.lapack.dtrtri(factor, lower=1)[0] for factor in factors])
-        self.constants = _constants(2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1), d)
+        inverses, log_dets = inverse_factors(covariances)
+        self.constants = _constants(log_dets, d)
         width = -(-d // (4 if d >= 32 else 1))
         self.blocks = []
         for low in range(0, d, width):
@@ -152,8 +153,13 @@ class LowRankExpert:
 
 def weighted_log_densities(expert, mixture, X) -> np.ndarray:
     """``log w_k N(x_i; mu_k, C_k)``, shape ``(n, k)``."""
+    return expert.log_density(X) + log_weights(mixture)
+
+
+def log_weights(mixture) -> np.ndarray:
+    """Logarithms of the weights, minus infinity for none."""
     with np.errstate(divide="ignore"):
-        return expert.log_density(X) + np.log(mixture.weights)
+        return np.log(mixture.weights)
 
 
 def normalised(logits):
@@ -179,6 +185,13 @@ def cholesky(matrices):
             "a component's covariance is singular: increase reg_covar or shrinkage, or use "
             "fewer components."
         ) from None
+
+
+def inverse_factors(covariances):
+    """Inverses of the Cholesky factors of ``(k, d, d)`` covariances, and log-determinants."""
+    factors = cholesky(covariances)
+    inverses = np.stack([scipy.linalg.lapack.dtrtri(factor, lower=1)[0] for factor in factors])
+    return inverses, 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
 
 
 def _constants(log_det, d):
