@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import gen_batches
 
-from skdiffusion.flow import labels_of, under_noise_of
+from skdiffusion.flow import under_noise_of
 from skdiffusion.noising import noise_range
-from skdiffusion.utils.arrays import to_numpy
+from skdiffusion.utils.arrays import labels_of, to_numpy
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator, balanced_by_row
 from skdiffusion.utils.validation import check_count

@@ -36,7 +36,7 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from skdiffusion.models import AffineModel, GaussianModel
-from skdiffusion.utils.arrays import as_levels, as_points, by_place, is_torch, like, namespace
+from skdiffusion.utils.arrays import as_levels, as_points, is_torch, labels_of, like, namespace
 from skdiffusion.utils.dormand_prince import dormand_prince
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import normal_by_row
@@ -472,15 +472,6 @@ def as_float64(x: Any, n_features: int):
     """Points in double precision, in their own library."""
     x = as_points(x, n_features)
     return x.double() if is_torch(x) else x.astype(np.float64, copy=False)
-
-
-def labels_of(y: Any, x: Any):
-    """Labels of the rows of ``x`` by their place, one of each; ``None`` for none."""
-    y = by_place(y)
-    if y is not None and (not y.ndim or len(y) != len(x)):
-        got = len(y) if y.ndim else "a single one"
-        raise ValueError(f"y must hold one label per row, {len(x)}; got {got}.")
-    return y
 
 
 def chunks(x: Any, more: int):

@@ -25,12 +25,11 @@ from skdiffusion.flow import (
     as_float64,
     chunks,
     follow,
-    labels_of,
     pick,
     under_noise_of,
 )
 from skdiffusion.models.jacobian import denoise_and_divergence, hutchinson_probes
-from skdiffusion.utils.arrays import as_levels, namespace
+from skdiffusion.utils.arrays import as_levels, labels_of, namespace
 
 __all__ = ["FlowLogProb", "flow_log_prob"]
 

@@ -30,7 +30,7 @@ from skdiffusion.estimators._sampling import DEFAULT_STEPS
 from skdiffusion.estimators.base import BaseScoreEstimator
 from skdiffusion.estimators.gaussian import FULL_UP_TO, GaussianScore
 from skdiffusion.models import GaussianModel, as_score_model
-from skdiffusion.models.external import check_shape
+from skdiffusion.models.external import check_shape, labels_beside
 from skdiffusion.noising import noise_range, perturb
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.rows import check_rows, check_weights
@@ -205,11 +205,7 @@ class PretrainedScore(OwnClock, BaseScoreEstimator):
         tried = np.flatnonzero(weights)[:N_TRIED]
         labels = None
         if model.is_conditional and y is not None:
-            if np.shape(y) != (len(X),):
-                raise ValueError(
-                    f"y must hold one label per row, shape ({len(X)},); got shape {np.shape(y)}."
-                )
-            labels = np.asarray(y)[tried]
+            labels = labels_beside(X, y)[tried]
         _try(model, X[tried], labels, gaussian.scale_)
         self._set_model(model, gaussian.far_field_, moments.column_variances())
         self._set_clock(X, weights)

@@ -32,7 +32,7 @@ from skdiffusion.utils.arrays import is_torch, like, namespace, to_numpy
 from skdiffusion.utils.validation import check_count, lookup
 from skdiffusion.utils.warning import warn_user
 
-__all__ = ["CallableModel", "as_score_model", "check_shape"]
+__all__ = ["CallableModel", "as_score_model", "check_shape", "labels_beside"]
 
 NEEDED = "a score model, a fitted score estimator, a torch module or a callable is needed"
 
@@ -146,7 +146,7 @@ class CallableModel(BaseScoreModel):
         """What ``fn`` returns at rows, as rows."""
         arguments = [x, times] if self.noise_conditioning else [x]
         if y is not None:
-            arguments.append(_labels_beside(x, y))
+            arguments.append(labels_beside(x, y))
         if self.batch_size is None or len(x) <= self.batch_size:
             return self._ask_batch(*arguments)
         batches = gen_batches(len(x), self.batch_size)
@@ -194,7 +194,7 @@ def _rise(levels):
         return False
 
 
-def _labels_beside(x, y):
+def labels_beside(x, y):
     """One label per row, in the library of ``x``."""
     if np.shape(y) != (len(x),):
         raise ValueError(

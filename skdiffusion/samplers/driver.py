@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from skdiffusion.flow import labels_of
 from skdiffusion.models.external import as_score_model
 from skdiffusion.samplers.base import (
     BaseSampler,
@@ -28,7 +27,7 @@ from skdiffusion.samplers.base import (
 )
 from skdiffusion.samplers.clock import set_clock
 from skdiffusion.samplers.teleport import plan_jump
-from skdiffusion.utils.arrays import as_points, like, namespace, to_numpy
+from skdiffusion.utils.arrays import as_points, labels_of, like, namespace, to_numpy
 from skdiffusion.utils.memory import rows_in_cache
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.row_noise import RowNoise

@@ -34,6 +34,7 @@ __all__ = [
     "functions",
     "host_views",
     "is_torch",
+    "labels_of",
     "like",
     "linear_combination",
     "namespace",
@@ -220,6 +221,30 @@ def by_place(y: Any):
     ndarray, tensor or None
     """
     return y if y is None or is_torch(y) else np.asarray(y)
+
+
+def labels_of(y: Any, x: Any):
+    """Labels of the rows of ``x`` by their place, one of each; ``None`` for none.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,), tensor or None
+    x : array of shape (n, d)
+
+    Returns
+    -------
+    ndarray, tensor or None
+
+    Raises
+    ------
+    ValueError
+        If there is not one label per row.
+    """
+    y = by_place(y)
+    if y is not None and (not y.ndim or len(y) != len(x)):
+        got = len(y) if y.ndim else "a single one"
+        raise ValueError(f"y must hold one label per row, {len(x)}; got {got}.")
+    return y
 
 
 def linear_combination(factors: list, arrays: list):
