@@ -5,7 +5,8 @@ A mixture is fitted to standardised rows :math:`(x - b)/s` and told in the netwo
 :math:`N(Q^\top \mu, (Q^\top U) \Lambda (Q^\top U)^\top)`. It is not fitted there: columns of a
 table are often rounded, bounded or nearly constant, which axes across them no longer show.
 
-Rows that were held out to train a network teach the mixture at the end.
+Rows that were held out to train a network teach the mixture at the end. Before, they say of which
+columns the network is told their own law (:mod:`skdiffusion.estimators._column_laws`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from skdiffusion.estimators._averaging import average
+from skdiffusion.estimators._column_laws import column_laws, telling_columns
 from skdiffusion.estimators._far_rows import told_once
+from skdiffusion.estimators._held_out import HeldOut
 from skdiffusion.estimators._training_rows import Coordinates, effective_rows, read_rows
 from skdiffusion.estimators.mixture import GMMScore
 from skdiffusion.models import MixtureModel, SpectralCovariance
+from skdiffusion.models.column_laws import ColumnLaws
 from skdiffusion.models.labelled_mixture import LabelledMixture
 from skdiffusion.utils.rows import evenly_spaced
 
@@ -98,6 +102,19 @@ class Base:
             mixture.set_params(warm_start=True, max_iter=FEW_STEPS)
         return self._fitted(self._members(order))
 
+    def columns(self, order: np.ndarray, held_out: HeldOut, low: float) -> np.ndarray:
+        """Columns whose own law, of some rows, tells more of others than the mixture does."""
+        rows, weights = self._straight(order)
+        laws = column_laws(rows, weights, np.arange(rows.shape[1]), low)
+        others = self._straight(held_out.index)[0], held_out.weights
+        return telling_columns(laws, self.mixtures[0].model_, *others, low)
+
+    def column_laws(self, order: np.ndarray, index: np.ndarray, low: float) -> ColumnLaws | None:
+        """Laws of some columns, in the coordinates of the network; ``None`` of none."""
+        if not len(index):
+            return None
+        return column_laws(*self._straight(order), index, low, self.coordinates.rotation)
+
     def _members(self, order):
         """Positions of all rows and of those of each class."""
         classes = [] if self.codes is None else self.codes[order].T
@@ -109,15 +126,16 @@ class Base:
 
     def _fitted(self, members):
         law, *classes = self.mixtures
-        law = self._law(law, *self._read(members[0]))
+        law = self._law(law, *self._straight(members[0]))
         owns = [
-            self._of_class(law, own, *self._read(index))
+            self._of_class(law, own, *self._straight(index))
             for own, index in zip(classes, members[1:], strict=True)
         ]
         turn = self.coordinates.rotation
         return LabelledMixture(_turned(law, turn), [_turned(own, turn) for own in owns])
 
-    def _read(self, members):
+    def _straight(self, members):
+        """Standardised rows at some positions, and their weights."""
         index = evenly_spaced(members, MOST_ROWS)
         straight = Coordinates(self.coordinates.shift, self.coordinates.scale)
         rows = straight.inward(read_rows(self.X, index)).numpy()

@@ -25,6 +25,7 @@ from skdiffusion.models import (
     Preconditioner,
     SpectralCovariance,
 )
+from skdiffusion.models.column_laws import ColumnLaws
 from skdiffusion.models.labelled_mixture import LabelledMixture
 from skdiffusion.models.neural import rebuilt
 from skdiffusion.networks import NETWORKS, check_network
@@ -54,6 +55,7 @@ READS_LEVELS = [
 ]
 """Types of the default level estimator that skops does not trust of itself."""
 LEVEL_FILE = "level_estimator.skops"
+COLUMNS = ("index", "centres", "widths")
 FITTED = ("scale_", "sigma_min_", "sigma_max_", "n_steps_", "validation_bound_", "n_features_in_")
 
 
@@ -101,6 +103,9 @@ def save(est: Any, path: Any) -> None:
         arrays |= _mixture_written(base.law, "base.")
         for k, law in enumerate(base.classes):
             arrays |= _mixture_written(law, f"base.{k}.")
+    columns = model.preconditioner.columns
+    if columns is not None:
+        arrays |= {f"columns.{name}": getattr(columns, name) for name in COLUMNS}
     text = json.dumps(config, indent=2)  # whatever cannot be written fails before anything is
     levels = _level_estimators_written(est)
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,6 +157,10 @@ def load(cls: type, path: Any, module: Any = None):
         while f"base.{len(classes)}.weights" in arrays:
             classes.append(_mixture_read(arrays, f"base.{len(classes)}."))
         base = LabelledMixture(_mixture_read(arrays, "base."), classes)
+    columns = None
+    if "columns.index" in arrays:
+        own = (arrays[f"columns.{name}"] for name in COLUMNS)
+        columns = ColumnLaws(*own, coordinates.rotation)
     preconditioner = Preconditioner(
         _read(config["parameterization"]),
         _read(config["schedule"]),
@@ -161,6 +170,7 @@ def load(cls: type, path: Any, module: Any = None):
         base,
         config.get("hints", False),
         config.get("gain", 1.0),
+        columns,
     )
     arguments = {
         k: tuple(v) if isinstance(v, list) else v for k, v in config["network"]["arguments"].items()

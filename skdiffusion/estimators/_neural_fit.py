@@ -73,6 +73,8 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         if isinstance(asked, MixtureParameterization):
             base = Base(asked, X, weights, found.coordinates, seed, classes)
         preconditioner = _preconditioner(est, found, asked, base and base.fit(order))
+        if base is not None and preconditioner.hints:
+            preconditioner.columns = _columns(est, base, order, held_out, found.low)
     referee = None if held_out is None else Referee(X, codes, held_out, found)
     reads_levels = not (est.noise_conditioning or goes_on)
     level_estimator = _level_estimator(est, X, order, found, seed) if reads_levels else None
@@ -256,6 +258,16 @@ def _preconditioner(est, found, parameterization, mixture):
         mixture,
         hints,
     )
+
+
+def _columns(est, base, order, held_out, low):
+    """Laws of the columns that the network is told of; weights of a last fit know those of then."""
+    if est.warm_start and hasattr(est, "model_"):
+        last = est._network_model().preconditioner.columns
+        index = [] if last is None else last.index
+    else:
+        index = [] if held_out is None else base.columns(order, held_out, low)
+    return base.column_laws(order, index, low)
 
 
 def _default_parameterization(est, law_is_known, partial):

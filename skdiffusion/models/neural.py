@@ -7,7 +7,12 @@ with the coefficients of a parameterization (:mod:`skdiffusion.parameterizations
 :math:`D_0` of a mixture for :math:`c_{skip} x`. Beside the point the network may see **hints**.
 With a mixture, :math:`(D_0 - c_{skip} x)/c_{out}`: where the mixture is wrong, its error has the
 edges of its components, which a network does not learn but can take back; and of what it adds a
-share, the **gain**, may be kept. With a Gaussian skip, direction and distance of the point in the
+share, the **gain**, may be kept. Of columns whose own law (:mod:`skdiffusion.models.column_laws`)
+is sharper than the mixture's, as that of counts, of rounded or bounded numbers, it sees the same:
+
+.. math:: \big(E_j[v_j \mid v] - (A D_0)_j\big)/c_{out}, \qquad v = A x,
+
+along the columns' axes. With a Gaussian skip, direction and distance of the point in the
 noised Gaussian,
 
 .. math:: \frac{z}{r}, \ \log r^2, \qquad z_j = \frac{x_j}{\sqrt{\lambda_j + \sigma^2}}, \qquad
@@ -39,6 +44,7 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from skdiffusion.models.base import BaseScoreModel
+from skdiffusion.models.column_laws import ColumnLaws
 from skdiffusion.models.labelled_mixture import LabelledMixture
 from skdiffusion.models.labels import LabelCode
 from skdiffusion.parameterizations import Parameterization
@@ -77,9 +83,11 @@ class Preconditioner:
         the point's direction and distance in the noised Gaussian.
     gain : float
         Share that is kept of what a trained network adds.
+    columns : ColumnLaws, optional
+        Columns of which the network sees, beside that, what their own law would have it say.
     """
 
-    gain = 1.0  # of pickles that know of none
+    gain, columns = 1.0, None  # of pickles that know of none
 
     def __init__(
         self,
@@ -91,6 +99,7 @@ class Preconditioner:
         base: LabelledMixture | None = None,
         hints: bool = False,
         gain: float = 1.0,
+        columns: ColumnLaws | None = None,
     ):
         self.parameterization = parameterization
         self.schedule = schedule
@@ -100,12 +109,14 @@ class Preconditioner:
         self.base = base
         self.hints = hints
         self.gain = gain
+        self.columns = columns
 
     @property
     def n_inputs(self) -> int:
         """Columns of the points that the network sees."""
         d = len(self.variances)
-        return d + self.hints * (d if self.base is not None else d + 1)
+        own = 0 if self.columns is None else len(self.columns)
+        return d + self.hints * (d if self.base is not None else d + 1) + own
 
     def coefficients(self, sigma):
         """Coefficients at levels ``(n, 1)``, as the network is used."""
@@ -155,9 +166,12 @@ class Preconditioner:
         if not self.hints:
             return point
         if self.base is None:
-            hints = _place(x, like(self.variances, x) + sigma**2)
+            hints = list(_place(x, like(self.variances, x) + sigma**2))
         else:
             hints = [(skip - found.skip * x) / found.out]
+        if self.columns is not None:
+            own = self.columns.denoise(x, sigma) - self.columns.along(skip)
+            hints.append(own / found.out)
         return namespace(x).concat([point, *hints], axis=1)
 
 

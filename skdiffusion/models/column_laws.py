@@ -1,0 +1,75 @@
+r"""Laws of single columns, each by itself: sharp where rows crowd.
+
+.. math:: p_j(v) = \frac1K \sum_{k=1}^K N(v; q_{jk}, h_{jk}^2), \qquad
+          E_j[v_0 \mid v] = v + \sigma^2 \sum_k r_{jk}(v)\, \frac{q_{jk} - v}{h_{jk}^2 + \sigma^2},
+
+with the responsibilities :math:`r_{jk}` of the kernels under noise. Points are seen along the
+columns' axes, :math:`v = x A^\top`, orthonormal in the coordinates of the points.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skdiffusion.utils.arrays import Parameters, namespace
+
+__all__ = ["ColumnLaws"]
+
+
+class ColumnLaws:
+    """Denoisers of some columns, of each by its own law.
+
+    Parameters
+    ----------
+    index : array of int, shape (m,)
+        The columns.
+    centres, widths : array of shape (m, K)
+        Of the kernels of each.
+    rotation : array of shape (d, d), optional
+        From columns to the coordinates of the points, ``x = v @ rotation``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> coin = ColumnLaws([1], [[-1.0, 1.0]], [[0.01, 0.01]])
+    >>> coin.denoise(np.array([[5.0, 0.3], [5.0, 0.0]]), np.array([[0.2], [1.0]])).round(3)
+    array([[0.999],
+           [0.   ]])
+    """
+
+    def __init__(self, index: Any, centres: Any, widths: Any, rotation: Any = None):
+        self.index = np.asarray(index)
+        self.rotation = rotation
+        axes = None if rotation is None else np.asarray(rotation)[self.index]
+        self._seen = Parameters(centres=centres, widths=widths, axes=axes)
+
+    def __len__(self):
+        return len(self.index)
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Centres of the kernels, ``(m, K)``."""
+        return self._seen.centres
+
+    @property
+    def widths(self) -> np.ndarray:
+        """Standard deviations of the kernels, ``(m, K)``."""
+        return self._seen.widths
+
+    def along(self, x: Any):
+        """What points ``(n, d)`` are in the columns, ``(n, m)``."""
+        axes = self._seen.like(x).axes
+        return x[:, self.index] if axes is None else x @ axes.T
+
+    def denoise(self, x: Any, sigma: Any):
+        """The columns of points ``(n, d)``, each denoised by itself, at levels ``(n, 1)``."""
+        seen, xp = self._seen.like(x), namespace(x)
+        v, levels = self.along(x), sigma[:, :, None] ** 2
+        variances = seen.widths**2 + levels
+        steps = seen.centres - v[:, :, None]
+        pulls = steps / variances
+        log_shares = -(steps * pulls + xp.log(variances)) / 2
+        shares = xp.exp(log_shares - xp.max(log_shares, axis=-1, keepdims=True))
+        return v + levels[:, :, 0] * (shares * pulls).sum(-1) / shares.sum(-1)

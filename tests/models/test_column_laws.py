@@ -1,0 +1,46 @@
+"""Columns denoised by themselves: what mixtures of one column say, along any axes."""
+
+import pickle
+
+import numpy as np
+import pytest
+from scipy.stats import ortho_group
+
+from skdiffusion.models import MixtureModel
+from skdiffusion.models.column_laws import ColumnLaws
+
+
+@pytest.fixture
+def parts(rng):
+    return [2, 0], rng.normal(size=(2, 5)), rng.uniform(0.1, 1, (2, 5))
+
+
+def test_every_column_is_denoised_by_its_own_mixture(parts, rng):
+    index, centres, widths = parts
+    turn = ortho_group.rvs(4, random_state=0)
+    v, sigma = rng.normal(size=(30, 4)), rng.uniform(0.01, 3, 30)
+    straight = ColumnLaws(*parts).denoise(v, sigma[:, None])
+    turned = ColumnLaws(*parts, turn).denoise(v @ turn, sigma[:, None])
+    np.testing.assert_allclose(turned, straight, atol=1e-12)
+    for j, (column, q, h) in enumerate(zip(index, centres, widths, strict=True)):
+        law = MixtureModel(np.ones(5), q[:, None], h**2)
+        np.testing.assert_allclose(straight[:, [j]], law.denoise(v[:, [column]], sigma), atol=1e-12)
+
+
+def test_torch_agrees_and_is_followed(parts, rng):
+    torch = pytest.importorskip("torch")
+    laws = pickle.loads(pickle.dumps(ColumnLaws(*parts, ortho_group.rvs(4, random_state=0))))
+    x, sigma, v = rng.normal(size=(9, 4)), rng.uniform(0.1, 3, (9, 1)), rng.normal(size=(9, 4))
+    level = torch.tensor(sigma)
+    found, slope = torch.func.jvp(
+        lambda z: laws.denoise(z, level), (torch.tensor(x),), (torch.tensor(v),)
+    )
+    np.testing.assert_allclose(found.numpy(), laws.denoise(x, sigma), rtol=1e-12)
+    ends = (laws.denoise(x + s * 1e-5 * v, sigma) for s in (1, -1))
+    # central differences: errors of the order of their step squared
+    np.testing.assert_allclose(slope.numpy(), np.subtract(*ends) / 2e-5, atol=1e-7)
+
+
+def test_far_points_are_denoised_by_the_nearest_kernel(parts):
+    found = ColumnLaws(*parts).denoise(np.full((1, 4), 1e12), np.full((1, 1), 0.5))
+    assert np.isfinite(found).all()
