@@ -271,9 +271,11 @@ class MixtureParameterization(GaussianParameterization):
     ``NeuralScore`` fits the mixture to its training rows, at most 10,000 of them, and the network
     adds to its denoiser; with class labels, one to each class beside that of all rows. Errors count
     as with the Gaussian skip. A perceptron that need not be conservative sees what the mixture says
-    beside the point, and can take it back where it is wrong. Rows that were held out say how much
-    of what the network adds is kept, and then teach the mixture too. Densities and samples of
-    tables are nearly always better, after fewer steps.
+    beside the point, and can take it back where it is wrong; of columns whose own law is sharper
+    than the mixture's, such as counts and rounded or bounded numbers, it also sees what that law
+    says. Rows that were held out name these columns, say how much of what the network adds is kept,
+    and then teach the mixture too. Densities and samples of tables are nearly always better, after
+    fewer steps.
 
     Parameters
     ----------

@@ -12,10 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.utils import gen_batches
 
-from skdiffusion.utils.arrays import Parameters, namespace
+from skdiffusion.utils.arrays import Parameters, is_torch, namespace
 
 __all__ = ["ColumnLaws"]
+
+NUMBERS = 2**18, 2**26
+"""Pairs of a row and a kernel at once: so many stay in a core's cache; a GPU is busy from there on."""
 
 
 class ColumnLaws:
@@ -65,11 +69,20 @@ class ColumnLaws:
 
     def denoise(self, x: Any, sigma: Any):
         """The columns of points ``(n, d)``, each denoised by itself, at levels ``(n, 1)``."""
+        on_gpu = is_torch(x) and x.device.type != "cpu"
+        size = max(1, NUMBERS[on_gpu] // self.centres.size)
+        if len(x) <= size:
+            return self._denoise(x, sigma)
+        parts = [self._denoise(x[rows], sigma[rows]) for rows in gen_batches(len(x), size)]
+        return namespace(x).concat(parts, axis=0)
+
+    def _denoise(self, x, sigma):
         seen, xp = self._seen.like(x), namespace(x)
         v, levels = self.along(x), sigma[:, :, None] ** 2
         variances = seen.widths**2 + levels
         steps = seen.centres - v[:, :, None]
         pulls = steps / variances
-        log_shares = -(steps * pulls + xp.log(variances)) / 2
-        shares = xp.exp(log_shares - xp.max(log_shares, axis=-1, keepdims=True))
+        heights = -(steps * pulls) / 2
+        heights = heights - xp.max(heights, axis=-1, keepdims=True)
+        shares = xp.exp(heights) / xp.sqrt(variances)
         return v + levels[:, :, 0] * (shares * pulls).sum(-1) / shares.sum(-1)

@@ -41,6 +41,13 @@ def test_torch_agrees_and_is_followed(parts, rng):
     np.testing.assert_allclose(slope.numpy(), np.subtract(*ends) / 2e-5, atol=1e-7)
 
 
+def test_many_points_are_served_a_few_at_a_time(parts, rng, monkeypatch):
+    laws, x, sigma = ColumnLaws(*parts), rng.normal(size=(50, 4)), rng.uniform(0.1, 3, (50, 1))
+    at_once = laws.denoise(x, sigma)
+    monkeypatch.setattr("skdiffusion.models.column_laws.NUMBERS", (70, 70))  # seven rows
+    np.testing.assert_array_equal(laws.denoise(x, sigma), at_once)
+
+
 def test_far_points_are_denoised_by_the_nearest_kernel(parts):
     found = ColumnLaws(*parts).denoise(np.full((1, 4), 1e12), np.full((1, 1), 0.5))
     assert np.isfinite(found).all()
