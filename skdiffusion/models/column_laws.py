@@ -19,7 +19,7 @@ from skdiffusion.utils.arrays import Parameters, is_torch, namespace
 __all__ = ["ColumnLaws"]
 
 NUMBERS = 2**18, 2**26
-"""Pairs of a row and a kernel at once: so many stay in a core's cache; a GPU is busy from there on."""
+"""Pairs of row and kernel at once: so many stay near a core; a GPU is busy from there on."""
 
 
 class ColumnLaws:
@@ -39,7 +39,7 @@ class ColumnLaws:
     >>> import numpy as np
     >>> coin = ColumnLaws([1], [[-1.0, 1.0]], [[0.01, 0.01]])
     >>> coin.denoise(np.array([[5.0, 0.3], [5.0, 0.0]]), np.array([[0.2], [1.0]])).round(3)
-    array([[0.999],
+    array([[0.998],
            [0.   ]])
     """
 
