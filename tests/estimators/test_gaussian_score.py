@@ -159,6 +159,25 @@ def test_batches_in_high_dimension_keep_the_leading_axes(rng):
     np.testing.assert_allclose(est.noise_variance_, whole.noise_variance_, rtol=1e-3)
 
 
+def test_batches_go_on_from_their_own_kind_alone(correlated):
+    est = GaussianScore().fit(correlated)
+    before = est.covariance_
+    with pytest.raises(ValueError, match="covariance='diag' cannot go on from what was gathered"):
+        est.set_params(covariance="diag").partial_fit(correlated)
+    np.testing.assert_array_equal(est.covariance_, before)
+    # all full matrices are of the same moments
+    est.set_params(covariance="ledoit_wolf").partial_fit(correlated)
+    twice = GaussianScore("ledoit_wolf").fit(np.repeat(correlated, 2, axis=0))
+    np.testing.assert_allclose(est.covariance_, twice.covariance_, atol=1e-12)
+
+
+def test_rows_of_a_fit_before_the_last_are_forgotten(correlated):
+    est = GaussianScore().fit(correlated + 100).set_params(covariance=LedoitWolf()).fit(correlated)
+    est.set_params(covariance="empirical").partial_fit(correlated)
+    np.testing.assert_allclose(est.mean_, correlated.mean(axis=0), atol=1e-12)
+    assert est.n_samples_seen_ == len(correlated) and not hasattr(est, "covariance_estimator_")
+
+
 def test_partial_fit_is_absent_where_it_cannot_be():
     assert not hasattr(GaussianScore(LedoitWolf()), "partial_fit")
 
