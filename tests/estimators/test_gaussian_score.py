@@ -339,9 +339,14 @@ def test_fewer_rows_than_columns(rng):
 
 def test_a_law_without_density_says_so():
     est = GaussianScore.from_parameters([0.0, 0.0], [1.0, 0.0])
-    with pytest.raises(ValueError, match="no density"):
+    with pytest.raises(ValueError, match=r"no density: .* log_density\(X, sigma\) is"):
         est.score_samples([[0.0, 0.0]])
     assert np.isfinite(est.log_density([[0.0, 0.0]], 0.1)).all()
+    with pytest.raises(ValueError, match=r"no density: .* model_.to_latent\(X, sigma\) has"):
+        est.transform([[0.0, 0.0]])
+    np.testing.assert_allclose(est.model_.to_latent([[0.0, 0.1]], 0.1), [[0.0, 1.0]])
+    with pytest.raises(ValueError, match="sigma_from must be positive"):
+        est.flow([[0.0, 0.0]], 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
