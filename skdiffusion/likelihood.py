@@ -136,10 +136,10 @@ class _Flow:
         n_integrals = more["probes"].shape[1] if "probes" in more else 1
         start = xp.concat([codes] + [codes[:, :1] * 0] * n_integrals, axis=1)
         state, rate, error = follow(self.rates, start, level, last, more, self.tol, self.size)
-        rest, doubt = self.way_beyond(state, rate, last, more)
-        z, integrals = state[:, :d], state[:, d:] + rest[:, d:]
-        # to first order in the rest of the way: what turns without end keeps its length
-        squares = xp.sum(z * z + 2 * z * rest[:, :d] - codes * codes, axis=1)
+        rest, doubt, falls = self.way_beyond(state, rate, last, more)
+        z, moved, integrals = state[:, :d], rest[:, :d], state[:, d:] + rest[:, d:]
+        # what turns without end keeps its length: it counts to first order
+        squares = xp.sum(z * z + (2 * z + falls * moved) * moved - codes * codes, axis=1)
         log_prob = self.far_field.log_prob(x, level) - squares / 2 + xp.mean(integrals, axis=1)
         error = error + self.size(doubt, state)
         if n_integrals == 1:
