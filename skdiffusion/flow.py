@@ -36,7 +36,15 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from skdiffusion.models import AffineModel, GaussianModel
-from skdiffusion.utils.arrays import as_levels, as_points, is_torch, labels_of, like, namespace
+from skdiffusion.utils.arrays import (
+    as_levels,
+    as_points,
+    is_torch,
+    labels_of,
+    like,
+    namespace,
+    to_numpy,
+)
 from skdiffusion.utils.dormand_prince import dormand_prince
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import normal_by_row
@@ -206,8 +214,7 @@ def decode(
 
 def _in_chunks(model, points, far_field, level, last, y, tol, start, finish, growth=None):
     points = as_float64(points, model.n_features)
-    for end in (level, last):
-        as_levels(end, points, "a noise level", allow_zero=False)
+    level, last = (as_ends(end, points, "a noise level") for end in (level, last))
     y = labels_of(y, points)
     rates = _rates(model, far_field)
     parts = []
@@ -486,6 +493,13 @@ def as_float64(x: Any, n_features: int):
     """Points in double precision, in their own library."""
     x = as_points(x, n_features)
     return x.double() if is_torch(x) else x.astype(np.float64, copy=False)
+
+
+def as_ends(level: Any, x: Any, name: str):
+    """Levels at which paths of points begin or end, on the host: a float, or one per row."""
+    level = to_numpy(level) if is_torch(level) else level
+    as_levels(level, x, name, allow_zero=False)
+    return np.asarray(level, dtype=np.float64) if np.ndim(level) else float(level)
 
 
 def chunks(x: Any, more: int):

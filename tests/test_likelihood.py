@@ -258,6 +258,21 @@ def test_torch_and_numpy_follow_the_same_path():
     np.testing.assert_allclose(theirs.log_prob.numpy(), ours.log_prob, atol=1e-10)
     codes = encode(PLANE, torch.tensor(x, dtype=torch.float32), far_field, low, high)
     assert codes.dtype == torch.float64
+    levels = np.geomspace(low, 1.0, 10)
+    ours = flow_log_prob(PLANE, x, far_field, levels, high).log_prob
+    codes = encode(PLANE, x, far_field, levels, high)
+    for given in (torch.tensor(levels), levels.tolist()):
+        theirs = flow_log_prob(PLANE, torch.tensor(x), far_field, given, high).log_prob
+        np.testing.assert_allclose(theirs.numpy(), ours, atol=1e-10)
+        there = encode(PLANE, torch.tensor(x), far_field, given, high)
+        np.testing.assert_allclose(there.numpy(), codes, atol=1e-10)
+        back = decode(PLANE, there, far_field, given, high)
+        np.testing.assert_allclose(back.numpy(), x, atol=1e-6)
+
+
+def test_one_probe_does_not_know_its_error():
+    with pytest.raises(ValueError, match="n_probes must be an integer of at least 2; got 1"):
+        flow_log_prob(PLANE, np.zeros((1, 2)), *levels_of(PLANE), method="hutchinson", n_probes=1)
 
 
 def test_the_chunks_do_not_matter():
