@@ -38,6 +38,7 @@ from skdiffusion.noising import noise_range
 from skdiffusion.utils.arrays import labels_of, to_numpy
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator, balanced_by_row
+from skdiffusion.utils.rows import check_points
 from skdiffusion.utils.validation import check_count
 
 __all__ = ["DenoisingBound", "denoising_bound", "nodes_and_weights"]
@@ -129,6 +130,8 @@ def denoising_bound(
 
     Raises
     ------
+    ValueError
+        If ``x`` is not finite, has no rows or other columns than the model.
     FloatingPointError
         If the model denoises to something that is not finite; the level is named.
 
@@ -152,7 +155,7 @@ def denoising_bound(
     """
     n_noise = check_count(n_noise, "n_noise", 3)
     seed = int(as_generator(random_state).integers(2**62))
-    x = to_numpy(x).astype(np.float64)
+    x = check_points(to_numpy(x), model.n_features, name="x")
     y = labels_of(y, x)
     curve = _Curve(model, far_field, sigma_min, sigma_max)
     n, d = x.shape

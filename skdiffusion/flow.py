@@ -36,7 +36,15 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from skdiffusion.models import AffineModel, GaussianModel
-from skdiffusion.utils.arrays import as_levels, as_points, is_torch, labels_of, like, namespace
+from skdiffusion.utils.arrays import (
+    as_levels,
+    as_points,
+    is_torch,
+    labels_of,
+    like,
+    namespace,
+    to_numpy,
+)
 from skdiffusion.utils.dormand_prince import dormand_prince
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import normal_by_row
@@ -143,7 +151,7 @@ def encode(
         return far_field.to_latent(points, level)
 
     def finish(motion, level, condition):
-        return motion.state + way_beyond(motion.state, motion.rate, level, condition)[0]
+        return motion.state + way_beyond(motion.state, motion.rate, level, condition).way
 
     return _in_chunks(model, x, far_field, sigma_min, sigma_max, y, tol, start, finish)
 
@@ -186,7 +194,7 @@ def decode(
         inner = codes
         for _ in range(SETTLED):  # contracts by how much the way beyond differs, some 1e-3
             rate = rates(inner, level, condition)
-            before, inner = inner, codes - way_beyond(inner, rate, level, condition)[0]
+            before, inner = inner, codes - way_beyond(inner, rate, level, condition).way
             if not len(inner) or float(namespace(inner).max(abs(inner - before))) < ROUNDING:
                 break
         return inner
@@ -206,8 +214,7 @@ def decode(
 
 def _in_chunks(model, points, far_field, level, last, y, tol, start, finish, growth=None):
     points = as_float64(points, model.n_features)
-    for end in (level, last):
-        as_levels(end, points, "a noise level", allow_zero=False)
+    level, last = (as_ends(end, points, "a noise level") for end in (level, last))
     y = labels_of(y, points)
     rates = _rates(model, far_field)
     parts = []
@@ -230,6 +237,17 @@ def _rates(model, far_field):
         return far_field.to_latent(x + shift, level) - z
 
     return rates
+
+
+class Beyond(NamedTuple):
+    """The way beyond the last level, what it may be wrong by, and by how much its rate falls.
+
+    ``falls`` is one where the rate falls with the level or faster, and zero where it does not fall.
+    """
+
+    way: Any
+    doubt: Any
+    falls: Any
 
 
 class WayBeyond:
@@ -266,20 +284,23 @@ class WayBeyond:
         known = sigma_max / BELOW ** (len(TAIL) - 1) >= model.sigma_range[0]
         self.is_far = known and width <= REACHED
 
-    def __call__(self, state: Any, rate: Any, level: Any, more: dict) -> tuple[Any, Any]:
-        """The way from ``state`` and its rate at the last level, and what it may be wrong by."""
+    def __call__(self, state: Any, rate: Any, level: Any, more: dict) -> Beyond:
+        """The way from ``state`` and its rate at the last level."""
         if not self.is_far:
-            return THIRD_POWER * rate, NEAR_ERROR * rate
+            return Beyond(THIRD_POWER * rate, NEAR_ERROR * rate, 0 * rate[:, :1])
         rates = [rate, *(self.rates(state, level / BELOW**k, more) for k in (1, 2))]
         way = _combined(TAIL, rates)
         doubt = way - _combined(ROUGH_TAIL, rates)
         # at one level alone the powers may cancel
-        sizes = sum(self.size(one, state) for one in rates) / len(rates)
-        rough = self.size(doubt, state) / (SMOOTH * sizes + TINY)
+        sizes = [self.size(one, state) for one in rates]
+        rough = self.size(doubt, state) / (SMOOTH * sum(sizes) / len(rates) + TINY)
         smooth = 1 / (1 + rough[:, None] ** 4)
-        return (
+        # over a factor of two the first power doubles, and what has none stays
+        falls = namespace(rate).clip(sizes[-1] / (sizes[0] + TINY) - 1, 0.0, 1.0)
+        return Beyond(
             smooth * way + (1 - smooth) * THIRD_POWER * rate,
             smooth * doubt + (1 - smooth) * THIRD_ERROR * rate,
+            falls[:, None],
         )
 
 
@@ -472,6 +493,13 @@ def as_float64(x: Any, n_features: int):
     """Points in double precision, in their own library."""
     x = as_points(x, n_features)
     return x.double() if is_torch(x) else x.astype(np.float64, copy=False)
+
+
+def as_ends(level: Any, x: Any, name: str):
+    """Levels at which paths of points begin or end, on the host: a float, or one per row."""
+    level = to_numpy(level) if is_torch(level) else level
+    as_levels(level, x, name, allow_zero=False)
+    return np.asarray(level, dtype=np.float64) if np.ndim(level) else float(level)
 
 
 def chunks(x: Any, more: int):

@@ -22,6 +22,7 @@ import numpy as np
 
 from skdiffusion.flow import (
     WayBeyond,
+    as_ends,
     as_float64,
     chunks,
     follow,
@@ -29,7 +30,8 @@ from skdiffusion.flow import (
     under_noise_of,
 )
 from skdiffusion.models.jacobian import denoise_and_divergence, hutchinson_probes
-from skdiffusion.utils.arrays import as_levels, labels_of, namespace
+from skdiffusion.utils.arrays import labels_of, namespace
+from skdiffusion.utils.validation import check_count
 
 __all__ = ["FlowLogProb", "flow_log_prob"]
 
@@ -76,7 +78,7 @@ def flow_log_prob(
     method : {"auto", "exact", "hutchinson"}
         How to take traces; see :func:`skdiffusion.models.divergence`.
     n_probes : int
-        Probes per row of Hutchinson's method.
+        Probes per row of Hutchinson's method, at least two: their spread is the standard error.
     random_state : None, int, Generator or RandomState
         Seed of the probes.
     tol : float
@@ -104,8 +106,9 @@ def flow_log_prob(
     True
     """
     x = as_float64(x, model.n_features)
-    as_levels(sigma_min, x, "sigma_min", allow_zero=False)
+    sigma_min = as_ends(sigma_min, x, "sigma_min")
     y = labels_of(y, x)
+    n_probes = check_count(n_probes, "n_probes", 2)
     probes = hutchinson_probes(model, x, method, n_probes, random_state)
     if probes is not None:  # rows first, so that they are picked with the rows
         probes = namespace(x).permute_dims(probes, (1, 0, 2))
@@ -136,10 +139,10 @@ class _Flow:
         n_integrals = more["probes"].shape[1] if "probes" in more else 1
         start = xp.concat([codes] + [codes[:, :1] * 0] * n_integrals, axis=1)
         state, rate, error = follow(self.rates, start, level, last, more, self.tol, self.size)
-        rest, doubt = self.way_beyond(state, rate, last, more)
-        z, integrals = state[:, :d], state[:, d:] + rest[:, d:]
-        # to first order in the rest of the way: what turns without end keeps its length
-        squares = xp.sum(z * z + 2 * z * rest[:, :d] - codes * codes, axis=1)
+        rest, doubt, falls = self.way_beyond(state, rate, last, more)
+        z, moved, integrals = state[:, :d], rest[:, :d], state[:, d:] + rest[:, d:]
+        # what turns without end keeps its length: it counts to first order
+        squares = xp.sum(z * z + (2 * z + falls * moved) * moved - codes * codes, axis=1)
         log_prob = self.far_field.log_prob(x, level) - squares / 2 + xp.mean(integrals, axis=1)
         error = error + self.size(doubt, state)
         if n_integrals == 1:

@@ -383,6 +383,15 @@ def test_what_is_not_finite_is_named():
         denoising_bound(Broken(), np.zeros((2, 2)), PLANE.gaussian())
     with pytest.raises(ValueError, match="n_noise must be an integer of at least 3; got 2"):
         denoising_bound(PLANE, np.zeros((2, 2)), PLANE.gaussian(), n_noise=2)
+    wrong = {
+        "0 sample": np.zeros((0, 2)),
+        "1D array": np.zeros(2),
+        "x must have 2 columns; got 3": np.zeros((4, 3)),
+        "x contains NaN": np.full((4, 2), np.nan),
+    }
+    for message, x in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            denoising_bound(PLANE, x, PLANE.gaussian())
 
 
 def test_pooled_models_have_no_other_likelihood_that_is_bounded():

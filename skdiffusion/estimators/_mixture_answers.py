@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdiffusion.estimators._condition import column_index
 from skdiffusion.estimators._missing import completed
 from skdiffusion.estimators.base import BaseScoreEstimator
+from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.rows import check_rows
 
 __all__ = ["MixtureAnswers"]
@@ -43,10 +44,10 @@ class MixtureAnswers(BaseScoreEstimator):
         ndarray of shape (n_samples, n_components)
         """
         X = self._rows_with_gaps(X)
-        levels = np.asarray(sigma, dtype=np.float64)
+        levels = as_levels(sigma, X)
 
         def one(model, X, index):
-            return model.responsibilities(X, levels[index] if levels.ndim else float(levels))
+            return model.responsibilities(X, levels[index, 0] if np.ndim(levels) else levels)
 
         return self._by_pattern(
             X, one, np.broadcast_to(self.weights_, (len(X), len(self.weights_)))

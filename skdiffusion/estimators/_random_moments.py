@@ -26,19 +26,12 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from skdiffusion.models.random_features import RandomFeatures
-from skdiffusion.utils.memory import rows_in_cache
 
 __all__ = ["NormalEquations", "Spectrum"]
 
 NULL = 1e-10
 """Share of the largest eigenvalue up to which one counts as zero: the rounding of a moment,
 1e-16, can change the loss by its ratio to the eigenvalue."""
-
-CACHED = 2**18
-"""Numbers of one array of features that a core's cache holds beside the others."""
-
-FEWEST_ROWS = 256
-"""Below this the products of matrices get slow."""
 
 
 class NormalEquations(NamedTuple):
@@ -127,7 +120,7 @@ def _at_level(features, rows, weights, level):
     covariance = lines @ lines.T
     spread = np.sqrt(covariance.diagonal())
     gram, cross = 0.0, 0.0
-    for chunk in _chunks(rows, features.size):
+    for chunk in gen_batches(len(rows), features.rows_at_once()):
         part, its = rows[chunk], weights[chunk]
         angles = features.angles(part, level)
         values, slopes = features.map.means(angles, spread)
@@ -136,8 +129,3 @@ def _at_level(features, rows, weights, level):
         cross = cross + noise[:, None] * (lines.T * (its @ slopes))
     second = np.sum(clean**2 * (weights @ rows**2) + noise**2 * weights.sum())
     return scale**2 * gram, scale * cross, np.asarray(second)
-
-
-def _chunks(rows, size):
-    """Rows whose features, some eight arrays of them, fit a cache and the working memory."""
-    return gen_batches(len(rows), rows_in_cache(size, CACHED, n_arrays=8, fewest=FEWEST_ROWS))

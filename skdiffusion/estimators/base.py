@@ -115,11 +115,7 @@ class BaseScoreEstimator(
         self._refuse_labels(y, len(X))
         if not self.model_.has_log_prob:
             return self._flow_log_prob(X, self.sigma_min_, y)
-        if not self.model_.has_density:
-            raise ValueError(
-                "the fitted law has no density: it lies in fewer dimensions than the data; "
-                "log_density(X, sigma) is that of the law with noise added."
-            )
+        self._require_density("log_density(X, sigma) is that of the law with noise added")
         return self.model_.log_prob(X, 0.0)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -302,6 +298,7 @@ class BaseScoreEstimator(
         """Latent codes of rows in float64 or float32."""
         rows = X.astype(np.float64)
         if self.model_.has_flow:
+            self._require_density("model_.to_latent(X, sigma) has the codes of rows with noise")
             codes = self.model_.to_latent(rows)
         else:
             tol = self._flow_tolerances["code"]
@@ -351,6 +348,14 @@ class BaseScoreEstimator(
         return self.far_field_, self.sigma_min_, self.sigma_max_
 
     # ------------------------------------------------------------------ inner workings
+
+    def _require_density(self, instead):
+        """Refuse what a law at level zero has only with a density; ``instead`` there is this."""
+        if not self.model_.has_density:
+            raise ValueError(
+                "the fitted law has no density: it lies in fewer dimensions than the data; "
+                f"{instead}."
+            )
 
     def _rows(self, X, dtype=(np.float64, np.float32), **options):
         check_is_fitted(self)

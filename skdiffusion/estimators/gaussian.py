@@ -197,7 +197,7 @@ class GaussianScore(BaseScoreEstimator):
 
         Exact for all forms of the covariance but ``"low_rank"`` above 1024 columns, where the
         directions beyond the kept ones are merged into the isotropic rest. Not available with
-        covariance estimators.
+        covariance estimators, of whose fits it begins anew.
 
         Parameters
         ----------
@@ -213,7 +213,13 @@ class GaussianScore(BaseScoreEstimator):
         first = not hasattr(self, "_moments")
         X = check_rows(self, X, reset=first, dtype=np.float64, ensure_min_samples=2 if first else 1)
         weights = check_weights(sample_weight, len(X))
-        moments = self._new_moments(X.shape[1]).update(X, weights)
+        moments = self._new_moments(X.shape[1])
+        if not first and type(self._moments) is not type(moments):
+            raise ValueError(
+                f"covariance={self.covariance!r} cannot go on from what was gathered of earlier "
+                "batches for another: call fit, or partial_fit of a new estimator."
+            )
+        moments.update(X, weights)
         return self._set_from_moments(moments if first else self._moments + moments)
 
     @classmethod
@@ -330,6 +336,7 @@ class GaussianScore(BaseScoreEstimator):
         mean = getattr(estimator, "location_", moments.mean)
         covariance = np.array(estimator.covariance_, dtype=np.float64)
         self.covariance_estimator_ = estimator
+        self.__dict__.pop("_moments", None)  # of rows that are not those of this fit
         self.n_samples_seen_ = moments.n_rows
         return self._set_gaussian(mean, self._regular(covariance))
 
@@ -350,6 +357,7 @@ class GaussianScore(BaseScoreEstimator):
         else:
             covariance = self._low_rank(moments, variances)
         self._moments = moments
+        self.__dict__.pop("covariance_estimator_", None)  # of an earlier fit
         self.n_samples_seen_ = moments.n_rows
         return self._set_gaussian(moments.mean, covariance)
 

@@ -199,6 +199,9 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
                 f"X has too few rows for cv={self.cv!r}: a fold leaves no two rows of some weight "
                 "to fit the candidates to."
             )
+        held_out = sum(weights[test].sum() for _, test in folds)  # once each, or as cv has it
+        if not held_out:
+            raise ValueError("cv must hold out rows of some weight; those that it does have none.")
         grams = Parallel(n_jobs=self.n_jobs)(
             delayed(_fold_errors)(
                 candidates, X, weights, sample_weight is not None, fold, levels, self.n_noise, seed
@@ -217,7 +220,6 @@ class StackedScore(_BaseComposition, BaseScoreEstimator):
         self.estimators_ = fitted
         self.levels_ = levels
         self.weights_ = shares
-        held_out = sum(weights[test].sum() for _, test in folds)  # once each, or as cv has it
         total = 2 * self.n_noise * held_out * X.shape[1]
         self.errors_ = gram.diagonal(axis1=1, axis2=2) / total
         self.stacked_errors_ = np.einsum("lj,ljk,lk->l", shares, gram, shares) / total

@@ -243,7 +243,7 @@ class BaseScoreModel:
         array of shape (n, d)
         """
         self._require("has_flow", "closed-form flow")
-        x, sigma_from, _ = self._prepare(x, sigma_from, None)
+        x, sigma_from, _ = self._prepare(x, sigma_from, None, "sigma_from")
         return self._flow(x, sigma_from, as_levels(sigma_to, x, "sigma_to"))
 
     def to_latent(self, x: Any, sigma: Any = 0.0):
@@ -278,9 +278,9 @@ class BaseScoreModel:
 
     # ------------------------------------------------------------------ inner workings
 
-    def _prepare(self, x, sigma, y):
+    def _prepare(self, x, sigma, y, name="sigma"):
         x = as_points(x, self.n_features)
-        sigma = as_levels(sigma, x, allow_zero=self.has_density)
+        sigma = as_levels(sigma, x, name, allow_zero=self.has_density)
         if not is_torch(sigma):
             self._check_range(sigma)
         if y is None:

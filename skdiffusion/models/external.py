@@ -287,6 +287,8 @@ def as_score_model(
     """
     if isinstance(obj, BaseScoreModel):
         return obj
+    if isinstance(obj, type):
+        raise TypeError(f"{NEEDED}; got the class {obj.__name__}: give an instance of it.")
     if hasattr(obj, "model_"):
         return as_score_model(obj.model_)
     if isinstance(obj, BaseEstimator):

@@ -24,10 +24,19 @@ from skdiffusion.models._log_grid import LogGrid
 from skdiffusion.models.base import BaseScoreModel
 from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.schedules import check_schedule
-from skdiffusion.utils.arrays import Parameters, like, namespace
+from skdiffusion.utils.arrays import Parameters, is_torch, like, namespace
+from skdiffusion.utils.blocks import map_blocks
+from skdiffusion.utils.memory import rows_in_cache, rows_in_memory
 from skdiffusion.utils.validation import lookup
 
 __all__ = ["RandomFeatureModel", "RandomFeatures"]
+
+ARRAYS = 8
+"""Arrays of features that are held at once."""
+CACHED = 2**18
+"""Numbers of one array of features that a core's cache holds beside the others."""
+FEWEST_ROWS = 256
+"""Below this the products of matrices get slow."""
 
 
 class RandomFeatures:
@@ -78,6 +87,16 @@ class RandomFeatures:
         self.n_features = n_features
         self.size = size
         self.amplitude = float(np.sqrt(2 / size))
+
+    def rows_at_once(self, more: int = 0) -> int:
+        """Rows whose features, some eight arrays of them, fit a cache and the working memory.
+
+        Parameters
+        ----------
+        more : int
+            Numbers per row beside the features.
+        """
+        return rows_in_cache(self.size + more, CACHED, n_arrays=ARRAYS, fewest=FEWEST_ROWS)
 
     def coefficients(self, sigma: Any, x: Any):
         """Coefficients around the features at levels, like ``x``; they broadcast against it."""
@@ -169,10 +188,44 @@ class RandomFeatureModel(BaseScoreModel):
         return xp.sum(per_level * hats[..., None], axis=1)
 
     def _denoise(self, x, sigma):
+        return self._by_blocks(self._denoise_block, x, sigma)
+
+    def _denoise_jvp(self, x, sigma, v):
+        return self._by_blocks(self._denoise_jvp_block, x, sigma, v)
+
+    def _denoise_jacobian(self, x, sigma):
+        return self._by_blocks(self._denoise_jacobian_block, x, sigma)
+
+    def _denoise_divergence(self, x, sigma):
+        return self._by_blocks(self._denoise_divergence_block, x, sigma)
+
+    def _by_blocks(self, function, x, sigma, *rows):
+        """``function`` of as many rows at once as are good for features."""
+        own_levels = self._grid is not None and np.ndim(sigma)
+        more = self._seen.coefficients.shape[1] if own_levels else 0
+        if is_torch(x):
+            size = rows_in_memory(ARRAYS * (self.features.size + more))
+        else:
+            size = self.features.rows_at_once(more)
+        n = x.shape[0]
+        if n <= size:
+            return function(x, sigma, *rows)
+
+        def part(block):
+            level = sigma[block] if np.ndim(sigma) else sigma
+            return function(x[block], level, *(v[block] for v in rows))
+
+        if is_torch(x):
+            parts = [part(slice(start, start + size)) for start in range(0, n, size)]
+        else:
+            parts = map_blocks(part, n, size)
+        return namespace(x).concat(parts, axis=0)
+
+    def _denoise_block(self, x, sigma):
         around = self.features.coefficients(sigma, x)
         return around.skip * x + around.out * self._combined(self.features(x, sigma), sigma)
 
-    def _denoise_jvp(self, x, sigma, v):
+    def _denoise_jvp_block(self, x, sigma, v):
         around = self.features.coefficients(sigma, x)
         inner = self.features.slopes(x, sigma) * (v @ self.features.theta.like(x).frequencies.T)
         return around.skip * v + around.out * self._combined(inner, sigma)
@@ -180,7 +233,7 @@ class RandomFeatureModel(BaseScoreModel):
     def _score_jvp(self, x, sigma, v):
         return (self._denoise_jvp(x, sigma, v) - v) / sigma**2
 
-    def _denoise_jacobian(self, x, sigma):
+    def _denoise_jacobian_block(self, x, sigma):
         around = self.features.coefficients(sigma, x)
         slopes = self.features.slopes(x, sigma)
         frequencies = self.features.theta.like(x).frequencies
@@ -190,7 +243,7 @@ class RandomFeatureModel(BaseScoreModel):
         skip = around.skip[..., None] * self._identity(x)
         return skip + around.out[..., None] * namespace(x).stack(columns, axis=-1)
 
-    def _denoise_divergence(self, x, sigma):
+    def _denoise_divergence_block(self, x, sigma):
         xp = namespace(x)
         around = self.features.coefficients(sigma, x)
         matrix = self._seen.like(x).coefficients

@@ -134,27 +134,24 @@ class ClockFreeModel(BaseScoreModel):
         """Distance from the data that are predicted, per column."""
         return np.linalg.norm(self._denoise(x, None) - x, axis=1) / np.sqrt(self.n_features)
 
-    def enter(self, x: Any, level: float):
+    def enter(self, x: Any, level: Any):
         """The point of the path that a point at a noise level is, in the units of ``x``."""
-        u = self.model.path_point(to_numpy(x), level)
+        u = self.model.path_point(to_numpy(x), to_numpy(level))
         return like(self.model.shift + self.model.scale * u, x)
 
 
-def set_clock(sampler: Any, model: Any, x: Any, level: Any):
-    """The model, the first points and the clock that a sampler works with.
+def set_clock(sampler: Any, model: Any):
+    """The model and the clock that a sampler works with.
 
     Parameters
     ----------
     sampler : BaseSampler
     model : BaseScoreModel
-    x : array of shape (n, d)
-        Points at ``level``.
-    level : float or array of shape (n,)
 
     Returns
     -------
     model : BaseScoreModel
-    x : array of shape (n, d)
+        A :class:`ClockFreeModel` for a sampler without a clock: points enter its path first.
     clock : Clock or None
         ``None`` is the schedule's: also where nothing hangs on the level.
 
@@ -183,9 +180,9 @@ def set_clock(sampler: Any, model: Any, x: Any, level: Any):
         reads = None
         if sampler.needs_level:  # the residual says what to draw; how far to go, the schedule
             reads = Clock(model.noise_level, model.sigma_range, arrives=False)
-        return model, model.enter(x, level), reads
+        return model, reads
     if hasattr(clock, "predict_noise_level"):
-        return model, x, Clock(clock.predict_noise_level, model.sigma_range)
+        return model, Clock(clock.predict_noise_level, model.sigma_range)
     if not isinstance(clock, str) or clock not in ("auto", "schedule", "estimated"):
         raise ValueError(
             "clock must be 'auto', 'schedule', 'estimated', None or a fitted NoiseLevelEstimator; "
@@ -197,7 +194,7 @@ def set_clock(sampler: Any, model: Any, x: Any, level: Any):
             "clock=NoiseLevelEstimator().fit(X)."
         )
     if clock != "schedule" and own is not None:
-        return model, x, Clock(own, model.sigma_range)
+        return model, Clock(own, model.sigma_range)
     deterministic = not sampler.stochastic or getattr(sampler, "eta", 1) == 0
     if deterministic and model.blind_target == "noise":
         warn_user(
@@ -205,4 +202,4 @@ def set_clock(sampler: Any, model: Any, x: Any, level: Any):
             "the sampler draws none and goes by the schedule; give the sampler "
             "clock=NoiseLevelEstimator().fit(X), or take sampler='ddpm' or the target 'data'.",
         )
-    return model, x, None
+    return model, None

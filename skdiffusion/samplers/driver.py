@@ -25,7 +25,7 @@ from skdiffusion.samplers.base import (
     without_graph,
     working_dtype,
 )
-from skdiffusion.samplers.clock import set_clock
+from skdiffusion.samplers.clock import ClockFreeModel, set_clock
 from skdiffusion.samplers.teleport import plan_jump
 from skdiffusion.utils.arrays import as_points, labels_of, like, namespace, to_numpy
 from skdiffusion.utils.memory import rows_in_cache
@@ -130,7 +130,7 @@ def run_sampler(
         levels = jump.levels
         if verbose:
             print(jump)
-    model, x, clock = set_clock(sampler, model, x, levels[0])
+    model, clock = set_clock(sampler, model)
     key = RowNoise.key_from(as_generator(random_state))
     size = _rows_per_chunk(x) if chunk_size is None else check_count(chunk_size, "chunk_size")
     starts = range(0, max(len(x), 1), size)
@@ -146,6 +146,8 @@ def run_sampler(
                 if jump is not None:
                     point = jump(point, noise)
                 path = [_of_rows(level, rows, point) for level in levels]
+                if isinstance(model, ClockFreeModel):
+                    point = model.enter(point, path[0])
                 with without_graph(point):
                     point, path = sampler.prepare(bound, point, path, noise)
                 watch.begin(path[0], point)

@@ -65,6 +65,10 @@ REACH = {2: 2.0, 3: 1.8, 4: 1.6}
 """Longest step, in distances of the last two points, over which so many points are followed."""
 
 
+AWAY = 1e12
+"""A time that no clock says."""
+
+
 OTHERS = {
     n: np.array([[k for k in range(n) if k != i] for i in range(n)], dtype=int).reshape(n, n - 1)
     for n in range(1, 5)
@@ -338,7 +342,10 @@ class DPMSolverSampler(BaseSampler):
         if state is not None:
             before, last = state
             log = functions(level).log
-            reach = log(level / next_level) / log(before / level)
+            behind = log(before / level)
+            if not isinstance(behind, float):  # a row that was left at its level has no slope
+                behind = namespace(behind).where(behind == 0, math.inf, behind)
+            reach = log(level / next_level) / behind
             near = reach <= REACH[2]  # over a longer step the last point says more alone
             more = 0.5 * reach * near
             ahead = linear_combination([1 + more, -more], [denoised, last])
@@ -431,6 +438,7 @@ def _weights(reading, times):
     """Integrals of the Lagrange polynomials of these times over a step."""
     if isinstance(times[0], float):
         return _weights_for_all(reading, np.array(times))
+    times = _last_ones(times)
     weights, indices = [], range(len(times))
     apart = [reading.inside - time for time in times]
     for i, time in enumerate(times):
@@ -439,6 +447,19 @@ def _weights(reading, times):
         total = namespace(basis).sum(basis, axis=-1, keepdims=True)
         weights.append(total / math.prod(time - times[k] for k in others))
     return weights
+
+
+def _last_ones(times):
+    """Of what a row has several times, of a level that it was left at, the last counts.
+
+    The others stand so far away that they weigh nothing, and nothing weighs otherwise for them.
+    """
+    *earlier, last = times
+    kept = []
+    for i, time in enumerate(earlier):
+        again = functools.reduce(operator.or_, [time == later for later in times[i + 1 :]])
+        kept.append(namespace(time).where(again, AWAY * (i + 1), time))
+    return [*kept, last]
 
 
 def _weights_for_all(reading, times):

@@ -77,6 +77,8 @@ def best_of_n(
     True
     """
     n_samples, n = check_count(n_samples, "n_samples"), check_count(n, "n")
+    if options.get("return_trajectory"):
+        raise ValueError("the best of n are rows, without their trajectories.")
     rows = estimator.sample(n_samples * n, random_state=random_state, **options)
     values = _verified(verifier, rows).reshape(n_samples, n)
     best = np.arange(n_samples) * n + values.argmax(axis=1)

@@ -345,7 +345,8 @@ def respaced(levels: Any, level: float) -> tuple[float, list[float]]:
     steps = np.arange(len(positive))
     logs = np.log(positive)
     curve = PchipInterpolator(steps, logs)
-    # falling, so that the step at which the level is reached is unique
-    first = float(PchipInterpolator(-logs, steps)(-np.log(level)))
+    # a level that is given several times counts where it is left, so that the step is unique
+    rising, where = np.unique(logs[::-1], return_index=True)
+    first = float(PchipInterpolator(rising, steps[::-1][where])(np.log(level)))
     spaced = np.exp(curve(np.linspace(first, steps[-1], len(steps))))
     return levels[0], [level, *spaced[1:-1].tolist(), positive[-1], *tail]

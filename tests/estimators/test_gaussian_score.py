@@ -159,6 +159,25 @@ def test_batches_in_high_dimension_keep_the_leading_axes(rng):
     np.testing.assert_allclose(est.noise_variance_, whole.noise_variance_, rtol=1e-3)
 
 
+def test_batches_go_on_from_their_own_kind_alone(correlated):
+    est = GaussianScore().fit(correlated)
+    before = est.covariance_
+    with pytest.raises(ValueError, match="covariance='diag' cannot go on from what was gathered"):
+        est.set_params(covariance="diag").partial_fit(correlated)
+    np.testing.assert_array_equal(est.covariance_, before)
+    # all full matrices are of the same moments
+    est.set_params(covariance="ledoit_wolf").partial_fit(correlated)
+    twice = GaussianScore("ledoit_wolf").fit(np.repeat(correlated, 2, axis=0))
+    np.testing.assert_allclose(est.covariance_, twice.covariance_, atol=1e-12)
+
+
+def test_rows_of_a_fit_before_the_last_are_forgotten(correlated):
+    est = GaussianScore().fit(correlated + 100).set_params(covariance=LedoitWolf()).fit(correlated)
+    est.set_params(covariance="empirical").partial_fit(correlated)
+    np.testing.assert_allclose(est.mean_, correlated.mean(axis=0), atol=1e-12)
+    assert est.n_samples_seen_ == len(correlated) and not hasattr(est, "covariance_estimator_")
+
+
 def test_partial_fit_is_absent_where_it_cannot_be():
     assert not hasattr(GaussianScore(LedoitWolf()), "partial_fit")
 
@@ -320,9 +339,14 @@ def test_fewer_rows_than_columns(rng):
 
 def test_a_law_without_density_says_so():
     est = GaussianScore.from_parameters([0.0, 0.0], [1.0, 0.0])
-    with pytest.raises(ValueError, match="no density"):
+    with pytest.raises(ValueError, match=r"no density: .* log_density\(X, sigma\) is"):
         est.score_samples([[0.0, 0.0]])
     assert np.isfinite(est.log_density([[0.0, 0.0]], 0.1)).all()
+    with pytest.raises(ValueError, match=r"no density: .* model_.to_latent\(X, sigma\) has"):
+        est.transform([[0.0, 0.0]])
+    np.testing.assert_allclose(est.model_.to_latent([[0.0, 0.1]], 0.1), [[0.0, 1.0]])
+    with pytest.raises(ValueError, match="sigma_from must be positive"):
+        est.flow([[0.0, 0.0]], 0.0, 1.0)
 
 
 @pytest.mark.parametrize(

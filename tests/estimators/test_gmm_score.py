@@ -461,6 +461,12 @@ def test_gaps_at_prediction_time(X):
     seen = est.model_.marginal([0, 2])
     np.testing.assert_allclose(est.score_samples(gappy)[2], seen.log_prob(X[2:3, [0, 2]])[0])
     np.testing.assert_allclose(est.responsibilities(gappy)[3], est.weights_)
+    levels = np.linspace(0.1, 2.0, 6)
+    by_row = est.responsibilities(gappy, levels)
+    np.testing.assert_allclose(by_row[2], seen.responsibilities(X[2:3, [0, 2]], levels[2])[0])
+    for wrong in (levels[:2], np.append(levels, 1.0)):
+        with pytest.raises(ValueError, match=r"one level per row, shape \(6,\)"):
+            est.responsibilities(gappy, wrong)
     assert est.score_samples(gappy)[3] == 0
     assert np.isfinite(est.transform(gappy)).all()
     # the completion of a row is the mean of its conditional

@@ -265,6 +265,9 @@ def test_candidates_without_names_are_refused(given, rng):
 def test_no_folds_are_refused(rng):
     with pytest.raises(ValueError, match="cv must hold at least one pair"):
         StackedScore(cv=[]).fit(rng.standard_normal((30, 2)))
+    folds, weights = [(np.arange(20), np.arange(20, 30))], np.r_[np.ones(20), np.zeros(10)]
+    with pytest.raises(ValueError, match="cv must hold out rows of some weight"):
+        StackedScore(cv=folds).fit(rng.standard_normal((30, 2)), sample_weight=weights)
 
 
 def test_a_frozen_candidate_stays_as_it_is(rng):

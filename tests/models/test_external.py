@@ -251,6 +251,9 @@ def test_a_model_that_is_not_told_the_level_is_one_that_does_not_look(prediction
 
 def test_refusals():
     fn = oracle("vp", "data")
+    for cls in (torch.nn.Linear, StandardScaler):
+        with pytest.raises(TypeError, match=f"the class {cls.__name__}: give an instance of it"):
+            as_score_model(cls, prediction="data", n_features=2)
     with pytest.raises(TypeError, match="got int"):
         as_score_model(3)
     with pytest.raises(ValueError, match=r"prediction= .* and n_features="):

@@ -1,7 +1,10 @@
 """Posteriors given linear measurements: textbook formulas, other routes to them, draws."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+import sklearn
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
@@ -86,6 +89,38 @@ def test_kernels_far_from_the_origin_and_narrow_ones(offset):
         expected = weights @ points / weights.sum()
         # rounding of the rows themselves
         np.testing.assert_allclose(found[0, 1:], expected[1:], atol=1e-9 + 1e-14 * offset)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        MixtureModel([0.4, 0.6], [[0.0, 0.0, 1.0], [2.0, 1.0, 0.0]], [0.5, 1.0]),
+        EmpiricalModel(np.random.default_rng(0).standard_normal((30, 3)), kernel=0.1),
+    ],
+)
+def test_the_working_memory_does_not_change_the_result(law):
+    values = law.sample(200, random_state=0)
+    values[:150, 1] = values[150:, 0] = np.nan
+    options = {"noise": 0.1, "n_draws": 2, "random_state": 0}
+    whole = posterior(law, values, **options)
+    with sklearn.config_context(working_memory=0.002):  # a few rows
+        blocks = posterior(law, values, **options)
+    np.testing.assert_allclose(blocks.mean, whole.mean, atol=1e-13)
+    np.testing.assert_allclose(blocks.draws, whole.draws, atol=1e-13)
+
+
+def test_memory_does_not_grow_with_rows_times_components():
+    k, n = 200, 20_000
+    law = MixtureModel(np.ones(k), np.random.default_rng(0).standard_normal((k, 4)), np.ones(k))
+    values = np.zeros((n, 4))
+    values[:, 0] = np.nan
+    tracemalloc.start()
+    with sklearn.config_context(working_memory=8):
+        posterior(law, values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # rows come and go, and what is in working memory; of all rows three arrays had 96 MB
+    assert peak < 2 * 8 * 2**20 + 10 * values.nbytes
 
 
 def test_a_change_of_coordinates():

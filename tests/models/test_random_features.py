@@ -1,7 +1,10 @@
 """Random features: their exact moments under noise, and the score model made of them."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+import sklearn
 from scipy.special import ndtr
 
 from skdiffusion.models import AffineModel, RandomFeatureModel, RandomFeatures
@@ -41,6 +44,47 @@ def test_contract(feature_map, joint, parameterization):
     model = some_model(feature_map, joint, parameterization)
     check_score_model(model)
     check_score_model(AffineModel(model, shift=3.0, scale=7.0))
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_rows_are_served_in_blocks_that_do_not_matter(joint, rng):
+    model = some_model("relu", joint)
+    x, v = rng.standard_normal((2, 50, 3))
+    levels = np.geomspace(0.1, 10.0, 50)
+
+    def answers(x, levels, v):
+        numbers = [
+            answer
+            for sigma in (1.0, levels)
+            for answer in (
+                model.denoise(x, sigma),
+                model.jvp(x, sigma, v),
+                model.jacobian(x, sigma),
+                model.divergence(x, sigma),
+            )
+        ]
+        return [np.asarray(answer) for answer in numbers]
+
+    whole = answers(x, levels, v)
+    torch = pytest.importorskip("torch")
+    with sklearn.config_context(working_memory=0.02):  # some ten rows
+        blocks = answers(x, levels, v)
+        torch_blocks = answers(*map(torch.from_numpy, (x, levels, v)))
+    for one, other, third in zip(whole, blocks, torch_blocks, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(third, one, rtol=1e-12, atol=1e-12)
+
+
+def test_memory_does_not_grow_with_the_rows(rng):
+    wide = RandomFeatures(rng.standard_normal((400, 3)), np.zeros(400))
+    model = RandomFeatureModel(wide, rng.standard_normal((5, 3, 400)), LEVELS)
+    x = rng.standard_normal((30_000, 3))
+    tracemalloc.start()
+    model.denoise(x, 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # rows come and go; eight arrays of 2^18 features, where all rows would have 96 MB in each
+    assert peak < 8 * 2**18 * 8 + 10 * x.nbytes
 
 
 def test_matrices_are_linear_in_the_logarithm_of_the_level(rng):

@@ -107,6 +107,16 @@ def test_without_a_clock_the_model_is_never_told_a_level():
     np.testing.assert_allclose(pulls[-1], x / 51 * LEVELS[-2] / LEVELS[0], rtol=1e-9)
 
 
+def test_without_a_clock_a_path_begins_where_a_jump_ends():
+    far_field, x = GaussianModel(np.full(D, 3.0), 0.5), LEVELS[0] * rng.standard_normal((5, D))
+    sampler = EulerSampler(clock=None, teleport=5.0)
+    options = {"far_field": far_field, "return_trajectory": True}
+    _, path = run_sampler(sampler, blind("data"), x, LEVELS, **options)
+    # the flow of the Gaussian down to level 5, which is at t = 5/6 of the straight path
+    carried = 3.0 + (x - 3.0) * np.sqrt((0.5 + 25) / (0.5 + LEVELS[0] ** 2))
+    np.testing.assert_allclose(path[0], carried / 6, rtol=1e-12)
+
+
 def test_without_a_clock_noise_is_that_of_the_residual():
     x = LEVELS[0] * rng.standard_normal((20, D))
     model = blind("data")

@@ -148,6 +148,25 @@ def test_a_step_without_length_changes_nothing(name):
     np.testing.assert_array_equal(once, twice)
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("name", ["adams", "unipc", "dpmpp_2m", "dpmpp_3m"])
+def test_rows_may_wait_at_their_levels(name, library):
+    x = MIXTURE.sample(6, 10.0, random_state=0)
+    grid = np.geomspace(10.0, 0.02, 60)
+    levels = np.tile(grid[:, None], (1, 6))
+    x[3:] = run_sampler("rk4", MIXTURE, x[3:], np.geomspace(10.0, grid[20], 200))
+    levels[:20, 3:] = grid[20]  # these begin further down
+    levels[40:43, :2] = grid[40]  # and these stay behind for a while
+    given = x, levels
+    if library == "torch":
+        given = map(pytest.importorskip("torch").from_numpy, given)
+    found = run_sampler(name, MIXTURE, *given, far_field=FAR_FIELD)
+    start = np.where(np.arange(6) < 3, 10.0, grid[20])
+    exact = run_sampler("rk4", MIXTURE, x, np.geomspace(start, 0.02, 400))
+    # errors of the orders' own steps, a tenth in the logarithm, and of one Euler step after a wait
+    np.testing.assert_allclose(np.asarray(found), exact, atol=0.01)
+
+
 def test_one_model_evaluation_per_step():
     class Counting(BaseScoreModel):
         n_features, calls = 2, 0

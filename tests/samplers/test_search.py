@@ -83,6 +83,7 @@ def test_frames_in_frames_out():
     [
         (lambda: best_of_n(EST, along, 2, n=0), "n must be an integer of at least 1"),
         (lambda: best_of_n(EST, lambda X: X, 2), r"one finite number per row, shape \(32,\)"),
+        (lambda: best_of_n(EST, along, 2, return_trajectory=True), "without their trajectories"),
         (lambda: search_codes(EST, lambda X: X[:, 0] * np.nan, 2), "0 of 2 values finite"),
         (lambda: best_of_n(EST, lambda X: ["good"] * len(X), 2), r"per row.*got list"),
         (lambda: search_codes(EST, along, 2, radius=2), "radius must lie between 0 and 1"),

@@ -165,6 +165,17 @@ def test_the_grid_is_spaced_alike_after_the_jump():
     np.testing.assert_allclose(respaced(geometric, 3.0)[1], np.geomspace(3.0, 0.01, 30), rtol=1e-9)
 
 
+def test_levels_that_are_given_twice_are_jumped_over_like_others():
+    # a jump is exact for a Gaussian, and so is its flow by any levels below
+    levels = [80.0, 80.0, 20.0, 5.0, 5.0, 1.0, 0.1, 0.1]
+    x = GAUSSIAN.sample(10, 80.0, random_state=0)
+    for level in (50.0, 5.0, 3.0, 0.1):
+        _, after = respaced(levels, level)
+        assert after[0] == level and after[-1] == 0.1 and (np.diff(after) <= 0).all()
+        there = run_sampler(FlowSampler(teleport=level), GAUSSIAN, x, levels, far_field=GAUSSIAN)
+        np.testing.assert_allclose(there, GAUSSIAN.flow(x, 80.0, 0.1), atol=1e-12)
+
+
 def test_nodes_that_a_gaussian_jumps_over_are_not_missed_on_digits():
     # five of eighteen nodes, and errors against a solution on many more
     train = train_test_split(load_digits().data / 8 - 1, train_size=1197, random_state=0)[0]
