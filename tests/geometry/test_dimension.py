@@ -507,6 +507,18 @@ def test_copies_constants_and_an_outlier_change_little(params, rng):
     assert fitted(X, **params).dimension_ == pytest.approx(plain, abs=0.15)
 
 
+@pytest.mark.parametrize("given", [None, SPHERE_MODEL], ids=["rows", "model"])
+@pytest.mark.parametrize("method", ["flipd", "spectrum", "denoising_loss", "flow_jacobian"])
+def test_equal_rows_count_once_however_often_each_occurs(method, given):
+    params = dict(method=method, score_estimator=given, sigma=0.3)
+    plain = fitted(SPHERE, **params)
+    rows = np.repeat(np.arange(len(SPHERE)), np.where(np.arange(len(SPHERE)) % 7, 1, 9))
+    found = fitted(SPHERE[rows], **params)
+    for name in ("dimension_", "std_error_"):  # the same sums: nothing to round
+        assert getattr(found, name) == getattr(plain, name)
+    np.testing.assert_array_equal(found.dimension_pw_, plain.dimension_pw_[rows])
+
+
 @pytest.mark.filterwarnings("ignore:the dimension changes")
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 19])
 def test_few_rows_get_a_number_and_a_sentence(n, rng):
