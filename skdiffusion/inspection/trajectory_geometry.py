@@ -153,7 +153,7 @@ def trajectory_geometry(
     covariance = paths.far_field.covariance
     if unit is None:
         unit = np.sqrt(covariance.total / covariance.n_features)
-    unit = check_number(float(unit), "unit", above=0)
+    unit = check_number(unit, "unit", above=0)
     total = np.hypot(unit, paths.levels)
     alpha, beta = unit / total, paths.levels / total
     r = alpha[:, None, None] * (paths.points - paths.far_field.mean) / unit

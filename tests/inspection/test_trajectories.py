@@ -212,6 +212,12 @@ def test_only_plain_flows_are_looked_at(sampler):
         trajectory_geometry(FITTED, sampler=sampler)
 
 
+@pytest.mark.parametrize("unit", ["metre", 0, [1.0]])
+def test_a_unit_is_a_number(unit):
+    with pytest.raises(ValueError, match="unit must be a finite number above 0"):
+        trajectory_geometry(PLAIN, LEVELS, unit=unit)
+
+
 def test_no_order_of_equal_variances():
     with pytest.raises(ValueError, match="1 different variances emerge"):
         feature_emergence(PLAIN, LEVELS, far_field=GaussianModel([0.0, 0.0], 1.0))
