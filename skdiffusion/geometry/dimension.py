@@ -210,6 +210,7 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
                 f"guess; {FEW_ROWS} are the least that say something.",
             )
         self.method_, self.sigma_, self.plateaus_ = method, np.nan, []
+        vars(self).pop("gauge_cost_", None)  # of an earlier fit
         self._nearest = Neighbours(rows)
         if not self.span_ and self.score_estimator is None:
             return self._set_point(X)

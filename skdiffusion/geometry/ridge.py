@@ -106,7 +106,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
     model_ : BaseScoreModel
         The model whose ridge it is.
     score_estimator_ : estimator or None
-        Fitted, if ``score_estimator`` was given; ``None`` for a score model.
+        Fitted, if one was given as ``score_estimator``.
     ridge_ : Ridge
         The ridge at its level: projections with their tangent frames, at this or other levels.
     training_points_ : ndarray
@@ -269,6 +269,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
         self._level = self.bandwidth_ * self._space.unit
         if self.score_estimator is None:
             self.model_ = EmpiricalModel(*merge_rows(points, weights)[:2])
+            self.score_estimator_ = None
             return
         given = None if (weights == 1).all() else weights
         self.model_, self.score_estimator_ = fitted_model(self.score_estimator, X, given)

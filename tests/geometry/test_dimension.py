@@ -71,6 +71,15 @@ def test_copies_repeat_and_threads_agree(params):
         np.testing.assert_array_equal(other.predict(SPHERE), est.dimension_pw_)
 
 
+def test_nothing_is_left_of_an_earlier_fit():
+    est = fitted(SPHERE, "flipd", score_estimator=SPHERE_MODEL, sigma=0.3)
+    names = {name for name in vars(est) if name.endswith("_")}
+    est.set_params(conservative_projection=True).fit(SPHERE)
+    assert np.isfinite(est.gauge_cost_)
+    est.set_params(conservative_projection=False).fit(SPHERE)
+    assert {name for name in vars(est) if name.endswith("_")} == names
+
+
 def test_containers_pipelines_and_search():
     frame = pandas.DataFrame(SPHERE, columns=list("abcde"))
     est = IntrinsicDimensionEstimator(random_state=0).set_output(transform="pandas").fit(frame)

@@ -509,6 +509,8 @@ def test_a_score_model_is_taken_as_it_is(rng):
     assert given.model_ is mixture.model_ and given.score_estimator_ is None
     np.testing.assert_array_equal(given.transform(X), frozen.transform(X))
     np.testing.assert_array_equal(given.score_samples(X), frozen.score_samples(X))
+    again = frozen.set_params(score_estimator=None, sigma=None, bandwidth=0.25).fit(X)
+    assert again.score_estimator_ is None  # nothing is left of an earlier fit
 
 
 @pytest.mark.parametrize("given", ["kernel", [], {}, 3, lambda x, sigma: x])
