@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import check_count
+from skdiffusion.utils.validation import check_count, check_flag
 
 __all__ = ["load_image_patches"]
 
@@ -34,7 +34,7 @@ def load_image_patches(
     ----------
     n_samples : int
     size : int
-        Patches have ``size x size`` pixels; at most 427.
+        Patches have ``size x size`` pixels; at most 427, and two at least without their mean.
     remove_mean : bool
         Whether to remove each patch's mean brightness and the constant direction with it:
         rows then have ``size**2 - 1`` columns, coordinates in an orthonormal basis.
@@ -57,7 +57,8 @@ def load_image_patches(
     (10, 64)
     """
     n_samples = check_count(n_samples, "n_samples")
-    size = check_count(size, "size")
+    check_flag(remove_mean, "remove_mean")
+    size = check_count(size, "size", 1 + remove_mean)  # one pixel is its own mean
     images = [image @ GREY / 255 for image in load_sample_images().images]
     height, width = images[0].shape
     if size > min(height, width):

@@ -33,9 +33,16 @@ def fitted_model(given: Any, X: np.ndarray, weights: np.ndarray | None = None):
 
     Raises
     ------
+    TypeError
+        If it is neither.
     ValueError
         If the estimator takes no weights.
     """
+    if not isinstance(given, BaseScoreModel) and not hasattr(given, "get_params"):
+        raise TypeError(
+            "a score estimator, or a score model as as_score_model makes one, is needed; "
+            f"got {type(given).__name__}."
+        )
     estimator = None if isinstance(given, BaseScoreModel) else clone(given)
     if estimator is not None and not isinstance(estimator, FrozenEstimator):
         if weights is not None and not has_fit_parameter(estimator, "sample_weight"):

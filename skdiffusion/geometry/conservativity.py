@@ -295,12 +295,12 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
             first, last, number = LEVELS
             levels = np.geomspace(first * scale, last * scale, number)
             return np.unique(np.clip(levels, low * 1.001, high / 1.001))
-        levels = np.unique(as_numbers(self.sigma))
+        levels = as_numbers(self.sigma)
         if levels.ndim != 1 or not len(levels) or not (np.isfinite(levels) & (levels > 0)).all():
             raise ValueError(
                 f"sigma must be a positive noise level or a list of them; got {self.sigma!r}."
             )
-        return levels
+        return np.unique(levels)
 
     def _search(self):
         return PotentialSearch(

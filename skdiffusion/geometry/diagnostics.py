@@ -45,6 +45,9 @@ __all__ = [
     "strong_gauge_residual",
 ]
 
+STEP = 1e-3
+"""Of differences, in units of the noise."""
+
 
 class Estimate(NamedTuple):
     """A mean over rows, and its standard error over rows and probes."""
@@ -165,7 +168,8 @@ def loop_integrals(
     model, X, sigma
         As in :func:`jacobian_asymmetry`.
     radius : float
-        Of the circles, in the units of X.
+        Of the circles, in the units of X; where the noise differs by column, in coordinates where
+        it does not.
     n_nodes : int
         Of the trapezoidal rule, whose error falls exponentially on a circle.
     random_state : None, int, Generator or RandomState
@@ -184,13 +188,13 @@ def loop_integrals(
         return np.zeros(n)
     planes = as_generator(random_state).standard_normal((n, d, 2))
     planes = np.linalg.qr(planes)[0]
-    total = np.zeros(n)
+    scale, total = np.asarray(model.noise_scale), np.zeros(n)
     for angle in 2 * np.pi * np.arange(n_nodes) / n_nodes:
         out, along = (
             np.array([np.cos(angle), np.sin(angle)]),
             np.array([-np.sin(angle), np.cos(angle)]),
         )
-        score = model.score(X + radius * planes @ out, sigma)
+        score = scale * model.score(X + scale * radius * (planes @ out), sigma)
         total += (score * (planes @ along)).sum(axis=1)
     return total * 2 * np.pi * radius / n_nodes
 
@@ -217,29 +221,27 @@ def strong_gauge_residual(model: Any, truth: Any, X: Any, sigma: float) -> np.nd
     check_same_space([model, truth])
     score = truth.score(X, sigma)
     error = model.score(X, sigma) - score
-    if not np.ndim(truth.noise_scale):
-        rates = [divergence(m, X, sigma, method="exact") for m in (model, truth)]
-        return rates[0] - rates[1] + (error * score).sum(axis=1)
-    slopes = jacobian(model, X, sigma) - jacobian(truth, X, sigma)
-    slopes = np.diagonal(slopes, axis1=1, axis2=2)
-    return (truth.noise_scale**2 * (slopes + error * score)).sum(axis=1)
+    growth = (np.asarray(truth.noise_scale) ** 2 * error * score).sum(axis=1)
+    return _divergence(model, X, sigma) - _divergence(truth, X, sigma) + growth
 
 
 def score_fpe_residual(model: Any, X: Any, sigma: float) -> np.ndarray:
     r"""Residual of :math:`\partial_\sigma s = \sigma\nabla(\nabla\cdot s + |s|^2)` at each row.
 
     Derivatives by level and position are central differences of scores and exact divergences, with
-    steps of a thousandth of the level.
+    steps of a thousandth of the noise.
 
     Parameters
     ----------
     model, X, sigma
-        As in :func:`jacobian_asymmetry`; the noise must be isotropic.
+        As in :func:`jacobian_asymmetry`.
 
     Returns
     -------
     ndarray of shape (n_samples, n_features)
-        In units of the score over those of the level; zero for the score of any noised law.
+        In units of the score over those of the level; zero for the score of any noised law. Where
+        the noise differs by column, of the equation with
+        :math:`\sum_j n_j^2 (\partial_j s_j + s_j^2)`.
 
     References
     ----------
@@ -248,19 +250,15 @@ def score_fpe_residual(model: Any, X: Any, sigma: float) -> np.ndarray:
     """
     model, X = _asked(model, X)
     sigma = check_number(sigma, "sigma", above=0)
-    if np.ndim(model.noise_scale):
-        raise ValueError("the heat equation of a score needs isotropic noise.")
-    h = 1e-3 * sigma
-    by_level = (model.score(X, sigma + h) - model.score(X, sigma - h)) / (2 * h)
+    scale = np.broadcast_to(model.noise_scale, X.shape[1])
 
     def energy(x):
-        return divergence(model, x, sigma, method="exact") + (model.score(x, sigma) ** 2).sum(
-            axis=1
-        )
+        squares = (scale * model.score(x, sigma)) ** 2
+        return _divergence(model, x, sigma) + squares.sum(axis=1)
 
-    steps = h * np.eye(X.shape[1])
-    gradient = [(energy(X + step) - energy(X - step)) / (2 * h) for step in steps]
-    return by_level - sigma * np.stack(gradient, axis=1)
+    steps = STEP * sigma * np.diag(scale)
+    gradient = np.stack([energy(X + step) - energy(X - step) for step in steps], axis=1)
+    return _by_level(model, X, sigma) - sigma * gradient / (2 * steps.diagonal())
 
 
 @dataclass(frozen=True)
@@ -346,10 +344,10 @@ def conservativity_report(
     ).fit(X)
     fraction = split.conservative_fraction_
     rows = X[np.sort(rng.permutation(len(X))[: check_count(max_rows, "max_rows")])]
-    rows = rows + sigma * np.asarray(model.noise_scale) * rng.standard_normal(rows.shape)
-    h = 1e-3 * sigma
-    by_level = (model.score(rows, sigma + h) - model.score(rows, sigma - h)) / (2 * h)
-    residual = score_fpe_residual(model, rows, sigma)
+    scale = np.asarray(model.noise_scale)
+    rows = rows + sigma * scale * rng.standard_normal(rows.shape)
+    by_level = scale * _by_level(model, rows, sigma)
+    residual = scale * score_fpe_residual(model, rows, sigma)
     loops = loop_integrals(model, rows, sigma, radius=sigma / 2, random_state=rng)
     return ConservativityReport(
         sigma,
@@ -359,6 +357,20 @@ def conservativity_report(
         float(np.sqrt((loops**2).mean())),
         float(np.sqrt((residual**2).sum() / (by_level**2).sum())),
     )
+
+
+def _by_level(model, X, sigma):
+    """Derivative of the score by the level."""
+    h = STEP * sigma
+    return (model.score(X, sigma + h) - model.score(X, sigma - h)) / (2 * h)
+
+
+def _divergence(model, X, sigma):
+    """Divergence of the score in coordinates where the noise is isotropic."""
+    if not np.ndim(model.noise_scale):
+        return divergence(model, X, sigma, method="exact")
+    slopes = np.diagonal(jacobian(model, X, sigma), axis1=1, axis2=2)
+    return slopes @ model.noise_scale**2
 
 
 def _asked(model, X):

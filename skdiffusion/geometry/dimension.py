@@ -198,9 +198,10 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         method, levels = self._check_parameters()
         X = self._check_rows(X, reset=True)
         rng = as_generator(self.random_state)
-        _, first, counts = np.unique(X, axis=0, return_index=True, return_counts=True)
+        _, first, copy_of = np.unique(X, axis=0, return_index=True, return_inverse=True)
         order = np.argsort(first)  # as they came: sorted rows would be others in other axes
-        rows, counts = X[first[order]], counts[order]
+        first, copy_of = first[order], np.argsort(order)[copy_of.ravel()]
+        rows = X[first]
         check_spread(float(np.ptp(rows, axis=0).max()))
         self.span_ = _span(_some(rows, max(MOST_ROWS, 2 * X.shape[1]), rng))
         if len(rows) < FEW_ROWS:
@@ -209,10 +210,11 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
                 f"guess; {FEW_ROWS} are the least that say something.",
             )
         self.method_, self.sigma_, self.plateaus_ = method, np.nan, []
+        vars(self).pop("gauge_cost_", None)  # of an earlier fit
         self._nearest = Neighbours(rows)
         if not self.span_ and self.score_estimator is None:
             return self._set_point(X)
-        variances = self._set_score(rows, counts, X, method, rng)
+        variances = self._set_score(rows, X, method, rng)
         levels = self._levels(levels, rows, variances, rng)
         some = _some(rows, CURVE_ROWS, rng)
         values = self._score.values(some, levels)
@@ -225,23 +227,24 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
             self.dimension_pw_ = self._local(X)
             return self
         self.sigma_ = self._choose_level(levels)
-        self._set_means(X)
+        self._set_means(rows, first, copy_of)
         self._warn_if_stalled(variances)
         return self
 
-    def _set_means(self, X):
+    def _set_means(self, rows, first, copy_of):
         """Answers of a score model at its level: of each row, and of the whole."""
         level = np.array([self.sigma_])
-        values = self._score.values(X, level)
+        values = self._score.values(rows, level)
         kept = self._score.for_means(values)
-        mean, error = float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(len(X)))
-        self._warn_if_far(values[0], kept[0])
+        whole = DimensionCurve.from_rows(level, kept)
+        mean, error = float(whole.dimension[0]), float(whole.std_error[0])
+        self._warn_if_far(values[0], kept[0], first)
         self._warn_if_no_dimension(mean, error)
-        self.dimension_pw_ = self._score.as_dimensions(values[0])
+        self.dimension_pw_ = self._score.as_dimensions(values[0])[copy_of]
         self.dimension_, self.std_error_ = float(self._score.as_dimensions(mean)), error
         if self.conservative_projection:
             given = self._score.with_model(self._given)
-            self.gauge_cost_ = float(given.for_means(given.values(X, level)).mean() - mean)
+            self.gauge_cost_ = float(given.for_means(given.values(rows, level)).mean() - mean)
 
     def _set_point(self, X):
         """All rows are the same: a point, whatever the method."""
@@ -280,13 +283,13 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
             self, X, reset=reset, dtype=np.float64, ensure_min_samples=2 if reset else 1
         )
 
-    def _set_score(self, rows, counts, X, method, rng):
+    def _set_score(self, rows, X, method, rng):
         """Set the score that is read; variances of the rows where its noise is isotropic."""
         given = self.score_estimator
         fitted = None
         if given is None:
             kept = _some(np.arange(len(rows)), MOST_ROWS if method == "neighbours" else np.inf, rng)
-            self.model_ = EmpiricalModel(rows[kept], counts[kept])
+            self.model_ = EmpiricalModel(rows[kept])
         else:
             self.model_, fitted = fitted_model(given, X)
         check_columns(self.model_, X)
@@ -352,13 +355,13 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
         )
         return float(levels[best])
 
-    def _warn_if_far(self, values, kept):
+    def _warn_if_far(self, values, kept, first):
         far = np.flatnonzero(values != kept)
         if self._score.is_leave_one_out or not len(far):
             return
         warn_user(
             f"{len(far)} of {len(values)} rows are far from the law of the score model, or it errs "
-            f"there: at row {far[0]} it answers {values[far[0]]:.3g}, which counts as "
+            f"there: at row {first[far[0]]} it answers {values[far[0]]:.3g}, which counts as "
             f"{kept[far[0]]:.3g} in the mean.",
         )
 

@@ -17,7 +17,7 @@ a mean over the posterior of the noise level. With :math:`\lambda = \tfrac ba (d
 exactly: blind fields are gradients of tilted energies times their mean gains.
 Near a law of codimension :math:`k`, at distance :math:`r` and with a prior like :math:`b^q`,
 :math:`r/b` given :math:`u` has the law :math:`\chi_K` with :math:`K = k - q - 1`: the gradient is
-:math:`K/r` and the logarithm of the level is known to :math:`1/\sqrt{2K}`.
+:math:`K/r` and the logarithm of the noise is known to :math:`1/\sqrt{2K}`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from skdiffusion.estimators.noise_level import near_levels
 from skdiffusion.geometry._codimension import degrees_of_freedom
 from skdiffusion.geometry._given import fitted_model
 from skdiffusion.geometry.noise_posterior import NoisePath, NoisePosterior
-from skdiffusion.geometry.noise_prior import check_prior
+from skdiffusion.geometry.noise_prior import check_prior, path_coefficients
 from skdiffusion.models import AffineModel, BlindModel, GaussianModel
 from skdiffusion.models.base import check_columns
 from skdiffusion.schedules import check_schedule
@@ -310,8 +310,9 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
     def codimension(self, X: Any) -> np.ndarray:
         r"""Codimension of the law around each row, from how well its noise level is known.
 
-        The logarithm of the level has variance :math:`\psi'(K/2)/4` where the law is flat, and
-        :math:`k = K + q + 1`. Meaningful for rows near the law, not on it.
+        The logarithm of the noise :math:`b` has variance :math:`\psi'(K/2)/4` where the law is
+        flat, and :math:`k = K + q + 1`. Meaningful for rows near the law, not on it: with noise up
+        to about its spread.
         :class:`~skdiffusion.IntrinsicDimensionEstimator` reads the dimension of clean rows from
         the same law (``method="noise_posterior"``).
 
@@ -324,14 +325,21 @@ class MarginalEnergy(TransformerMixin, DensityMixin, Configurable):
         ndarray of shape (n_samples,)
         """
         found = self.noise_posterior(X)
-        step = 1e-4
-        at = found.mean("log_level")
-        slope = (
-            self.prior_.log_density(at + step, self.schedule_)
-            - self.prior_.log_density(at - step, self.schedule_)
-        ) / (2 * step)
-        variances = found.std("log_level") ** 2
+        at, step = found.mean("log_level"), 1e-4
+        ahead, behind = (self._log_prior_of_noise(at + h) for h in (step, -step))
+        slope = (ahead - behind) / (2 * step) / self._noise_rate(at)
+        variances = found.std(np.log(found.sigma)) ** 2
         return np.array([degrees_of_freedom(v) for v in variances]) + slope
+
+    def _noise_rate(self, log_level):
+        """Slope of the logarithm of the noise coefficient by that of the level."""
+        alpha, sigma, (alpha_rate, sigma_rate) = path_coefficients(self.schedule_, log_level)
+        return sigma_rate * alpha / (sigma_rate * alpha - alpha_rate * sigma)
+
+    def _log_prior_of_noise(self, log_level):
+        """Logarithm of the prior's density over that of the noise coefficient, at levels."""
+        of_level = self.prior_.log_density(log_level, self.schedule_)
+        return of_level - np.log(self._noise_rate(log_level))
 
     # ------------------------------------------------------------------ fields
 

@@ -18,22 +18,23 @@ are arbitrary. So the gap is looked at first, and levels without one are refused
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdiffusion.estimators._bandwidth import merge_rows
 from skdiffusion.geometry._curve import RidgeCurve
+from skdiffusion.geometry._given import fitted_model
 from skdiffusion.geometry._plane import Plane
 from skdiffusion.geometry._ridge import Ridge
 from skdiffusion.geometry._ridge_level import defined_level, ridge_dimension
 from skdiffusion.geometry._ridge_results import RidgeDiagnostics, RidgeTrace
 from skdiffusion.geometry._tangent_spaces import ROUTES
 from skdiffusion.geometry.directional import Sphere
-from skdiffusion.models import EmpiricalModel, as_score_model
+from skdiffusion.models import EmpiricalModel
 from skdiffusion.models.base import check_columns
 from skdiffusion.utils.params import Configurable
-from skdiffusion.utils.rows import check_rows, check_weights
-from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.rows import check_points, check_rows, check_weights
+from skdiffusion.utils.validation import as_numbers, check_count, check_number, lookup
 from skdiffusion.utils.warning import warn_user
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -68,7 +69,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
         What a bandwidth chosen by name is multiplied by; by default 2 for ``"loo"``, 1 for
         ``"silverman"``, 1.5 for ``"knn"``. A ridge takes derivatives, and so more smoothing than
         a density.
-    score_estimator : estimator, optional
+    score_estimator : estimator or score model, optional
         A score estimator, of which a clone is fitted to ``X``; a fitted one in a
         ``FrozenEstimator``. By default the ridge is that of the kernel density of the rows.
     sigma : float, optional
@@ -104,8 +105,8 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
         Dimension of the ridge.
     model_ : BaseScoreModel
         The model whose ridge it is.
-    score_estimator_ : estimator
-        Fitted, if one was given.
+    score_estimator_ : estimator or None
+        Fitted, if one was given as ``score_estimator``.
     ridge_ : Ridge
         The ridge at its level: projections with their tangent frames, at this or other levels.
     training_points_ : ndarray
@@ -268,10 +269,10 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
         self._level = self.bandwidth_ * self._space.unit
         if self.score_estimator is None:
             self.model_ = EmpiricalModel(*merge_rows(points, weights)[:2])
+            self.score_estimator_ = None
             return
-        options = {} if (weights == 1).all() else {"sample_weight": weights}
-        self.score_estimator_ = clone(self.score_estimator).fit(X, None, **options)
-        self.model_ = as_score_model(self.score_estimator_)
+        given = None if (weights == 1).all() else weights
+        self.model_, self.score_estimator_ = fitted_model(self.score_estimator, X, given)
         check_columns(self.model_, X)
         if np.ndim(self.model_.noise_scale):
             raise ValueError(
@@ -388,9 +389,11 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
         RidgeTrace
         """
         X, points = self._rows(X)
-        levels = np.atleast_1d(np.asarray(sigmas, dtype=np.float64))
+        levels = as_numbers(sigmas)
         if levels.ndim != 1 or not len(levels) or not (np.isfinite(levels) & (levels > 0)).all():
-            raise ValueError("sigmas must be a sequence of positive levels, at least one.")
+            raise ValueError(
+                f"sigmas must be a sequence of positive levels, at least one; got {sigmas!r}."
+            )
         shape = len(levels), len(points)
         path, gap, on_ridge = (
             np.empty((*shape, X.shape[1])),
@@ -442,7 +445,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
             Orthogonal, and their sum is ``vectors``.
         """
         basis = self.tangent_basis(X)
-        vectors = np.asarray(vectors, dtype=np.float64)
+        vectors = check_points(vectors, name="vectors")
         if vectors.shape != basis.shape[:2]:
             raise ValueError(
                 f"vectors must hold one vector per row of X, shape {basis.shape[:2]}; "
@@ -501,7 +504,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
         ndarray of shape (n_samples,)
         """
         X, points = self._rows(X)
-        if not self.model_.has_log_prob:
+        if not self.model_.has_log_prob and self.score_estimator_ is not None:
             return self.score_estimator_.log_density(points, self._level)
         return self._space.log_density(self.model_, points, self._level)
 

@@ -12,7 +12,7 @@ import numpy as np
 from skdiffusion.models import GaussianModel
 from skdiffusion.utils.covariance import covariance_of
 from skdiffusion.utils.random import normal_by_row
-from skdiffusion.utils.validation import lookup
+from skdiffusion.utils.validation import as_numbers, lookup
 
 __all__ = ["Probes"]
 
@@ -40,7 +40,7 @@ class Probes:
         self.n_noise, self.seed = n_noise, seed
         self.given = self.far_field = None
         if not isinstance(probes, str):
-            self.given = np.asarray(probes, dtype=np.float64)
+            self.given = as_numbers(probes)
             shape = (n_levels, X.shape[1])
             if self.given.ndim != 3 or self.given.shape[::2] != shape or not self.given.shape[1]:
                 raise ValueError(

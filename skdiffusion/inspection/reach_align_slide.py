@@ -45,7 +45,8 @@ from skdiffusion.models import as_score_model
 from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler, run_sampler
 from skdiffusion.utils.random import as_generator
-from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.rows import check_points
+from skdiffusion.utils.validation import as_numbers, check_count, check_flag, check_number, lookup
 
 __all__ = ["HeldModel", "PartOfErrors", "ReachAlignSlide", "as_ridge", "reach_align_slide"]
 
@@ -269,6 +270,7 @@ def reach_align_slide(
     if sampler.teleport is not False:
         raise ValueError("the sampler must go through all levels: teleport=False.")
     lookup(errors, dict.fromkeys(ERRORS), "errors")
+    check_flag(hold, "hold")
     rng = as_generator(random_state)
     kappa = 1.0 + sampler.stochastic if kappa is None else check_number(kappa, "kappa", above=0)
     start = _start(start, n_samples, ridge, levels[0], rng)
@@ -299,10 +301,11 @@ def _as_levels(levels, ridge):
     if levels is None:
         variances = ridge.training_points_.var(axis=0)
         return np.geomspace(noise_range(variances).sigma_max, ridge.bandwidth_ / BELOW, STEPS)
-    levels = np.asarray(levels, dtype=np.float64)
-    if levels.ndim != 1 or len(levels) < 2 or levels[-1] <= 0 or (np.diff(levels) >= 0).any():
-        raise ValueError("levels must be at least two positive noise levels, falling.")
-    return levels
+    found = as_numbers(levels)
+    falling = found.ndim == 1 and len(found) > 1 and (np.diff(found) < 0).all()
+    if not falling or not 0 < found[-1] < found[0] < np.inf:
+        raise ValueError(f"levels must be at least two noise levels, falling; got {levels!r}.")
+    return found
 
 
 def _start(start, n_samples, ridge, sigma, rng):
@@ -310,13 +313,7 @@ def _start(start, n_samples, ridge, sigma, rng):
         rows = ridge.training_points_
         drawn = rows[rng.integers(len(rows), size=check_count(n_samples, "n_samples", 2))]
         return drawn + sigma * rng.standard_normal(drawn.shape)
-    start = np.array(start, dtype=np.float64)
-    if start.ndim != 2 or start.shape[1] != ridge.n_features_in_ or len(start) < 2:
-        raise ValueError(
-            f"start must have shape (n, {ridge.n_features_in_}), at least two rows; "
-            f"got shape {start.shape}."
-        )
-    return start
+    return check_points(start, ridge.n_features_in_, name="start", ensure_min_samples=2)
 
 
 def _run(sampler, model, start, levels, rng, verbose):

@@ -40,7 +40,7 @@ from skdiffusion.utils.covariance import covariance_of
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_points
-from skdiffusion.utils.validation import check_count, lookup
+from skdiffusion.utils.validation import as_numbers, check_count, check_flag, lookup
 
 __all__ = ["ScoreComparison", "compare_scores", "score_references"]
 
@@ -202,6 +202,7 @@ def compare_scores(
     X = check_points(X, model.n_features, ensure_min_samples=2)
     lookup(target, dict.fromkeys(TARGETS), "target")
     lookup(average, dict.fromkeys(AVERAGES), "average")
+    check_flag(reverse, "reverse")
     n_noise = check_count(n_noise, "n_noise")
     seed = int(as_generator(random_state).integers(2**62))
     sigmas = _levels(sigmas, X, models)
@@ -280,11 +281,11 @@ def _levels(sigmas, X, models):
         first = max(lowest, 0.02 * scale, low)
         last = min(highest, 10 * np.sqrt(variances.sum()), high)
         return np.geomspace(first, last, LEVELS)
-    sigmas = np.atleast_1d(np.asarray(sigmas, dtype=np.float64))
-    valid = sigmas.ndim == 1 and sigmas.size and np.isfinite(sigmas).all() and (sigmas > 0).all()
-    if not valid or (np.diff(sigmas) <= 0).any():
-        raise ValueError("sigmas must be positive noise levels, rising.")
-    return sigmas
+    levels = as_numbers(sigmas)
+    valid = levels.ndim == 1 and levels.size and np.isfinite(levels).all() and (levels > 0).all()
+    if not valid or (np.diff(levels) <= 0).any():
+        raise ValueError(f"sigmas must be positive noise levels, rising; got {sigmas!r}.")
+    return levels
 
 
 def _at_level(models, probes, k, sigma, target, average, reverse):

@@ -104,7 +104,8 @@ class ScoreFieldDisplay:
         grid_resolution : int
             Arrows along each axis.
         eps : float
-            Room around the rows, as a share of their wider range, beside the noise.
+            Room around the rows, as a share of their wider range; where that is nothing, three
+            times the highest level.
         ax : matplotlib Axes or one per level, optional
         **kwargs : dict
             For ``Axes.quiver``.

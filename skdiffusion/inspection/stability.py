@@ -113,7 +113,7 @@ class StabilityReport:
         (Sun et al. 2025), with slopes of the field as found along random directions.
     residual : float
         Median distance of such a sampler's points from the nearest row, in units of the median
-        distance between nearest rows.
+        distance between nearest distinct rows.
     """
 
     target: str
@@ -208,8 +208,8 @@ def diagnose_stability(
     Raises
     ------
     ValueError
-        If ``field`` is on another path than ``model``, of another schedule or of rows in other
-        units, or cannot tell the noise level of points.
+        If all rows are the same, or ``field`` is on another path than ``model``, of another
+        schedule or of rows in other units, or cannot tell the noise level of points.
 
     Examples
     --------
@@ -229,6 +229,8 @@ def diagnose_stability(
         )
     check_is_fitted(model)
     X = check_points(X, model.n_features_in_, ensure_min_samples=2)
+    if not np.ptp(X, axis=0).any():
+        raise ValueError("X has no variance: all of its rows are the same.")
     blind = model.blind_model(check_target(target)) if field is None else as_score_model(field)
     if not isinstance(blind, BlindModel):
         raise TypeError(f"field must be a blind model; got {type(blind).__name__}.")
@@ -257,8 +259,9 @@ def diagnose_stability(
         )
     believed = [np.median(blind.noise_level(x)) for x in trajectory[:-1]][::-1]
     middle = middle_of(X)
-    neighbours = NearestNeighbors().fit(X - middle)
-    apart = np.median(neighbours.kneighbors(X - middle, 2)[0][:, 1])
+    distinct = np.unique(X - middle, axis=0)
+    neighbours = NearestNeighbors().fit(distinct)
+    apart = np.median(neighbours.kneighbors(distinct, 2)[0][:, 1])
     residual = np.median(neighbours.kneighbors(trajectory[-1] - middle, 1)[0])
     return StabilityReport(
         target,
@@ -272,7 +275,7 @@ def diagnose_stability(
         seen / levels,
         np.array(believed) / (scale * levels),
         _bound(target, schedule, levels, error, slope),
-        float(residual / max(apart, np.finfo(float).tiny)),
+        float(residual / apart),
     )
 
 

@@ -16,6 +16,7 @@ level is large. For a Gaussian of variances :math:`\lambda` (in units of :math:`
         {\sum_k (\beta_t^2 + \lambda_k \alpha_t^2)}
 
 where data and first level are reached, and no path leaves its plane if there are two variances.
+How far paths leave it otherwise is no such ratio, and predicted by a mean over codes :math:`z`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 from skdiffusion.inspection._paths import as_paths
+from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.validation import check_number
 
 __all__ = ["TrajectoryGeometry", "trajectory_geometry"]
+
+CODES, LEAST_AND_MOST = 100_000, (200, 4000)
+"""Numbers of codes that a prediction is a mean over, and their least and most: of many columns few
+paths do, as each is typical."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def trajectory_geometry(
     covariance = paths.far_field.covariance
     if unit is None:
         unit = np.sqrt(covariance.total / covariance.n_features)
-    unit = check_number(float(unit), "unit", above=0)
+    unit = check_number(unit, "unit", above=0)
     total = np.hypot(unit, paths.levels)
     alpha, beta = unit / total, paths.levels / total
     r = alpha[:, None, None] * (paths.points - paths.far_field.mean) / unit
@@ -162,10 +169,9 @@ def trajectory_geometry(
     rotated = _rotation(r, alpha, beta, 2)
     variances, counts = _spectrum(covariance)
     modes = np.sqrt(beta[:, None] ** 2 + variances / unit**2 * alpha[:, None] ** 2)
-    # every mode as a path of its own: one entry per variance, as often as it occurs
-    modes = modes[:, None, :] * np.sqrt(counts)
-    predicted = _rotation(modes, alpha, beta, 2)
-    length = (modes**2).sum(axis=2)
+    # squares of codes have mean one: one entry per variance, as often as it occurs
+    typical = modes[:, None, :] * np.sqrt(counts)
+    predicted = _rotation(typical, alpha, beta, 2)
     return TrajectoryGeometry(
         levels=paths.levels,
         unit=unit,
@@ -173,8 +179,8 @@ def trajectory_geometry(
         plane=plane,
         out_of_plane=_share(squares - inside, squares),
         rotation_residual=_share(rotated, squares),
-        predicted_out_of_plane=_share(length - _in_plane(modes)[1], length),
-        predicted_rotation_residual=_share(predicted, length),
+        predicted_out_of_plane=_out_of_plane(modes, counts),
+        predicted_rotation_residual=_share(predicted, (typical**2).sum(axis=2)),
         angle=np.arctan2(np.linalg.norm(r - _along(r, r[:1]), axis=2), _dot(r, _unit(r[:1]))),
     )
 
@@ -201,6 +207,20 @@ def _in_plane(r):
     second = _unit(across)
     plane = np.stack([_dot(r, first), _dot(r, second)], axis=2)
     return plane, (plane**2).sum(axis=2)
+
+
+def _out_of_plane(modes, counts):
+    """Share out of the plane over paths of a Gaussian: its modes times codes, one per path."""
+    n = int(np.clip(CODES // len(counts), *LEAST_AND_MOST))
+    # in equal variances together only the length of a code matters, and never its signs
+    codes = np.sqrt(np.random.default_rng(0).chisquare(counts, size=(n, len(counts))))
+    outside = whole = 0.0
+    for some in gen_batches(n, rows_in_memory(4 * modes.size)):
+        r = modes[:, None, :] * codes[some]
+        squares = (r**2).sum(axis=2)
+        outside = outside + (squares - _in_plane(r)[1]).sum(axis=1)
+        whole = whole + squares.sum(axis=1)
+    return np.maximum(outside, 0) / whole
 
 
 def _rotation(r, alpha, beta, axis):

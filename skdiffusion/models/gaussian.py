@@ -20,6 +20,7 @@ along the flow as :math:`\xi/\sqrt\lambda = (1 + \sigma^2/\lambda)^{-1/2}`, a si
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -111,12 +112,12 @@ class GaussianModel(BaseScoreModel):
             If ``fraction`` is not strictly between 0 and 1 or ``rho`` is not above 1/2.
         """
         if fraction is not None:
-            if not 0 < fraction < 1:
+            if not (isinstance(fraction, Real) and 0 < fraction < 1):
                 raise ValueError(f"fraction must lie between 0 and 1; got {fraction!r}.")
             factor = fraction**-2 - 1
         else:
-            if not rho > 0.5:
-                raise ValueError(f"rho must be above 1/2; got {rho!r}.")
+            if not (isinstance(rho, Real) and rho > 0.5):
+                raise ValueError(f"rho must be a number above 1/2; got {rho!r}.")
             factor = 2.0 if math.isinf(rho) else (2 * rho - 1) / (rho + 1)
         return np.sqrt(factor * self.covariance.variances)
 

@@ -34,7 +34,7 @@ from skdiffusion.samplers.base import BoundModel, march
 from skdiffusion.samplers.ode import RK4Sampler
 from skdiffusion.utils.arrays import like, namespace
 from skdiffusion.utils.params import Configurable
-from skdiffusion.utils.validation import check_count, check_number, lookup
+from skdiffusion.utils.validation import as_numbers, check_count, check_number, lookup
 
 __all__ = ["Jump", "Teleport", "TeleportReport", "plan_jump", "teleport_report"]
 
@@ -273,8 +273,10 @@ def teleport_report(
         levels = model.sigma_max_, model.sigma_min_
     if far_field is None or levels is None:
         raise ValueError("a model that is not a fitted estimator needs far_field= and levels=.")
-    low = check_number(min(levels), "the last of levels", above=0)
-    high = check_number(max(levels), "the first of levels", above=low)
+    ends = as_numbers(levels)
+    if ends.shape != (2,) or not 0 < ends.min() < ends.max() < np.inf:
+        raise ValueError(f"levels must be two different noise levels above zero; got {levels!r}.")
+    low, high = float(ends.min()), float(ends.max())
     n_probes = check_count(n_probes, "n_probes", 2)
     model = as_score_model(model)
     law = _under_noise_of(model, far_field if law is None else as_score_model(law))

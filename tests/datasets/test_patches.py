@@ -40,3 +40,9 @@ def test_their_spectrum_is_learned_by_grid_search():
 def test_bad_sizes(size, message):
     with pytest.raises(ValueError, match=message):
         load_image_patches(2, size=size)
+
+
+def test_nothing_is_left_of_one_pixel_without_its_mean():
+    with pytest.raises(ValueError, match="size must be an integer of at least 2; got 1"):
+        load_image_patches(2, size=1, remove_mean=True)
+    assert load_image_patches(2, size=1).shape == (2, 1)

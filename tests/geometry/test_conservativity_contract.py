@@ -130,6 +130,13 @@ def test_parameters_out_of_range_are_refused(parameters, message, rng):
         ConservativityDecomposer(**parameters).fit(X, X)
 
 
+@pytest.mark.parametrize("sigma", [0, "low", [], [0.5, -1.0], [[0.5, 1.0], [2.0, 3.0]]])
+def test_levels_are_a_list_of_positive_numbers(sigma, rng):
+    dec = ConservativityDecomposer("linear", score_estimator=GaussianScore(), sigma=sigma)
+    with pytest.raises(ValueError, match="a positive noise level or a list of them"):
+        dec.fit(rng.standard_normal((20, 2)))
+
+
 @pytest.mark.parametrize("sigma", [0, "low", [0.5, 1.0]])
 def test_a_potential_is_asked_at_one_level(sigma, rng):
     X = rng.standard_normal((20, 2))

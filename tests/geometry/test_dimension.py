@@ -71,6 +71,15 @@ def test_copies_repeat_and_threads_agree(params):
         np.testing.assert_array_equal(other.predict(SPHERE), est.dimension_pw_)
 
 
+def test_nothing_is_left_of_an_earlier_fit():
+    est = fitted(SPHERE, "flipd", score_estimator=SPHERE_MODEL, sigma=0.3)
+    names = {name for name in vars(est) if name.endswith("_")}
+    est.set_params(conservative_projection=True).fit(SPHERE)
+    assert np.isfinite(est.gauge_cost_)
+    est.set_params(conservative_projection=False).fit(SPHERE)
+    assert {name for name in vars(est) if name.endswith("_")} == names
+
+
 def test_containers_pipelines_and_search():
     frame = pandas.DataFrame(SPHERE, columns=list("abcde"))
     est = IntrinsicDimensionEstimator(random_state=0).set_output(transform="pandas").fit(frame)
@@ -505,6 +514,18 @@ def test_copies_constants_and_an_outlier_change_little(params, rng):
     assert fitted(constant, **params).dimension_ == pytest.approx(plain, rel=1e-6)
     X[0] = 1e6
     assert fitted(X, **params).dimension_ == pytest.approx(plain, abs=0.15)
+
+
+@pytest.mark.parametrize("given", [None, SPHERE_MODEL], ids=["rows", "model"])
+@pytest.mark.parametrize("method", ["flipd", "spectrum", "denoising_loss", "flow_jacobian"])
+def test_equal_rows_count_once_however_often_each_occurs(method, given):
+    params = dict(method=method, score_estimator=given, sigma=0.3)
+    plain = fitted(SPHERE, **params)
+    rows = np.repeat(np.arange(len(SPHERE)), np.where(np.arange(len(SPHERE)) % 7, 1, 9))
+    found = fitted(SPHERE[rows], **params)
+    for name in ("dimension_", "std_error_"):  # the same sums: nothing to round
+        assert getattr(found, name) == getattr(plain, name)
+    np.testing.assert_array_equal(found.dimension_pw_, plain.dimension_pw_[rows])
 
 
 @pytest.mark.filterwarnings("ignore:the dimension changes")

@@ -288,6 +288,18 @@ def test_near_the_law_only_the_codimension_counts(schedule, prior, lost, k):
         np.testing.assert_allclose(ratio, -1 / degrees, rtol=2 * slack)
 
 
+@pytest.mark.parametrize("schedule", ["ve", "flow_matching", "vp", "cosine"])
+@pytest.mark.parametrize("prior", [UniformPrior(), PowerPrior(), LogNormalPrior(-1.0, 1.0)])
+@pytest.mark.parametrize("noise", [0.01, 0.1, 0.3])
+def test_the_codimension_is_read_off_the_noise_on_any_path(schedule, prior, noise):
+    # at a point of 60 columns r / b is chi whatever the signal coefficient does; the prior is a
+    # power of the noise only nearly, over the e^0.1 that the noise is known to
+    est = energy_of(EmpiricalModel(np.zeros((1, 60))), schedule, prior)
+    u = np.zeros((1, 60))
+    u[0, 0] = noise * math.sqrt(60)
+    np.testing.assert_allclose(est.codimension(u), 60, rtol=0.02)
+
+
 def test_the_well_is_finite_under_a_log_normal_prior():
     p_mean, p_std, d = -1.2, 1.2, 3
     est = energy_of(EmpiricalModel(np.zeros((1, d))), "edm", LogNormalPrior(p_mean, p_std))

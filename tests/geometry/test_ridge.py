@@ -15,7 +15,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skdiffusion import EmpiricalScore, GaussianScore, GMMScore
+from skdiffusion import (
+    ConservativityDecomposer,
+    EmpiricalScore,
+    GaussianScore,
+    GMMScore,
+    IntrinsicDimensionEstimator,
+    MarginalEnergy,
+)
 from skdiffusion.datasets import make_ring, make_sphere, make_swiss_roll, make_thirteen_points
 from skdiffusion.geometry import RidgeProjector
 from skdiffusion.models import EmpiricalModel, SphereModel
@@ -494,6 +501,30 @@ def test_mixture_and_functions_of_torch_and_numpy(rng):
             np.testing.assert_allclose(found.points[good], expected.points[:40][good], atol=1e-5)
 
 
+def test_a_score_model_is_taken_as_it_is(rng):
+    X = sine(rng)
+    mixture = GMMScore(8, random_state=0).fit(X)
+    frozen = RidgeProjector(score_estimator=FrozenEstimator(mixture), sigma=0.15).fit(X)
+    given = RidgeProjector(score_estimator=mixture.model_, sigma=0.15).fit(X)
+    assert given.model_ is mixture.model_ and given.score_estimator_ is None
+    np.testing.assert_array_equal(given.transform(X), frozen.transform(X))
+    np.testing.assert_array_equal(given.score_samples(X), frozen.score_samples(X))
+    again = frozen.set_params(score_estimator=None, sigma=None, bandwidth=0.25).fit(X)
+    assert again.score_estimator_ is None  # nothing is left of an earlier fit
+
+
+@pytest.mark.parametrize("given", ["kernel", [], {}, 3, lambda x, sigma: x])
+def test_what_is_no_score_is_named(given, rng):
+    for est in (
+        RidgeProjector(score_estimator=given, sigma=0.5),
+        MarginalEnergy(given),
+        IntrinsicDimensionEstimator(score_estimator=given),
+        ConservativityDecomposer(score_estimator=given),
+    ):
+        with pytest.raises(TypeError, match=r"a score estimator, or a score model .* is needed"):
+            est.fit(sine(rng))
+
+
 def test_networks(rng):
     from skdiffusion import NeuralScore
 
@@ -616,5 +647,8 @@ def test_vectors_and_levels_are_checked(rng):
     ridge = RidgeProjector().fit(X)
     with pytest.raises(ValueError, match="one vector per row"):
         ridge.decompose(X, np.ones((3, 2)))
-    with pytest.raises(ValueError, match="positive levels"):
-        ridge.trace(X, [0.1, -1])
+    with pytest.raises(ValueError, match="vectors contains NaN"):
+        ridge.decompose(X, np.full_like(X, np.nan))
+    for sigmas in ([0.1, -1], "fine", [], [[0.1]]):
+        with pytest.raises(ValueError, match="positive levels"):
+            ridge.trace(X, sigmas)

@@ -238,14 +238,19 @@ def test_refusals(thirteen):
         reach_align_slide(law, RidgeProjector(0, bandwidth=0.3).fit(X))
     with pytest.raises(ValueError, match="metric='euclidean'"):
         reach_align_slide(law, RidgeProjector(metric="haversine", bandwidth=6.0).fit(20 * X))
-    with pytest.raises(ValueError, match="falling"):
-        reach_align_slide(law, ridge, levels=[1.0, 2.0])
+    for levels in ([1.0, 2.0], "many", [np.nan, 1.0], [np.inf, 1.0], [1.0, 0.0]):
+        with pytest.raises(ValueError, match="levels must be at least two noise levels, falling"):
+            reach_align_slide(law, ridge, levels=levels)
+    with pytest.raises(ValueError, match="hold must be True or False"):
+        reach_align_slide(law, ridge, hold=0.3)
     with pytest.raises(ValueError, match="teleport=False"):
         reach_align_slide(law, ridge, EulerSampler(teleport=2.0))
     with pytest.raises(ValueError, match="levels of its own"):
         reach_align_slide(law, ridge, "dmcmc", n_samples=5)
-    with pytest.raises(ValueError, match="start must have shape"):
+    with pytest.raises(ValueError, match="start must have 2 columns; got 3"):
         reach_align_slide(law, ridge, start=np.ones((4, 3)))
+    with pytest.raises(ValueError, match="start holds words"):
+        reach_align_slide(law, ridge, start=[["a", "b"], ["c", "d"]])
     with pytest.raises(ValueError, match="errors"):
         reach_align_slide(law, ridge, errors="across")
     uneven = AffineModel(law, scale=[1.0, 3.0])

@@ -239,6 +239,9 @@ def test_usual_references(digits):
         ({"sigmas": [1.0, 0.5]}, "positive noise levels, rising"),
         ({"sigmas": []}, "positive noise levels, rising"),
         ({"sigmas": 0.0}, "positive noise levels, rising"),
+        ({"sigmas": "low"}, "positive noise levels, rising; got 'low'"),
+        ({"probes": [["here"]]}, "probes must have shape"),
+        ({"reverse": "yes"}, "reverse must be True or False"),
         ({"n_noise": 0}, "n_noise must be an integer of at least 1"),
     ],
 )

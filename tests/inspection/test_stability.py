@@ -106,6 +106,19 @@ def test_a_sampler_on_the_schedules_clock_falls_behind(report):
     assert "blind noise" in str(report["noise"])
 
 
+def test_copies_of_rows_are_not_neighbours_at_no_distance():
+    law = GaussianModel(np.zeros(3), [1.0, 1.0, 0.0])
+    X = law.sample(100, random_state=0)
+    energy = MarginalEnergy(law, n_nodes=64).fit(X)
+    plain, copied = (
+        diagnose_stability(energy, rows, target="data", n_levels=4, n_draws=400).residual
+        for rows in (X, np.repeat(X, 2, axis=0))
+    )
+    assert copied == pytest.approx(plain, rel=0.2)  # of other rows drawn: a median of 400
+    with pytest.raises(ValueError, match="all of its rows are the same"):
+        diagnose_stability(energy, np.ones((5, 3)))
+
+
 def test_displays():
     shown = StabilityTableDisplay.from_schedule("cosine", n_levels=20)
     assert len(shown.ax_[0].lines) == len(TARGETS)

@@ -30,6 +30,18 @@ def test_two_variances_never_leave_the_plane(rng):
     assert trajectory_geometry(paths, LEVELS, far_field=three).out_of_plane.max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    "spectrum", [[16.0, 4.0, 1.0, 0.25], [9.0, 1.0, 0.1], [4.0, 1.0, 1.0, 0.1]]
+)
+def test_the_share_out_of_the_plane_is_that_of_a_gaussians_paths(spectrum, rng):
+    model = GaussianModel(np.zeros(len(spectrum)), spectrum)
+    paths = _paths(model, rng.standard_normal((4000, len(spectrum))))
+    found = trajectory_geometry(paths, LEVELS, far_field=model)
+    # two means over 4000 paths whose shares differ by as much as their mean: 2% each
+    worst = found.out_of_plane.max(), found.predicted_out_of_plane.max()
+    assert worst[1] == pytest.approx(worst[0], rel=0.1)
+
+
 def test_rotation_residual_is_the_closed_form():
     # codes along the axes: sums over paths are sums over modes
     variances = np.array([4.0, 1.0, 0.25])
@@ -78,6 +90,8 @@ def test_low_rank_and_full_spectra_predict_alike():
     paths = _paths(full, np.random.default_rng(0).standard_normal((8, 4)))
     a, b = (trajectory_geometry(paths, LEVELS, far_field=law) for law in (low, full))
     np.testing.assert_allclose(a.predicted_rotation_residual, b.predicted_rotation_residual)
+    # means over other draws; two variances never leave the plane, and three do
+    assert max(a.predicted_out_of_plane.max(), b.predicted_out_of_plane.max()) < 1e-14
 
 
 def test_an_estimators_own_trajectories():
@@ -210,6 +224,12 @@ def test_a_gaussian_knows_its_own_moments():
 def test_only_plain_flows_are_looked_at(sampler):
     with pytest.raises(ValueError, match="neither draw noise nor teleport"):
         trajectory_geometry(FITTED, sampler=sampler)
+
+
+@pytest.mark.parametrize("unit", ["metre", 0, [1.0]])
+def test_a_unit_is_a_number(unit):
+    with pytest.raises(ValueError, match="unit must be a finite number above 0"):
+        trajectory_geometry(PLAIN, LEVELS, unit=unit)
 
 
 def test_no_order_of_equal_variances():

@@ -247,11 +247,12 @@ def test_emergence_levels():
     for k in range(3):
         there[k] = model.denoise(model.flow(z[k : k + 1], 1e6, half[k]), half[k])
     np.testing.assert_allclose(there.diagonal(), 0.5 * final.diagonal(), rtol=1e-9)
-    for wrong in (0.0, 1.0, -1.0):
-        with pytest.raises(ValueError, match="fraction"):
+    for wrong in (0.0, 1.0, -1.0, "half"):
+        with pytest.raises(ValueError, match="fraction must"):
             model.emergence_levels(fraction=wrong)
-    with pytest.raises(ValueError, match="rho"):
-        model.emergence_levels(rho=0.5)
+    for wrong in (0.5, "linear", None, -np.inf, [7.0]):
+        with pytest.raises(ValueError, match="rho must be a number above 1/2"):
+            model.emergence_levels(rho=wrong)
 
 
 @pytest.mark.parametrize("rho", [1.0, 7.0])

@@ -257,9 +257,9 @@ def test_a_jump_under_noise_that_differs_by_column():
         Teleport(3.0, law=MIXTURE).plan(law, [80.0, 0.1], moments)
 
 
-@pytest.mark.parametrize("levels", [(1.0, 0.0), (1.0, -1.0), (1.0, 1.0), (np.nan, 1.0)])
+@pytest.mark.parametrize("levels", [(1.0, 0.0), (1.0, -1.0), (1.0, 1.0), (np.nan, 1.0), 5, "all"])
 def test_a_report_needs_two_levels(levels):
-    with pytest.raises(ValueError, match="of levels must be a finite number above"):
+    with pytest.raises(ValueError, match="levels must be two different noise levels above zero"):
         teleport_report(MIXTURE, FAR, levels)
     with pytest.raises(ValueError, match="n_probes must be an integer of at least 2; got 1"):
         teleport_report(MIXTURE, FAR, (80.0, 1.0), n_probes=1)
