@@ -182,13 +182,20 @@ def _train(est, net, plan, begins_with_the_last):
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda), _threads_for(net, plan, device):
         torch.manual_seed(plan.seed)
-        if not net.initialized_:
+        goes_on = net.initialized_
+        if not goes_on:
             net.initialize()
             if device.type == "cuda":  # the layout that its convolutions are fast in
                 net.module_.to(memory_format=torch.channels_last)
             if begins_with_the_last and hasattr(est, "model_"):
                 _begin_with(net.module_, est.module_)
-        net.partial_fit(plan)
+        before = copy.deepcopy(net.state()) if goes_on else None
+        try:
+            net.partial_fit(plan)
+        except BaseException:  # an interrupt too
+            if goes_on:
+                net.return_to(before)
+            raise
     if net.interrupted_:
         warn_user(
             f"training was interrupted after {net.step_} of {plan.n_steps} steps; the model is "

@@ -25,6 +25,8 @@ __all__ = ["Plan", "ScoreNet"]
 
 BLOCK_NUMBERS, BLOCK_STEPS = 2_000_000, 64
 """Numbers and steps that are drawn at once, at most."""
+RUN = ("average", "averaged", "step", "best", "since_best", "stopped")
+"""What a net knows of its run, beside network, optimizer and history."""
 AVERAGE_EVERY = 8
 """Steps between updates of the moving average."""
 WARM_UP = 0.03
@@ -93,7 +95,7 @@ class ScoreNet(NeuralNet):
 
     def _begin(self, plan):
         if self.steady and getattr(self, "best_", None) is not None:
-            self._return_to(self.best_[1])
+            self._go_on_from(self.best_[1])
         self.step_, self.best_, self.since_best_ = 0, None, 0
         self.stopped_ = self.interrupted_ = False
         if not (self.steady and hasattr(self, "average_")):
@@ -102,7 +104,7 @@ class ScoreNet(NeuralNet):
         if plan.checkpoint is not None:
             plan.checkpoint.read(self)
 
-    def _return_to(self, weights):
+    def _go_on_from(self, weights):
         """Go on from the weights that were chosen, not from those that training ended with."""
         with torch.no_grad():
             for parameter, mean, chosen in zip(
@@ -157,6 +159,30 @@ class ScoreNet(NeuralNet):
             _average_gradients(module)
         self.optimizer_.step()
         return loss.detach()
+
+    # ------------------------------------------------------------------ where training stands
+
+    def state(self) -> dict:
+        """What training goes on from, in plain values and tensors that it still changes."""
+        return {
+            "module": self.module_.state_dict(),
+            "optimizer": self.optimizer_.state_dict(),
+            "history": [dict(entry) for entry in self.history],
+            **{name: getattr(self, f"{name}_") for name in RUN},
+        }
+
+    def return_to(self, state: dict) -> None:
+        """Go back to a state, or on from that of another process."""
+        self.module_.load_state_dict(state["module"])
+        self.optimizer_.load_state_dict(state["optimizer"])
+        self.history.clear()
+        for entry in state["history"]:
+            self.history.new_epoch()
+            for name, value in entry.items():
+                if name != "batches":
+                    self.history.record(name, value)
+        for name in RUN:
+            setattr(self, f"{name}_", state[name])
 
     # ------------------------------------------------------------------ what a step sees
 

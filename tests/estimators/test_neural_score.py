@@ -688,6 +688,25 @@ def test_partial_fit_of_another_model_is_refused(change, moons):
     assert est.fit(moons).partial_fit(moons).get_params()[name] == change[name]
 
 
+@pytest.mark.parametrize("failure", ["loss", "callback"])
+def test_a_batch_that_fails_changes_nothing_of_what_comes_after(failure, moons):
+    est, other = (NeuralScore(**QUICK).partial_fit(moons) for _ in range(2))
+    before, rounds = est.denoise(moons, 0.3), len(est.history_)
+    if failure == "loss":  # the weights of the first step are no numbers in the second
+        with pytest.raises(FloatingPointError, match="lower lr"):
+            est.set_params(lr=1e30).partial_fit(moons)
+        est.set_params(lr=other.lr)
+    else:
+        with pytest.raises(RuntimeError):
+            est.net_.callbacks_.append(("stop", Stop(0, RuntimeError)))
+            est.partial_fit(moons)
+        est.net_.callbacks_.pop()
+    np.testing.assert_array_equal(est.denoise(moons, 0.3), before)
+    ours, theirs = (law.partial_fit(moons) for law in (est, other))
+    np.testing.assert_array_equal(ours.denoise(moons, 0.3), theirs.denoise(moons, 0.3))
+    assert len(est.history_) == len(other.history_) == rounds + 1
+
+
 def test_partial_fit_takes_the_learning_rate_of_now(moons):
     est = NeuralScore(**QUICK).partial_fit(moons)
     before = [part.clone() for part in est.net_.module_.parameters()]
