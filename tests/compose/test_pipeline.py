@@ -714,6 +714,9 @@ def test_gaps_of_a_category_are_known_too_and_whole_numbers_stay_whole():
         ({"age": (30.0, 40.0, 50.0)}, r"got \(30.0, 40.0, 50.0\) for column 'age'"),
         ({"age": "old"}, "the value of column 'age' must be a finite number; got 'old'"),
         ({}, "at least one column"),
+        (["red", 40.0, None], "must be a mapping from columns to a value.*got"),
+        (pd.Series({"age": 40.0}), "must be a mapping from columns to a value.*got"),
+        (LinearMeasurement([[1.0, 1.0]], [1.0]), "must have 3 columns; got 2"),
     ],
     ids=str,
 )
