@@ -80,6 +80,8 @@ def test_wrong_input_is_refused_in_a_sentence(distance, rng):
         distance(frame, frame[["b", "a"]])
     with pytest.raises(ValueError, match=r"generated holds words.*'red'.*TableEncoder"):
         distance(frame, frame.assign(b="red"))
+    with pytest.raises(ValueError, match="standardize must be True or False; got 'no'"):
+        distance(X, X, standardize="no")
 
 
 def test_constant_columns_keep_their_units(rng):
