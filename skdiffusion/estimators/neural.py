@@ -476,8 +476,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         Raises
         ------
         ValueError
-            If the estimator holds parameters that a text cannot (callbacks, a ``net`` template,
-            classes of one's own other than the network).
+            If the estimator holds what a text cannot (callbacks, a ``net`` template, classes of
+            one's own other than the network, dates as labels).
         """
         from skdiffusion.estimators._neural_files import save
 

@@ -30,7 +30,12 @@ from skdiffusion.models.labelled_mixture import LabelledMixture
 from skdiffusion.models.neural import Preconditioner
 from skdiffusion.networks.mlp import ResidualMLP
 from skdiffusion.parameterizations import MixtureParameterization, check_parameterization
-from skdiffusion.samplers import AdamsSampler, run_sampler
+from skdiffusion.samplers import (
+    AdamsSampler,
+    HeunSampler,
+    PredictorCorrectorSampler,
+    run_sampler,
+)
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.estimator_checks import check_score_estimator
 
@@ -959,6 +964,53 @@ def test_numbers_of_numpy_are_saved_as_numbers(tmp_path, moons):
     back = NeuralScore.load(tmp_path)
     assert (back.lr, back._nested, back.schedule.beta_max) == (lr, {"module__width": 16}, 15)
     assert np.array_equal(back.denoise(moons, 0.3), est.denoise(moons, 0.3))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"optimizer": torch.optim.RAdam, "optimizer__betas": [0.8, 0.9]},
+        {"sampler": PredictorCorrectorSampler(predictor=HeunSampler())},
+        {"schedule": VPSchedule(), "device": torch.device("cpu")},
+    ],
+    ids=["optimizer", "sampler", "device"],
+)
+def test_parameters_come_back_from_a_folder_as_they_were(given, tmp_path, moons):
+    est = NeuralScore(**QUICK, **given).fit(moons)
+    est.save(tmp_path)
+    back = NeuralScore.load(tmp_path)
+    ours, theirs = est.get_params(), back.get_params()
+    assert {k: str(v) for k, v in ours.items()} == {k: str(v) for k, v in theirs.items()}
+    rows = [law.sample(5, random_state=0, n_steps=4) for law in (est, back)]
+    np.testing.assert_array_equal(*rows)
+    # the optimizer begins anew in both, as copies do not hold it
+    np.testing.assert_array_equal(
+        back.partial_fit(moons).denoise(moons, 0.3),
+        pickle.loads(pickle.dumps(est)).partial_fit(moons).denoise(moons, 0.3),
+    )
+
+
+class Adam(torch.optim.SGD):
+    """An optimizer of one's own, called as one of torch's."""
+
+
+@pytest.mark.parametrize(
+    "given, y, words",
+    [
+        ({"optimizer": Adam}, None, "optimizer is <class"),
+        ({"module": Plain, "module__layer": torch.nn.Linear}, None, "module__layer is <class"),
+        ({"sampler": HeunSampler(clock=NoiseLevelEstimator())}, None, "sampler__clock is Noise"),
+        ({}, np.array(["2020", "2021"] * 20, dtype="datetime64[ns]"), "a class label is .*2020"),
+        ({}, pd.Series(pd.to_datetime(["2020", "2021"] * 20)), "a class label is .*2020"),
+    ],
+    ids=["optimizer", "module", "sampler", "ns", "series"],
+)
+def test_what_a_text_cannot_hold_is_named(given, y, words, tmp_path, moons):
+    est = NeuralScore(**{**QUICK, "parameterization": "gaussian"})
+    est.fit(moons[:40], y)
+    with pytest.raises(ValueError, match=f"save writes numbers, texts and.*{words}"):
+        est.set_params(**given).save(tmp_path / "no")
+    assert not (tmp_path / "no").exists()
 
 
 # ------------------------------------------------------------------ how it computes
