@@ -24,7 +24,7 @@ from skdiffusion import GaussianScore, GMMScore, NeuralScore, VPSchedule
 from skdiffusion.datasets import make_embedded_circles
 from skdiffusion.estimators import NoiseLevelEstimator
 from skdiffusion.estimators._training_rows import LONGEST_EPOCH, repeated_rows
-from skdiffusion.models import GaussianModel, LabelGuidedModel, MixtureModel
+from skdiffusion.models import GaussianModel, LabelCode, LabelGuidedModel, MixtureModel
 from skdiffusion.models.jacobian import jacobian
 from skdiffusion.models.labelled_mixture import LabelledMixture
 from skdiffusion.models.neural import Preconditioner
@@ -1262,6 +1262,17 @@ def test_labels_that_cannot_be_used_get_a_sentence(moons):
     est.fit(moons[:100])
     with pytest.raises(ValueError, match="NeuralScore is unconditional: it takes no labels y"):
         est.denoise(moons[:2], 0.3, ["a", "b"])
+
+
+def test_codes_of_numbers_know_no_unit(rng):
+    y = rng.standard_normal(50)
+    codes = LabelCode(y).encode(y, 50)
+    assert codes[:, 0].std() == pytest.approx(1.0, abs=1e-12)
+    for exponent in (-900, -600, 600, 900):  # whose squares float64 does not hold
+        labels = np.ldexp(y, exponent)
+        np.testing.assert_array_equal(LabelCode(labels).encode(labels, 50), codes)
+    same = LabelCode(np.full(90, 0.1))  # whose mean is not 0.1 to the last digit
+    np.testing.assert_allclose(same.encode([0.1, 0.3], 2), [[0.0, 1.0], [0.2, 1.0]], atol=1e-12)
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, moons):
