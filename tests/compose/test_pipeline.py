@@ -486,6 +486,22 @@ def test_truth_values_are_numbers_until_they_are_rounded(rng):
     assert abs(share - 0.33) < 0.05
 
 
+def test_numbers_of_a_categorical_column_are_drawn_as_numbers(rng):
+    whole = rng.integers(0, 3, 200)
+    table, frame = pd.DataFrame({"kind": pd.Categorical(whole)}), pd.DataFrame({"kind": whole})
+    for options in ({}, {"round_integers": True}, {"round_integers": True, "clip": True}):
+        drawn, plain = (
+            make_density_pipeline(StandardScaler(), GaussianScore(), **options)
+            .fit(X)
+            .sample(300, random_state=0)["kind"]
+            for X in (table, frame)
+        )
+        np.testing.assert_array_equal(drawn.astype(float), plain)
+        known = plain.isin([0, 1, 2]).all()
+        assert drawn.dtype == (table["kind"].dtype if known else np.float64)
+    assert known  # at last
+
+
 def test_blocks_of_columns_by_name_come_back_in_their_order():
     frame = mixed_frame()
     blocks = ColumnTransformer(
