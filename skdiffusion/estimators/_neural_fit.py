@@ -188,7 +188,7 @@ def _train(est, net, plan, begins_with_the_last):
             if device.type == "cuda":  # the layout that its convolutions are fast in
                 net.module_.to(memory_format=torch.channels_last)
             if begins_with_the_last and hasattr(est, "model_"):
-                _begin_with(net.module_, est.module_)
+                _begin_with(net.plain_module, est.module_)
         before = copy.deepcopy(net.state()) if goes_on else None
         try:
             net.partial_fit(plan)

@@ -290,11 +290,16 @@ class ScoreNet(NeuralNet):
         names = {"train_loss": "loss", "valid_bound": "bound"}
         return {shown: f"{last[name]:.4g}" for name, shown in names.items() if name in last}
 
+    @property
+    def plain_module(self):
+        """The network itself, whether or not it was compiled."""
+        return getattr(self.module_, "_orig_mod", self.module_)
+
     def averaged_module(self, weights: Any = None):
         """A copy of the network with the averaged weights, or with those given."""
         import copy
 
-        module = copy.deepcopy(getattr(self.module_, "_orig_mod", self.module_))
+        module = copy.deepcopy(self.plain_module)
         with torch.no_grad():
             for parameter, mean in zip(
                 module.parameters(), self.average_ if weights is None else weights, strict=True

@@ -726,6 +726,18 @@ def test_warm_start_begins_where_the_last_fit_ended(moons):
     assert est.set_params(max_epochs=2).fit(moons).history_[0]["valid_bound"] > first - 0.2
 
 
+@pytest.mark.parametrize("go_on", [lambda est: est.fit, lambda est: est.partial_fit])
+def test_compiled_networks_begin_with_the_last_weights_too(go_on, moons, monkeypatch):
+    # what is compiled does not matter here, and a compiler takes long
+    whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **_: whole(module, backend="eager"))
+    params = {**QUICK, "parameterization": "gaussian", "warm_start": True, "compile": True}
+    est = pickle.loads(pickle.dumps(NeuralScore(**params).fit(moons)))
+    before = est.denoise(moons, 0.3)
+    go_on(est.set_params(lr=1e-30))(moons)
+    np.testing.assert_allclose(est.denoise(moons, 0.3), before, atol=1e-6)
+
+
 def test_warm_start_needs_a_network_of_the_same_shape(moons, rng):
     est = NeuralScore(**QUICK, warm_start=True).fit(moons[:90])
     kind = type(est._network_model().preconditioner.parameterization)
