@@ -19,7 +19,7 @@ from skdiffusion.estimators._training_checkpoint import Checkpoint
 from skdiffusion.estimators._training_levels import level_quantiles
 from skdiffusion.estimators._training_rows import RowStream, read_rows
 from skdiffusion.models.neural import NeuralModel, Preconditioner
-from skdiffusion.networks import check_network
+from skdiffusion.networks import NETWORKS, check_network
 from skdiffusion.networks.device import check_device
 from skdiffusion.networks.images import check_input_shape
 from skdiffusion.networks.mlp import ResidualMLP
@@ -56,9 +56,10 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     seed = _seed(est, checkpoint, goes_on)
     validates = est.early_stopping and not partial
     order, held_out = split(X, weights, seed, est.validation_fraction if validates else None)
-    base = None
+    base, last = None, est.module_ if hasattr(est, "model_") else None
     if goes_on:
-        found, preconditioner = est._survey, est._network_model().preconditioner
+        found = est._survey
+        preconditioner, last = _all_kept(est._network_model().preconditioner, last)
     else:
         found = _survey(est, X, order, weights, seed)
         has_classes = labels is not None and labels.classes is not None
@@ -78,7 +79,7 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     level_estimator = _level_estimator(est, X, order, found, seed) if reads_levels else None
     device = check_device(est.device)
     rows = RowStream(X, order, found.coordinates, codes, weights, seed, device)
-    if goes_on and hasattr(est, "net_"):
+    if goes_on and hasattr(est, "net_") and last is est.module_:
         net = est.net_
         if est.net is None:
             net.lr = est.lr
@@ -109,7 +110,7 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         checkpoint=checkpoint,
         verbose=bool(est.verbose),
     )
-    _train(est, net, plan, begins_with_the_last=(est.warm_start or partial))
+    _train(net, plan, last if est.warm_start or partial else None)
     if base is not None and referee is not None:
         preconditioner = copy.copy(preconditioner)
         model = _judged(net.final_module(), referee, found, preconditioner)
@@ -177,7 +178,22 @@ def _level_estimator(est, X, order, found, seed):
     )
 
 
-def _train(est, net, plan, begins_with_the_last):
+def _all_kept(preconditioner, module):
+    """The same denoiser, of which all is kept that the network adds: so far it adds less.
+
+    What is learned later would be cut down, or out, by what held-out rows once said. A network that
+    is not of this package may end in something else.
+    """
+    if preconditioner.gain == 1.0 or type(module) not in map(check_network, NETWORKS):
+        return preconditioner, module
+    preconditioner, module = copy.copy(preconditioner), copy.deepcopy(module)
+    for weights in module.last.parameters():
+        weights *= preconditioner.gain
+    preconditioner.gain = 1.0
+    return preconditioner, module
+
+
+def _train(net, plan, last):
     device = torch.device(net.device)
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda), _threads_for(net, plan, device):
@@ -187,8 +203,8 @@ def _train(est, net, plan, begins_with_the_last):
             net.initialize()
             if device.type == "cuda":  # the layout that its convolutions are fast in
                 net.module_.to(memory_format=torch.channels_last)
-            if begins_with_the_last and hasattr(est, "model_"):
-                _begin_with(net.plain_module, est.module_)
+            if last is not None:
+                _begin_with(net.plain_module, last)
         before = copy.deepcopy(net.state()) if goes_on else None
         try:
             net.partial_fit(plan)

@@ -359,7 +359,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         """Go on training with one pass over a batch of rows, at a constant learning rate.
 
         The first batch, or a fit before, decides standardisation, noise range, labels, network,
-        optimizer and what is asked of the network. No rows are held out.
+        optimizer and what is asked of the network. No rows are held out: of what the network adds
+        to a mixture all is kept from then on, beginning with what was kept before (``gain_``).
 
         Parameters
         ----------
