@@ -12,6 +12,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris, load_wine
 from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectKBest, VarianceThreshold
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
@@ -557,6 +558,18 @@ def test_columns_dropped_or_used_twice_have_no_inverse():
             pipeline.sample(2)
         with pytest.raises(ValueError, match=words):
             pipeline.score_samples(IRIS)
+
+
+@pytest.mark.parametrize("step", [VarianceThreshold(), SelectKBest(k=4)], ids=str)
+def test_columns_that_a_selector_drops_are_not_drawn_as_zeros(step):
+    y, five = load_iris().target, np.column_stack([IRIS, np.full(150, 5.0)])
+    whole = make_density_pipeline(step, GaussianScore()).fit(IRIS, y)
+    plain = make_density_pipeline(GaussianScore()).fit(IRIS)
+    np.testing.assert_array_equal(whole.sample(3, random_state=0), plain.sample(3, random_state=0))
+    dropped = make_density_pipeline(step, GaussianScore()).fit(five, y)
+    words = rf"the {type(step).__name__} drops the columns \[4\]: rows cannot be put together"
+    with pytest.raises(ValueError, match=words):
+        dropped.sample(3)
 
 
 def test_the_bound_of_the_pipeline_is_in_the_units_of_the_rows():
