@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ PLACED_FROM = 8
 SMALL_STEP = 256 * 512**2
 """Multiplications in a layer up to which a second thread brings nothing."""
 NOT_OF_THE_RUN = ("checkpoint", "verbose", "callbacks", "device", "random_state")
+PLACE = re.compile(" at 0x[0-9a-f]+")
+"""Where an object lies in memory, in what is printed of it: elsewhere in every process."""
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
@@ -366,6 +369,7 @@ def _budget(est, n, d, partial):
 
 def _fingerprint(est, found, seed, n_steps, batch, n_rows, codes):
     """What must be the same for a run to go on: the seed, the data, the shape of training."""
+    parameters = {k: v for k, v in est.get_params().items() if k not in NOT_OF_THE_RUN}
     return {
         "seed": seed,
         "n_steps": n_steps,
@@ -374,7 +378,7 @@ def _fingerprint(est, found, seed, n_steps, batch, n_rows, codes):
         "mean": found.far_field.mean.tolist(),
         "variances": found.variances.tolist(),
         "labels": None if codes is None else row_keys(codes.T).tolist(),
-        "parameters": repr({k: v for k, v in est.get_params().items() if k not in NOT_OF_THE_RUN}),
+        "parameters": PLACE.sub("", repr(parameters)),
     }
 
 

@@ -864,6 +864,21 @@ def test_a_checkpoint_goes_on_with_the_same_labels_alone(tmp_path, moons):
     assert np.array_equal(resumed.denoise(moons, 0.3, labels), whole.denoise(moons, 0.3, labels))
 
 
+def test_a_checkpoint_of_a_template_goes_on_whatever_lies_where_in_memory(tmp_path, moons):
+    def run(**options):
+        net = skorch.NeuralNet(ResidualMLP, torch.nn.MSELoss, lr=0.01, module__width=8)
+        params = {"max_epochs": 60, "parameterization": "gaussian", "random_state": 0}
+        return NeuralScore(net=net, **params, **options).fit(moons)
+
+    path = tmp_path / "run.pt"
+    with pytest.raises(RuntimeError):
+        run(checkpoint=path, callbacks=[Stop(2, RuntimeError)])
+    assert " at 0x" not in torch.load(path, weights_only=True)["fingerprint"]["parameters"]
+    np.testing.assert_array_equal(
+        run(checkpoint=path).denoise(moons, 0.3), run().denoise(moons, 0.3)
+    )
+
+
 KILLED = """
 import os, signal, sys, skorch
 import numpy as np
