@@ -113,7 +113,8 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         checkpoint=checkpoint,
         verbose=bool(est.verbose),
     )
-    _train(net, plan, last if est.warm_start or partial else None)
+    rounds = est.history_ if goes_on else []
+    _train(net, plan, last if est.warm_start or partial else None, rounds)
     if base is not None and referee is not None:
         preconditioner = copy.copy(preconditioner)
         model = _judged(net.final_module(), referee, found, preconditioner)
@@ -196,7 +197,7 @@ def _all_kept(preconditioner, module):
     return preconditioner, module
 
 
-def _train(net, plan, last):
+def _train(net, plan, last, rounds):
     device = torch.device(net.device)
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda), _threads_for(net, plan, device):
@@ -208,6 +209,7 @@ def _train(net, plan, last):
                 net.module_.to(memory_format=torch.channels_last)
             if last is not None:
                 _begin_with(net.plain_module, last)
+            net.remember(rounds)
         before = copy.deepcopy(net.state()) if goes_on else None
         try:
             net.partial_fit(plan)

@@ -176,13 +176,17 @@ class ScoreNet(NeuralNet):
         self.module_.load_state_dict(state["module"])
         self.optimizer_.load_state_dict(state["optimizer"])
         self.history.clear()
-        for entry in state["history"]:
+        self.remember(state["history"])
+        for name in RUN:
+            setattr(self, f"{name}_", state[name])
+
+    def remember(self, rounds: list[dict]) -> None:
+        """Put down rounds that were trained before."""
+        for entry in rounds:
             self.history.new_epoch()
             for name, value in entry.items():
                 if name != "batches":
                     self.history.record(name, value)
-        for name in RUN:
-            setattr(self, f"{name}_", state[name])
 
     # ------------------------------------------------------------------ what a step sees
 

@@ -657,6 +657,16 @@ def test_partial_fit_goes_on(moons):
         est.partial_fit(np.c_[moons, moons[:, :1]])
 
 
+def test_copies_go_on_with_the_history_too(moons):
+    est = NeuralScore(**QUICK).fit(moons)  # beside a mixture: a new net goes on
+    plain = NeuralScore(**QUICK, parameterization="gaussian").fit(moons)
+    for law in (est, plain, pickle.loads(pickle.dumps(plain))):
+        before = law.history_
+        law.partial_fit(moons[:300]).partial_fit(moons[300:600])
+        assert law.history_[: len(before)] == before
+        assert len(law.history_) == len(before) + 2
+
+
 class Spoil(skorch.callbacks.Callback):
     """Makes the weights worse, once, in the third round."""
 
