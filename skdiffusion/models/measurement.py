@@ -197,17 +197,21 @@ class _Mixture:
         self.matrices = np.stack([covariance.to_matrix() for covariance in covariances])
 
     def solve(self, measured, n_draws, rng):
-        (n, m), d = measured.values.shape, self.means.shape[1]
-        residuals = measured.values - (self.means @ measured.matrix.T)[:, None]
+        (n, m), (k, d) = measured.values.shape, self.means.shape
         gains, whiten = measured.gains(self.matrices)
-        squares = ((residuals @ np.swapaxes(whiten, 1, 2)) ** 2).sum(axis=2)
         log_det = np.log(np.diagonal(whiten, axis1=1, axis2=2)).sum(axis=1)
-        gamma = _softmax(self.log_weights + log_det - 0.5 * squares.T)
-        mean = gamma @ self.means
-        for k, gain in enumerate(gains):
-            mean += gamma[:, k, None] * (residuals[k] @ gain.T)
+        seen = (self.means @ measured.matrix.T)[:, None]
+        mean, choices = np.empty((n, d)), np.empty((n_draws, n), dtype=int)
+        uniform = rng.random(choices.shape)
+        for batch in gen_batches(n, rows_in_memory(3 * k * max(m, 1))):
+            residuals = measured.values[batch] - seen
+            squares = ((residuals @ np.swapaxes(whiten, 1, 2)) ** 2).sum(axis=2)
+            gamma = _softmax(self.log_weights + log_det - 0.5 * squares.T)
+            mean[batch] = gamma @ self.means
+            for shares, residual, gain in zip(gamma.T, residuals, gains, strict=True):
+                mean[batch] += shares[:, None] * (residual @ gain.T)
+            choices[:, batch] = _choices(gamma, uniform[:, batch])
         draws = np.empty((n_draws, n, d))
-        choices = _choices(gamma, n_draws, rng)
         for k in np.unique(choices):
             of_draw, rows = np.nonzero(choices == k)
             x = self.means[k] + _spread(self.covariances[k], rng.standard_normal((len(rows), d)))
@@ -232,12 +236,13 @@ class _Kernels:
         white = self.points @ measured.matrix.T @ whiten.T
         targets = measured.values @ whiten.T
         centres, choices = np.empty((n, d)), np.empty((n_draws, n), dtype=int)
+        uniform = rng.random(choices.shape)
         for batch in gen_batches(n, rows_in_memory(3 * len(white))):
             # of differences: squares and products cancel where the points are far from the origin
             squares = cdist(targets[batch], white, "sqeuclidean")
             gamma = _softmax(self.log_weights - 0.5 * squares)
             centres[batch] = gamma @ self.points
-            choices[:, batch] = _choices(gamma, n_draws, rng)
+            choices[:, batch] = _choices(gamma, uniform[:, batch])
         mean = centres + (measured.values - centres @ measured.matrix.T) @ gain.T
         x = self.points[choices]
         if self.kernel is not None:
@@ -293,13 +298,14 @@ def _softmax(logits):
     return gamma / gamma.sum(axis=1, keepdims=True)
 
 
-def _choices(gamma, n_draws, rng):
-    """Indices drawn by the rows of ``gamma``, shape ``(n_draws, n)``."""
+def _choices(gamma, uniform):
+    """Indices by the rows of ``gamma``, where their sums pass ``uniform``, ``(n_draws, n)``."""
+    if not len(uniform):
+        return np.empty(uniform.shape, dtype=int)
     cumulative = np.cumsum(gamma, axis=1)
     cumulative /= cumulative[:, -1:]
-    uniform = rng.random((n_draws, len(gamma)))
     found = [
         np.searchsorted(row, u, side="right") for row, u in zip(cumulative, uniform.T, strict=True)
     ]
     last = gamma.shape[1] - 1
-    return np.minimum(np.array(found, dtype=int).reshape(len(gamma), n_draws), last).T
+    return np.minimum(np.array(found, dtype=int).reshape(uniform.shape[::-1]), last).T

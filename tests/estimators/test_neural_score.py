@@ -518,6 +518,13 @@ def test_digits_keep_one_scale():
     X = load_digits().data[:200]
     est = NeuralScore(**{**QUICK, "max_epochs": 1}).fit(X)
     assert est.model_.noise_scale == 1.0
+    # images do unless another is asked for: then noise is in proportion to what each pixel varies
+    image = {"module": "unet", "input_shape": (1, 8, 8), "module__width": 8, "max_epochs": 1}
+    image |= {"early_stopping": False, "random_state": 0}
+    assert NeuralScore(**image).fit(X).model_.noise_scale == 1.0
+    scales = NeuralScore(**image, scaling="columns").fit(X).model_.noise_scale
+    ratio = (scales / X.std(axis=0).clip(1e-300))[X.std(axis=0) > 0]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)  # of coordinates in float32
 
 
 # ---------------------------------------------------------------------- labels
