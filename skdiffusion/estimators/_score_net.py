@@ -275,6 +275,8 @@ class ScoreNet(NeuralNet):
         self.history.record("epoch", self.step_ * self.batch_size / plan.rows.length)
         self.history.record("step", self.step_)
         self.history.record("train_loss", loss)
+        self.history.new_batch()  # all of the round, for callbacks that look at the last one
+        self.history.record_batch("train_loss", loss)
         self.history.record("dur", seconds)
         if plan.bound is None:
             return

@@ -112,7 +112,9 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         A template whose module, optimizer, ``lr`` and callbacks replace those above; the number
         of steps and the rows of each are ``max_epochs`` and ``batch_size`` of this estimator.
     callbacks : list of skorch callbacks, optional
-        They see a round of training as an epoch: one or more passes over the rows.
+        They see a round of training as an epoch: one or more passes over the rows, of which
+        ``train_loss``, ``valid_bound`` and ``valid_bound_best`` are known. The learning rate is
+        set at every step, and not theirs to set.
     device : str
         Torch device of training and of ``sample``; ``"auto"`` is the GPU where there is one. A
         model that was trained on a GPU answers without one too.

@@ -631,6 +631,22 @@ class Seen(skorch.callbacks.Callback):
 # ---------------------------------------------------------------------- training
 
 
+def test_callbacks_of_skorch_find_what_they_look_for(moons, tmp_path):
+    callbacks = [
+        skorch.callbacks.Checkpoint("valid_bound_best", dirname=tmp_path / "best"),
+        skorch.callbacks.TrainEndCheckpoint(dirname=tmp_path / "end"),
+        skorch.callbacks.ProgressBar(),
+    ]
+    params = {**QUICK, "max_epochs": 40, "parameterization": "gaussian"}
+    plain = NeuralScore(**params).fit(moons)
+    est = NeuralScore(**params, callbacks=callbacks).fit(moons)
+    np.testing.assert_array_equal(est.denoise(moons, 0.3), plain.denoise(moons, 0.3))
+    last = torch.load(tmp_path / "end" / "train_end_params.pt", weights_only=True)
+    for name, weights in est.net_.module_.state_dict().items():
+        assert torch.equal(last[name], weights)
+    assert (tmp_path / "best" / "params.pt").is_file()
+
+
 def test_history_and_early_stopping(moons):
     est = NeuralScore(**{**QUICK, "max_epochs": 60}).fit(moons)
     bounds = [entry["valid_bound"] for entry in est.history_]
