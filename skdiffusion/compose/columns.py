@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_selection import SelectorMixin
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -38,17 +39,23 @@ def blocks_of(transformer: ColumnTransformer) -> list[tuple[Any, np.ndarray, sli
         if not len(indices):
             continue
         if part == "drop":
-            dropped = [names[j] if names else int(j) for j in indices]
-            raise ValueError(
-                f"the ColumnTransformer drops the columns {dropped}: rows cannot be put together "
-                "again. Use remainder='passthrough'."
-            )
+            raise ValueError(f"{_drops(transformer, indices)} Use remainder='passthrough'.")
         part = None if part == "passthrough" else part
         blocks.append((part, indices, transformer.output_indices_[name]))
     used = np.concatenate([indices for _, indices, _ in blocks])
     if len(np.unique(used)) < len(used):
         raise ValueError("the ColumnTransformer uses a column twice: it has no inverse.")
     return blocks
+
+
+def _drops(transformer, indices):
+    """What a transformer drops, as the beginning of a message."""
+    names = getattr(transformer, "feature_names_in_", range(transformer.n_features_in_))
+    dropped = np.asarray(names, dtype=object)[indices].tolist()
+    return (
+        f"the {type(transformer).__name__} drops the columns {dropped}: rows cannot be put "
+        "together again."
+    )
 
 
 def _indices(columns, names, n):
@@ -91,6 +98,8 @@ def inverted(transformer: Any, Z: Any) -> np.ndarray:
             f"{type(transformer).__name__} has no inverse_transform: samples cannot be taken back "
             "to the rows' own columns."
         )
+    if isinstance(transformer, SelectorMixin) and not transformer.get_support().all():
+        raise ValueError(_drops(transformer, ~transformer.get_support()))  # it would say zero
     if isinstance(transformer, FunctionTransformer) and _has_no_inverse(transformer):
         raise ValueError(
             "FunctionTransformer has a func and no inverse_func: samples cannot be taken back to "

@@ -29,7 +29,7 @@ from sklearn.preprocessing import (
 
 from skdiffusion.compose.encoder import TableEncoder
 from skdiffusion.compose.table import TableFormat, is_numeric
-from skdiffusion.estimators._condition import check_known, column_index, ends_of
+from skdiffusion.estimators._condition import check_condition, check_known, column_index, ends_of
 from skdiffusion.models import LinearMeasurement
 
 __all__ = ["by_position", "pinned", "translated"]
@@ -55,13 +55,13 @@ def by_position(condition: Any, table: TableFormat) -> Any:
     Raises
     ------
     ValueError
-        If there is no such column, one is given twice, none is given, or a range is empty.
+        If it is none of rows like these, or of none of their columns, or of one twice, or a range
+        is empty.
     """
+    names = _Names(table)
+    check_condition(condition, names.n_features_in_)
     if not isinstance(condition, Mapping):
         return condition
-    if not condition:
-        raise ValueError("condition must hold at least one column.")
-    names = _Names(table)
     found = {column_index(names, column): known for column, known in condition.items()}
     if len(found) < len(condition):
         raise ValueError("condition was given the same column by name and by index.")

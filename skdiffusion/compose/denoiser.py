@@ -130,7 +130,9 @@ class Denoiser(OneToOneFeatureMixin, TransformerMixin, Configurable):
         self.estimator_ = estimator.fit(rows if scaler is None else scaler.transform(rows), None)
         check_columns(as_score_model(self.estimator_), rows)
         self.scaler_ = scaler
-        self.sigma_ = DEFAULT_SHARE * self.estimator_.scale_ if self.sigma is None else self.sigma
+        # of scaled columns exactly one, whatever columns do not vary
+        deviation = self.estimator_.scale_ if scaler is None else 1.0
+        self.sigma_ = DEFAULT_SHARE * deviation if self.sigma is None else self.sigma
         self._seed = seed
         return self
 

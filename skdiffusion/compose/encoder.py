@@ -91,12 +91,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         for j, column in enumerate(columns):
             if j in chosen:
                 categories[j] = _values(column)
-            elif is_temporal(column):
-                raise ValueError(
-                    f"column {names[j]!r} holds times: give them as numbers, such as days since "
-                    "the first, or list the column as categorical."
-                )
-            elif not is_numeric(column):
+            elif not (is_numeric(column) or is_temporal(column)):
                 raise ValueError(f"column {names[j]!r} holds no numbers: list it as categorical.")
             else:
                 _numbers(column, names[j])
@@ -165,6 +160,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         -------
         DataFrame or ndarray of shape (n_samples, n_features)
             In the form of the table that was fitted.
+
+        Raises
+        ------
+        ValueError
+            If ``Z`` has other columns, or NaN in those of a category.
         """
         check_is_fitted(self)
         Z = check_array(Z, dtype=np.float64, ensure_all_finite="allow-nan", input_name="Z")
@@ -174,9 +174,15 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         columns = []
         for j, place in enumerate(self._places()):
             block = Z[:, place]
-            columns.append(
-                self.categories_[j][block.argmax(axis=1)] if j in self.categories_ else block[:, 0]
-            )
+            if j not in self.categories_:
+                columns.append(block[:, 0])
+                continue
+            if np.isnan(block).any():
+                raise ValueError(
+                    f"Z holds NaN in the columns {place.start} to {place.stop - 1} of a category, "
+                    "none of which is then the largest."
+                )
+            columns.append(self.categories_[j][block.argmax(axis=1)])
         return self.table_.restored(columns)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -287,6 +293,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
 def _numbers(column, name):
     """Values of a column of numbers, NaN where missing."""
+    if is_temporal(column):
+        raise ValueError(
+            f"column {name!r} holds times: give them as numbers, such as days since the first, or "
+            "list the column as categorical."
+        )
     try:
         values = np.asarray(column, dtype=np.float64)
     except (TypeError, ValueError):

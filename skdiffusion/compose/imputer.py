@@ -150,7 +150,8 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            NaN where a value is missing; every column must have some that are not.
+            NaN where a value is missing; every column must have some that are not, unless the law
+            is frozen.
         y : ignored
 
         Returns
@@ -160,8 +161,8 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         Raises
         ------
         ValueError
-            If a column has no value, ``X`` is in units in which squares are no numbers, or a
-            parameter is out of its range.
+            If a column has no value to learn from, ``X`` is in units in which squares are no
+            numbers, or a parameter is out of its range.
         """
         lookup(self.method, dict.fromkeys(("auto", *METHODS)), "method")
         check_count(self.n_draws, "n_draws")
@@ -172,19 +173,12 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         if self.n_steps is not None:
             check_count(self.n_steps, "n_steps")
         rows = self._rows(X, reset=True)
-        empty = np.flatnonzero(np.isnan(rows).all(axis=0))
-        if len(empty):
-            raise ValueError(f"column {empty[0]} has no observed value to learn from.")
-        check_spread(float(np.max(np.nanmax(rows, axis=0) - np.nanmin(rows, axis=0))))
         rng = as_generator(self.random_state)
-        estimator = _default(rows, rng) if self.estimator is None else clone(self.estimator)
-        if isinstance(estimator, FrozenEstimator):
+        if isinstance(self.estimator, FrozenEstimator):
+            estimator = self.estimator
             check_columns(as_score_model(estimator), rows)
-        takes_gaps = self.estimator is not None and get_tags(estimator).input_tags.allow_nan
-        if takes_gaps or not np.isnan(rows).any():
-            estimator.fit(rows, None)
         else:
-            estimator = self._fitted_to_completions(estimator, rows, rng)
+            estimator = self._learned(rows, rng)
         self.method_ = self._method(estimator)
         self.estimator_ = estimator
         self._seed = int(rng.integers(2**31))
@@ -234,6 +228,18 @@ class DiffusionImputer(OneToOneFeatureMixin, TransformerMixin, Configurable):
         rows = self._rows(X, reset=False)
         n = check_count(n_imputations, "n_imputations")
         return _kept(self._draws(self.estimator_, rows, n, as_generator(random_state)), rows)
+
+    def _learned(self, rows, rng):
+        """The law of the rows."""
+        empty = np.flatnonzero(np.isnan(rows).all(axis=0))
+        if len(empty):
+            raise ValueError(f"column {empty[0]} has no observed value to learn from.")
+        check_spread(float(np.max(np.nanmax(rows, axis=0) - np.nanmin(rows, axis=0))))
+        estimator = _default(rows, rng) if self.estimator is None else clone(self.estimator)
+        takes_gaps = self.estimator is not None and get_tags(estimator).input_tags.allow_nan
+        if takes_gaps or not np.isnan(rows).any():
+            return estimator.fit(rows, None)
+        return self._fitted_to_completions(estimator, rows, rng)
 
     def _fitted_to_completions(self, estimator, rows, rng):
         """The estimator fitted to draws of what is missing: EM with its expectation sampled.

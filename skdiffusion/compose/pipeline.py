@@ -170,12 +170,14 @@ class DensityPipeline(Pipeline):
     # ------------------------------------------------------------------ densities
 
     @available_if(_final_has("score_samples"))
-    def score_samples(self, X):
+    def score_samples(self, X, y=None):
         """Log-density of each row, in nats and in the units of ``X``.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), optional
+            Labels, of a density that was fitted with them: that of each row given its label.
 
         Returns
         -------
@@ -187,7 +189,8 @@ class DensityPipeline(Pipeline):
             If a step changes the number of columns or maps to discrete values.
         """
         Z, log_det = self._forward(X)
-        return self.steps[-1][1].score_samples(Z) + log_det
+        labels = () if y is None else (y,)
+        return self.steps[-1][1].score_samples(Z, *labels) + log_det
 
     @available_if(_final_has("score_samples"))
     def score(self, X, y=None, **params):
@@ -215,12 +218,14 @@ class DensityPipeline(Pipeline):
         return float((final.score_samples(Z) + log_det).mean())
 
     @available_if(_final_has("denoising_bound"))
-    def denoising_bound(self, X, **options):
+    def denoising_bound(self, X, y=None, **options):
         """The final estimator's bound on the log-density, in the units of ``X``.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), optional
+            Labels, of a density that was fitted with them.
         **options
             ``n_noise`` and ``random_state``.
 
@@ -229,7 +234,7 @@ class DensityPipeline(Pipeline):
         DenoisingBound
         """
         Z, log_det = self._forward(X)
-        found = self.steps[-1][1].denoising_bound(Z, **options)
+        found = self.steps[-1][1].denoising_bound(Z, y, **options)
         return found._replace(bound=found.bound + log_det)
 
     def _forward(self, X):

@@ -85,7 +85,8 @@ class TableFormat:
         for column in columns:
             values = np.asarray(column)
             self.boolean.append(values.dtype.kind == "b")
-            if not (is_numeric(column) or self.boolean[-1]):
+            # numbers of a categorical column too: a scaler takes them for what they are
+            if not (is_numeric(column) or values.dtype.kind in "biuf"):
                 self.bounds.append(None)
                 self.integer.append(False)
                 continue
@@ -160,8 +161,8 @@ class TableFormat:
             return polars.DataFrame(series)
         import pandas
 
-        own = [_own_values(c, kind) for c, kind in zip(columns, self.empty.dtypes, strict=True)]
-        frame = pandas.DataFrame(dict(enumerate(own)))
+        columns = [_own_values(c, t) for c, t in zip(columns, self.empty.dtypes, strict=True)]
+        frame = pandas.DataFrame(dict(enumerate(columns)))
         frame.columns = self.empty.columns
         dtypes = {
             name: self.empty.dtypes.iloc[j]
@@ -172,9 +173,11 @@ class TableFormat:
 
     def _fits(self, j, column, rounded):
         """Whether the values fit the column's own type: floats do not fit integers."""
+        name = self.empty.columns[j]
+        if _is_categorical(self.empty[name].dtype):
+            return column.dtype.kind not in "iuf"  # numbers that are none of its values
         if self.boolean[j]:
             return column.dtype.kind == "b"
-        name = self.empty.columns[j]
         kind = str(self.empty[name].dtype).lower().partition("[")[0]  # such as int64[pyarrow]
         if not kind.startswith(("int", "uint")) or column.dtype.kind in "iu":
             return True
@@ -190,14 +193,23 @@ class TableFormat:
         return True
 
 
-def _own_values(column, kind):
-    """Values of a categorical column, such as intervals, of which only the words were kept."""
-    if not hasattr(kind, "categories"):
+def _is_categorical(dtype):
+    """Whether it is the type of a categorical column of pandas."""
+    return hasattr(dtype, "ordered")
+
+
+def _own_values(column, dtype):
+    """Values of a categorical column, such as intervals, of which only the words were kept.
+
+    Numbers that were drawn for it, and are none of its values, stay numbers.
+    """
+    if not _is_categorical(dtype):
         return column
-    own = {str(value): value for value in kind.categories}
+    own = {str(value): value for value in dtype.categories} | {v: v for v in dtype.categories}
     values = np.empty(len(column), dtype=object)
-    values[:] = [own.get(str(value), value) for value in column]
-    return values
+    values[:] = [own.get(value, own.get(str(value))) for value in column.tolist()]
+    strange = np.array([value is None for value in values]) & (column == column)
+    return column if column.dtype.kind in "iuf" and strange.any() else values
 
 
 def _described(empty):
@@ -207,7 +219,7 @@ def _described(empty):
         empty.write_ipc(file)
         return file.getvalue()
     types = [
-        (list(dtype.categories), bool(dtype.ordered)) if hasattr(dtype, "ordered") else str(dtype)
+        (list(dtype.categories), bool(dtype.ordered)) if _is_categorical(dtype) else str(dtype)
         for dtype in empty.dtypes
     ]
     return list(empty.columns), types

@@ -20,7 +20,14 @@ from skdiffusion.models.measurement import LinearMeasurement, has_posterior, pos
 from skdiffusion.samplers import check_sampler
 from skdiffusion.utils.validation import check_number
 
-__all__ = ["check_known", "column_index", "conditional_rows", "ends_of", "guided_rows"]
+__all__ = [
+    "check_condition",
+    "check_known",
+    "column_index",
+    "conditional_rows",
+    "ends_of",
+    "guided_rows",
+]
 
 DEFAULT_SAMPLER = "time_travel"
 """Guidance is approximate at high levels; steps taken again forget what it got wrong there."""
@@ -54,6 +61,21 @@ def check_known(known, column) -> None:
         ends_of(known, column)
 
 
+def check_condition(condition: Any, n_features: int) -> None:
+    """Refuse what is neither a mapping of columns nor a measurement of so many."""
+    if isinstance(condition, LinearMeasurement):
+        if condition.matrix.shape[1] != n_features:
+            raise ValueError(
+                f"the matrix of the measurement must have {n_features} columns; "
+                f"got {condition.matrix.shape[1]}."
+            )
+    elif not (isinstance(condition, Mapping) and condition):
+        raise ValueError(
+            "condition must be a mapping from columns to a value or a pair (low, high), of at "
+            f"least one column, or a LinearMeasurement; got {condition!r}."
+        )
+
+
 def column_index(estimator: Any, column: Any) -> int:
     """Position of a column given by name or position."""
     names = getattr(estimator, "feature_names_in_", None)
@@ -75,21 +97,12 @@ class _Known:
         d = estimator.n_features_in_
         self.low, self.high = np.full(d, -np.inf), np.full(d, np.inf)
         self.noise, self.matrix, self.values = 0.0, None, np.full(d, np.nan)
+        check_condition(condition, d)
         if isinstance(condition, LinearMeasurement):
-            if condition.matrix.shape[1] != d:
-                raise ValueError(
-                    f"the matrix of the measurement must have {d} columns; "
-                    f"got {condition.matrix.shape[1]}."
-                )
             self.matrix, self.values = condition.matrix, condition.values
             self.noise = condition.noise
-        elif isinstance(condition, Mapping) and condition:
-            self._read(estimator, condition)
         else:
-            raise ValueError(
-                "condition must be a mapping from columns to a value or a pair (low, high), "
-                f"or a LinearMeasurement; got {condition!r}."
-            )
+            self._read(estimator, condition)
 
     def _read(self, estimator, condition):
         seen = set()

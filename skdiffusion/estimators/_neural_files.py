@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from skdiffusion._version import __version__
 from skdiffusion.estimators._neural_survey import Survey
@@ -33,6 +34,7 @@ from skdiffusion.parameterizations import PARAMETERIZATIONS
 from skdiffusion.samplers import SAMPLERS, NesterovSampler
 from skdiffusion.schedules import SCHEDULES
 from skdiffusion.utils.arrays import to_numpy
+from skdiffusion.utils.validation import lookup
 
 __all__ = ["load", "save"]
 
@@ -46,6 +48,7 @@ CLASSES = {
     )
 }
 """What a configuration may name."""
+OPTIMIZERS = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)}
 READS_LEVELS = [
     "skdiffusion.estimators._noise_features.NoiseFeatures",
     "skdiffusion.estimators.noise_level.NoiseLevelEstimator",
@@ -69,10 +72,10 @@ def save(est: Any, path: Any) -> None:
     config = {
         "format": "skdiffusion.NeuralScore",
         "version": __version__,
-        "parameters": {k: _written(k, v) for k, v in _parameters(est).items()},
+        "parameters": _all_written(_parameters(est)),
         "fitted": {name: getattr(est, name) for name in FITTED},
         "feature_names": getattr(est, "feature_names_in_", np.array([])).tolist(),
-        "network": {"name": _name(model.module), "arguments": _plain(model.arguments)},
+        "network": {"name": _name(model.module), "arguments": _all_written(model.arguments)},
         "parameterization": _written("parameterization", model.preconditioner.parameterization),
         "schedule": _written("schedule", model.preconditioner.schedule),
         "noise_conditioning": model.preconditioner.noise_conditioning,
@@ -82,7 +85,7 @@ def save(est: Any, path: Any) -> None:
         "low": found.low,
         "high": found.high,
         "labels": None if labels is None else _labels_written(labels),
-        "history": est.history_,
+        "history": [_all_written(entry) for entry in est.history_],
     }
     arrays = {f"network.{k}": to_numpy(v) for k, v in model.module.state_dict().items()}
     covariance = found.far_field.covariance
@@ -130,7 +133,7 @@ def load(cls: type, path: Any, module: Any = None):
         raise ValueError(f"{folder} holds no NeuralScore; its format is {config.get('format')!r}.")
     arrays = load_file(folder / "weights.safetensors")
     network = _network(config["network"]["name"], module)
-    parameters = {k: _read(v) for k, v in config["parameters"].items()}
+    parameters = _all_read(config["parameters"])
     if module is not None:
         parameters["module"] = module
     est = cls(**parameters)
@@ -172,9 +175,7 @@ def load(cls: type, path: Any, module: Any = None):
         config.get("gain", 1.0),
         columns,
     )
-    arguments = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in config["network"]["arguments"].items()
-    }
+    arguments = _all_read(config["network"]["arguments"])
     weights = {k.removeprefix("network."): v for k, v in arrays.items() if k.startswith("network.")}
     inner = NeuralModel(
         rebuilt(network, weights, arguments),
@@ -242,18 +243,28 @@ def _parameters(est):
     return given if not hasattr(est, "level_estimator_") else {**given, "level_estimator": None}
 
 
+def _all_written(values, of=""):
+    return {name: _written(of + name, value) for name, value in (values or {}).items()}
+
+
 def _written(name, value):
-    """A parameter as JSON: plain values as they are, objects of this package by name."""
-    if type(value).__name__ in CLASSES:
-        return {"class": type(value).__name__, "parameters": _plain(value.get_params(deep=False))}
-    if isinstance(value, type):
+    """A value as JSON: plain ones as they are, objects of this package and optimizers by name."""
+    kind = type(value).__name__
+    if CLASSES.get(kind) is type(value):
+        parameters = _all_written(value.get_params(deep=False), of=f"{name}__")
+        return {"class": kind, "parameters": parameters}
+    if isinstance(value, type) and name == "module":
         return {"class": value.__name__}
-    if isinstance(value, np.generic):
+    if isinstance(value, type) and OPTIMIZERS.get(value.__name__) is value:
+        return {"optimizer": value.__name__}
+    if isinstance(value, np.generic) and value.dtype.kind in "biufU":
         return value.item()
-    if isinstance(value, Path):
+    if isinstance(value, (Path, torch.device)):
         return str(value)
     if isinstance(value, tuple):
-        return {"tuple": _as_json(value)}
+        return {"tuple": _written(name, list(value))}
+    if isinstance(value, list):
+        return [_written(name, part) for part in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(
@@ -262,26 +273,24 @@ def _written(name, value):
     )
 
 
-def _plain(values):
-    return {k: _as_json(v) for k, v in (values or {}).items()}
-
-
-def _as_json(value):
-    if isinstance(value, tuple):
-        return [_as_json(part) for part in value]
-    return value.item() if isinstance(value, np.generic) else value
+def _all_read(values):
+    return {name: _read(value) for name, value in values.items()}
 
 
 def _read(value):
+    if isinstance(value, list):
+        return [_read(part) for part in value]
     if not isinstance(value, dict):
         return value
     if "tuple" in value:
-        return tuple(value["tuple"])
+        return tuple(_read(value["tuple"]))
+    if "optimizer" in value:
+        return lookup(value["optimizer"], OPTIMIZERS, "optimizer of torch")
     if "parameters" not in value:  # a class of the user's own
         return value["class"]
     if value["class"] not in CLASSES:
         raise ValueError(f"unknown class {value['class']!r} in config.json.")
-    return CLASSES[value["class"]](**value["parameters"])
+    return CLASSES[value["class"]](**_all_read(value["parameters"]))
 
 
 def _name(module):
@@ -304,7 +313,7 @@ def _network(name, module):
 def _labels_written(labels):
     if labels.classes is None:
         return {"mean": labels.mean, "scale": labels.scale}
-    return {"classes": labels.classes.tolist()}
+    return {"classes": [_written("a class label", label) for label in labels.classes]}
 
 
 def _labels_read(written):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from skdiffusion.estimators._training_checkpoint import Checkpoint
 from skdiffusion.estimators._training_levels import level_quantiles
 from skdiffusion.estimators._training_rows import RowStream, read_rows
 from skdiffusion.models.neural import NeuralModel, Preconditioner
-from skdiffusion.networks import check_network
+from skdiffusion.networks import NETWORKS, check_network
 from skdiffusion.networks.device import check_device
 from skdiffusion.networks.images import check_input_shape
 from skdiffusion.networks.mlp import ResidualMLP
@@ -45,6 +46,8 @@ PLACED_FROM = 8
 SMALL_STEP = 256 * 512**2
 """Multiplications in a layer up to which a second thread brings nothing."""
 NOT_OF_THE_RUN = ("checkpoint", "verbose", "callbacks", "device", "random_state")
+PLACE = re.compile(" at 0x[0-9a-f]+")
+"""Where an object lies in memory, in what is printed of it: elsewhere in every process."""
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
@@ -56,9 +59,10 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     seed = _seed(est, checkpoint, goes_on)
     validates = est.early_stopping and not partial
     order, held_out = split(X, weights, seed, est.validation_fraction if validates else None)
-    base = None
+    base, last = None, est.module_ if hasattr(est, "model_") else None
     if goes_on:
-        found, preconditioner = est._survey, est._network_model().preconditioner
+        found = est._survey
+        preconditioner, last = _all_kept(est._network_model().preconditioner, last)
     else:
         found = _survey(est, X, order, weights, seed)
         has_classes = labels is not None and labels.classes is not None
@@ -80,7 +84,7 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
     level_estimator = _level_estimator(est, X, order, found, seed) if reads_levels else None
     device = check_device(est.device)
     rows = RowStream(X, order, found.coordinates, codes, weights, seed, device)
-    if goes_on and hasattr(est, "net_"):
+    if goes_on and hasattr(est, "net_") and last is est.module_:
         net = est.net_
         if est.net is None:
             net.lr = est.lr
@@ -111,7 +115,8 @@ def fit_network(est: Any, X: Any, codes: Any, labels: Any, weights: Any, partial
         checkpoint=checkpoint,
         verbose=bool(est.verbose),
     )
-    _train(est, net, plan, begins_with_the_last=(est.warm_start or partial))
+    rounds = est.history_ if goes_on else []
+    _train(net, plan, last if est.warm_start or partial else None, rounds)
     if base is not None and referee is not None:
         preconditioner = copy.copy(preconditioner)
         model = _judged(net.final_module(), referee, found, preconditioner)
@@ -161,7 +166,7 @@ def _survey(est, X, order, weights, seed):
         X,
         order,
         weights,
-        scaling=est.scaling if turns else "global",
+        scaling=est.scaling if turns or est.scaling != "auto" else "global",
         rotate=turns,
         sigma_min=est.sigma_min,
         sigma_max=est.sigma_max,
@@ -179,18 +184,41 @@ def _level_estimator(est, X, order, found, seed):
     )
 
 
-def _train(est, net, plan, begins_with_the_last):
+def _all_kept(preconditioner, module):
+    """The same denoiser, of which all is kept that the network adds: so far it adds less.
+
+    What is learned later would be cut down, or out, by what held-out rows once said. A network that
+    is not of this package may end in something else.
+    """
+    if preconditioner.gain == 1.0 or type(module) not in map(check_network, NETWORKS):
+        return preconditioner, module
+    preconditioner, module = copy.copy(preconditioner), copy.deepcopy(module)
+    for weights in module.last.parameters():
+        weights *= preconditioner.gain
+    preconditioner.gain = 1.0
+    return preconditioner, module
+
+
+def _train(net, plan, last, rounds):
     device = torch.device(net.device)
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda), _threads_for(net, plan, device):
         torch.manual_seed(plan.seed)
-        if not net.initialized_:
+        goes_on = net.initialized_
+        if not goes_on:
             net.initialize()
             if device.type == "cuda":  # the layout that its convolutions are fast in
                 net.module_.to(memory_format=torch.channels_last)
-            if begins_with_the_last and hasattr(est, "model_"):
-                _begin_with(net.module_, est.module_)
-        net.partial_fit(plan)
+            if last is not None:
+                _begin_with(net.plain_module, last)
+            net.remember(rounds)
+        before = copy.deepcopy(net.state()) if goes_on else None
+        try:
+            net.partial_fit(plan)
+        except BaseException:  # an interrupt too
+            if goes_on:
+                net.return_to(before)
+            raise
     if net.interrupted_:
         warn_user(
             f"training was interrupted after {net.step_} of {plan.n_steps} steps; the model is "
@@ -355,6 +383,7 @@ def _budget(est, n, d, partial):
 
 def _fingerprint(est, found, seed, n_steps, batch, n_rows, codes):
     """What must be the same for a run to go on: the seed, the data, the shape of training."""
+    parameters = {k: v for k, v in est.get_params().items() if k not in NOT_OF_THE_RUN}
     return {
         "seed": seed,
         "n_steps": n_steps,
@@ -363,7 +392,7 @@ def _fingerprint(est, found, seed, n_steps, batch, n_rows, codes):
         "mean": found.far_field.mean.tolist(),
         "variances": found.variances.tolist(),
         "labels": None if codes is None else row_keys(codes.T).tolist(),
-        "parameters": repr({k: v for k, v in est.get_params().items() if k not in NOT_OF_THE_RUN}),
+        "parameters": PLACE.sub("", repr(parameters)),
     }
 
 

@@ -25,6 +25,8 @@ __all__ = ["Plan", "ScoreNet"]
 
 BLOCK_NUMBERS, BLOCK_STEPS = 2_000_000, 64
 """Numbers and steps that are drawn at once, at most."""
+RUN = ("average", "averaged", "step", "best", "since_best", "stopped")
+"""What a net knows of its run, beside network, optimizer and history."""
 AVERAGE_EVERY = 8
 """Steps between updates of the moving average."""
 WARM_UP = 0.03
@@ -93,7 +95,7 @@ class ScoreNet(NeuralNet):
 
     def _begin(self, plan):
         if self.steady and getattr(self, "best_", None) is not None:
-            self._return_to(self.best_[1])
+            self._go_on_from(self.best_[1])
         self.step_, self.best_, self.since_best_ = 0, None, 0
         self.stopped_ = self.interrupted_ = False
         if not (self.steady and hasattr(self, "average_")):
@@ -102,7 +104,7 @@ class ScoreNet(NeuralNet):
         if plan.checkpoint is not None:
             plan.checkpoint.read(self)
 
-    def _return_to(self, weights):
+    def _go_on_from(self, weights):
         """Go on from the weights that were chosen, not from those that training ended with."""
         with torch.no_grad():
             for parameter, mean, chosen in zip(
@@ -157,6 +159,34 @@ class ScoreNet(NeuralNet):
             _average_gradients(module)
         self.optimizer_.step()
         return loss.detach()
+
+    # ------------------------------------------------------------------ where training stands
+
+    def state(self) -> dict:
+        """What training goes on from, in plain values and tensors that it still changes."""
+        return {
+            "module": self.module_.state_dict(),
+            "optimizer": self.optimizer_.state_dict(),
+            "history": [dict(entry) for entry in self.history],
+            **{name: getattr(self, f"{name}_") for name in RUN},
+        }
+
+    def return_to(self, state: dict) -> None:
+        """Go back to a state, or on from that of another process."""
+        self.module_.load_state_dict(state["module"])
+        self.optimizer_.load_state_dict(state["optimizer"])
+        self.history.clear()
+        self.remember(state["history"])
+        for name in RUN:
+            setattr(self, f"{name}_", state[name])
+
+    def remember(self, rounds: list[dict]) -> None:
+        """Put down rounds that were trained before."""
+        for entry in rounds:
+            self.history.new_epoch()
+            for name, value in entry.items():
+                if name != "batches":
+                    self.history.record(name, value)
 
     # ------------------------------------------------------------------ what a step sees
 
@@ -245,6 +275,8 @@ class ScoreNet(NeuralNet):
         self.history.record("epoch", self.step_ * self.batch_size / plan.rows.length)
         self.history.record("step", self.step_)
         self.history.record("train_loss", loss)
+        self.history.new_batch()  # all of the round, for callbacks that look at the last one
+        self.history.record_batch("train_loss", loss)
         self.history.record("dur", seconds)
         if plan.bound is None:
             return
@@ -264,11 +296,16 @@ class ScoreNet(NeuralNet):
         names = {"train_loss": "loss", "valid_bound": "bound"}
         return {shown: f"{last[name]:.4g}" for name, shown in names.items() if name in last}
 
+    @property
+    def plain_module(self):
+        """The network itself, whether or not it was compiled."""
+        return getattr(self.module_, "_orig_mod", self.module_)
+
     def averaged_module(self, weights: Any = None):
         """A copy of the network with the averaged weights, or with those given."""
         import copy
 
-        module = copy.deepcopy(getattr(self.module_, "_orig_mod", self.module_))
+        module = copy.deepcopy(self.plain_module)
         with torch.no_grad():
             for parameter, mean in zip(
                 module.parameters(), self.average_ if weights is None else weights, strict=True

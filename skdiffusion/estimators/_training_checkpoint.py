@@ -42,19 +42,8 @@ class Checkpoint:
 
     def write(self, net: Any) -> None:
         """Store the state of a net."""
-        state = {
-            "seed": self.fingerprint["seed"],
-            "fingerprint": self.fingerprint,
-            "module": net.module_.state_dict(),
-            "optimizer": net.optimizer_.state_dict(),
-            "average": net.average_,
-            "averaged": net.averaged_,
-            "step": net.step_,
-            "best": net.best_,
-            "since_best": net.since_best_,
-            "stopped": net.stopped_,
-            "history": [dict(entry) for entry in net.history],
-        }
+        seed = self.fingerprint["seed"]
+        state = {"seed": seed, "fingerprint": self.fingerprint, **net.state()}
         unfinished = self.path.with_name(self.path.name + ".part")
         torch.save(state, unfinished)
         os.replace(unfinished, self.path)
@@ -75,16 +64,7 @@ class Checkpoint:
                 f"the checkpoint {self.path} belongs to a run with other data or parameters; "
                 "remove it, or give another path."
             )
-        net.module_.load_state_dict(state["module"])
-        net.optimizer_.load_state_dict(state["optimizer"])
-        net.average_, net.averaged_ = state["average"], state["averaged"]
-        net.step_, net.best_ = state["step"], state["best"]
-        net.since_best_, net.stopped_ = state["since_best"], state["stopped"]
-        for entry in state["history"]:
-            net.history.new_epoch()
-            for name, value in entry.items():
-                if name != "batches":
-                    net.history.record(name, value)
+        net.return_to(state)
 
     def remove(self) -> None:
         """Forget the run."""

@@ -105,6 +105,10 @@ class RowStream:
             self.length = effective_rows(weights[order])
         self._deck = None, None
 
+    def __len__(self):
+        """Rows of an epoch, for callbacks that ask."""
+        return self.length
+
     def batch(self, start: int, stop: int):
         """Rows and conditions at positions ``start`` to ``stop`` of the stream, on the device."""
         index = self._index(start, stop)

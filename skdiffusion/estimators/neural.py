@@ -79,7 +79,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         Shape ``(channels, height, width)`` of a row, for networks of images.
     scaling : {"auto", "global", "columns"}
         Standardisation inside: one scale, or one per column, in which case noise is in proportion
-        to it. ``"auto"`` takes one scale where the ranges of the columns are within a factor of 30.
+        to it. ``"auto"`` takes one scale where the ranges of the columns are within a factor of 30,
+        and for images.
     max_epochs : "auto" or int
         Passes over the rows; ``"auto"`` from the number of rows and columns.
     batch_size : "auto" or int
@@ -112,7 +113,9 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         A template whose module, optimizer, ``lr`` and callbacks replace those above; the number
         of steps and the rows of each are ``max_epochs`` and ``batch_size`` of this estimator.
     callbacks : list of skorch callbacks, optional
-        They see a round of training as an epoch: one or more passes over the rows.
+        They see a round of training as an epoch: one or more passes over the rows, of which
+        ``train_loss``, ``valid_bound`` and ``valid_bound_best`` are known. The learning rate is
+        set at every step, and not theirs to set.
     device : str
         Torch device of training and of ``sample``; ``"auto"`` is the GPU where there is one. A
         model that was trained on a GPU answers without one too.
@@ -359,7 +362,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         """Go on training with one pass over a batch of rows, at a constant learning rate.
 
         The first batch, or a fit before, decides standardisation, noise range, labels, network,
-        optimizer and what is asked of the network. No rows are held out.
+        optimizer and what is asked of the network. No rows are held out: of what the network adds
+        to a mixture all is kept from then on, beginning with what was kept before (``gain_``).
 
         Parameters
         ----------
@@ -476,8 +480,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
         Raises
         ------
         ValueError
-            If the estimator holds parameters that a text cannot (callbacks, a ``net`` template,
-            classes of one's own other than the network).
+            If the estimator holds what a text cannot (callbacks, a ``net`` template, classes of
+            one's own other than the network, dates as labels).
         """
         from skdiffusion.estimators._neural_files import save
 
@@ -523,8 +527,8 @@ class NeuralScore(OwnClock, BaseScoreEstimator):
             How much more than the law itself the labels count (Ho & Salimans 2022): at 1 rows are
             drawn from :math:`p(x|y)`, above it they are more typical of their label.
         **options
-            ``sampler``, ``n_steps``, ``random_state``, ``return_trajectory``, ``callback`` and
-            ``verbose`` as in every score estimator.
+            ``condition``, ``sampler``, ``n_steps``, ``random_state``, ``return_trajectory``,
+            ``callback`` and ``verbose`` as in every score estimator.
 
         Returns
         -------

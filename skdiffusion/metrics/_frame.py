@@ -26,6 +26,7 @@ from sklearn.utils import gen_batches
 
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.rows import check_points, middle_of
+from skdiffusion.utils.validation import check_flag
 
 __all__ = ["distance_chunks", "distances", "in_one_frame", "nearest", "pairwise_sum"]
 
@@ -67,6 +68,7 @@ def in_one_frame(
         If a sample is not numeric, finite and two-dimensional, has too few rows, or has other
         columns than ``real``.
     """
+    check_flag(standardize, "standardize")
     samples = (real, generated, *others)
     arrays = [
         check_points(sample, name=name, ensure_min_samples=least)

@@ -1,7 +1,8 @@
 r"""Classifier two-sample test: can a classifier tell generated rows from real ones?
 
-The cross-validated accuracy of a classifier on the balanced task *real or generated* is one half
-for equal laws, whatever the classifier, and at most
+The cross-validated accuracy of a classifier on the balanced task *real or generated* is on average
+one half for equal laws, whatever the classifier, if each fold holds as many rows of either kind, so
+that what it lacks is not what the training rows have more of. It is at most
 
 .. math:: \tfrac12 + \tfrac12\, \mathrm{TV}(P, Q),
 
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.model_selection import PredefinedSplit, cross_val_score
 
 from skdiffusion.metrics._frame import in_one_frame
 from skdiffusion.utils.random import as_generator
@@ -86,7 +87,9 @@ def c2st(
         classifier = HistGradientBoostingClassifier(
             early_stopping=False, min_samples_leaf=leaf, random_state=seed
         )
-    folds = StratifiedKFold(cv, shuffle=True, random_state=seed)
+    shuffle = np.random.RandomState(seed).permutation
+    fold_of_pair = np.sort(np.arange(size) % cv)
+    folds = PredefinedSplit(np.concatenate([shuffle(fold_of_pair), shuffle(fold_of_pair)]))
     scores = cross_val_score(
         clone(classifier), rows, labels, cv=folds, scoring="accuracy", n_jobs=n_jobs
     )

@@ -14,6 +14,7 @@ The same seed is used for every candidate, so that the noise of the comparison i
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -46,19 +47,28 @@ class DensityScorer:
 
         Given their labels, where the estimator knows labels.
         """
-        knows = getattr(getattr(estimator, "model_", None), "is_conditional", False)
-        seen = (X, y) if knows else (X,)
-        if self.kind == "denoising":
-            if not hasattr(estimator, "denoising_bound"):
-                raise TypeError(
-                    f"{type(estimator).__name__} has no denoising bound: a score estimator is "
-                    "needed."
-                )
-            return float(estimator.denoising_bound(*seen).score)
-        return float(np.mean(estimator.score_samples(*seen)))
+        if self.kind == "log_likelihood":
+            method = estimator.score_samples
+        elif hasattr(estimator, "denoising_bound"):
+            method = estimator.denoising_bound
+        else:
+            raise TypeError(
+                f"{type(estimator).__name__} has no denoising bound: a score estimator is needed."
+            )
+        # a Pipeline of scikit-learn hands no labels on
+        takes_labels = _knows_labels(estimator) and "y" in inspect.signature(method).parameters
+        found = method(X, y) if takes_labels else method(X)
+        return float(np.mean(found) if self.kind == "log_likelihood" else found.score)
 
     def __repr__(self):
         return f"{type(self).__name__}({self.kind!r})"
+
+
+def _knows_labels(estimator):
+    """Whether the density, at the end of a pipeline or on its own, was fitted with labels."""
+    while hasattr(estimator, "steps"):
+        estimator = estimator.steps[-1][1]
+    return getattr(getattr(estimator, "model_", None), "is_conditional", False)
 
 
 class SampleScorer:

@@ -14,6 +14,9 @@ from sklearn.utils.multiclass import type_of_target
 
 __all__ = ["LabelCode"]
 
+ROUNDING = 1e-12
+"""Spread of labels, as a share of their mean, up to which they are the same."""
+
 
 class LabelCode:
     """Code of class labels or of continuous ones.
@@ -48,7 +51,9 @@ class LabelCode:
         if type_of_target(y, input_name="y").startswith("continuous"):
             y = y.astype(np.float64)
             self.mean = float(np.average(y, weights=weights))
-            self.scale = float(np.average((y - self.mean) ** 2, weights=weights)) ** 0.5 or 1.0
+            self.scale = _spread(y - self.mean, weights)
+            if self.scale <= ROUNDING * abs(self.mean):  # one label has no scale
+                self.scale = 1.0
         else:
             self.classes = np.unique(y)
 
@@ -99,3 +104,10 @@ class LabelCode:
         if n is not None and len(y) != n:
             raise ValueError(f"y must hold one label per row, {n}; got {len(y)}.")
         return y
+
+
+def _spread(deviations, weights):
+    """Root of the mean square, in a unit, a power of two, in which squares are numbers."""
+    _, exponent = np.frexp(np.abs(deviations).max())
+    mean_square = float(np.average(np.ldexp(deviations, -exponent) ** 2, weights=weights))
+    return float(np.ldexp(mean_square**0.5, exponent))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -42,6 +42,16 @@ def test_units_of_the_columns_do_not_matter(rng):
     plain = Denoiser(law).fit(X).transform(X)
     scaled = Denoiser(law).fit(X * units).transform(X * units)
     np.testing.assert_allclose(scaled, plain * units, rtol=1e-9)
+
+
+def test_columns_that_do_not_vary_are_no_reason_to_remove_less_noise():
+    X = load_iris().data
+    more = np.column_stack([X, np.ones((len(X), 12))])
+    law = GMMScore(1)
+    few, many = Denoiser(law).fit(X), Denoiser(law).fit(more)
+    assert few.sigma_ == many.sigma_ == 0.25
+    # as exact as the floor of the variances, a millionth, is small
+    np.testing.assert_allclose(many.transform(more)[:, :4], few.transform(X), atol=1e-5)
 
 
 def test_purified_rows_are_the_same_alone_and_in_a_batch(rng):

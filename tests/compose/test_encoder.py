@@ -120,6 +120,9 @@ def test_times_are_neither_numbers_nor_categories(library):
     with pytest.raises(ValueError, match="column 'day' holds times: give them as numbers"):
         TableEncoder().fit(table)
     assert TableEncoder(["day"]).fit(table).transform(table).shape == (3, 3)
+    numbers = type(table)({"day": [1.0, 2.0, 3.0]})
+    with pytest.raises(ValueError, match="column 'day' holds times"):  # nor did fit see any
+        TableEncoder().fit(numbers).transform(table)
 
 
 def test_tables_and_codes_of_another_shape_are_refused():
@@ -128,6 +131,8 @@ def test_tables_and_codes_of_another_shape_are_refused():
         encoder.inverse_transform(np.ones((2, 30)))
     with pytest.raises(ValueError, match="Expected 2D array"):
         encoder.inverse_transform(np.ones(7))
+    with pytest.raises(ValueError, match="NaN in the columns 1 to 3 of a category"):
+        encoder.inverse_transform(np.where(np.arange(7) == 3, np.nan, np.ones((2, 7))))
     with pytest.raises(ValueError, match="X has no rows"):
         TableEncoder().fit(people()[:0])
     with pytest.raises(ValueError, match="categorical must be 'auto' or a list"):
@@ -217,6 +222,25 @@ def test_each_column_keeps_its_type_whatever_comes_first(columns, categorical, l
 def test_categories_that_are_no_words_come_back_as_they_were():
     table = pd.DataFrame({"bin": pd.cut([1.0, 2.0, 3.0, 4.0], 2)})
     encoder = TableEncoder().fit(table)
+    pd.testing.assert_frame_equal(encoder.inverse_transform(encoder.transform(table)), table)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [3, 1, 2],
+        [0.5, 2.5, 1.5],
+        [3, None, 2],
+        ["b", None, "a"],
+        [True, False],
+        [True, None, False],
+    ],
+    ids=str,
+)
+def test_categories_of_numbers_come_back_in_their_type(values):
+    table = pd.DataFrame({"kind": pd.Categorical(values), "size": np.arange(len(values)) + 0.5})
+    encoder = TableEncoder().fit(table)
+    assert list(encoder.categories_) == [0]
     pd.testing.assert_frame_equal(encoder.inverse_transform(encoder.transform(table)), table)
 
 

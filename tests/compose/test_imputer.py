@@ -46,6 +46,17 @@ def test_a_gaussian_law_is_completed_by_regression():
     assert (draws[:, 3] == rows[3]).all()
 
 
+def test_a_frozen_law_is_that_of_its_own_rows_whatever_gaps_it_is_shown():
+    gaps = with_gaps(IRIS.data)
+    unseen = np.column_stack([gaps[:, :3], np.full(150, np.nan)])  # a column that it knows
+    law = FrozenEstimator(GaussianScore().fit(IRIS.data))
+    truth = DiffusionImputer(law).fit(IRIS.data)
+    for rows in (gaps, unseen):
+        imputer = DiffusionImputer(law).fit(rows)
+        assert imputer.estimator_.model_ is law.model_
+        np.testing.assert_array_equal(imputer.transform(rows), truth.transform(rows))
+
+
 def test_intervals_of_multiple_imputations_cover_what_was_hidden():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((600, 3)) @ rng.standard_normal((3, 3))

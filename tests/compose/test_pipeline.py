@@ -12,6 +12,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris, load_wine
 from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectKBest, VarianceThreshold
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
@@ -486,6 +487,22 @@ def test_truth_values_are_numbers_until_they_are_rounded(rng):
     assert abs(share - 0.33) < 0.05
 
 
+def test_numbers_of_a_categorical_column_are_drawn_as_numbers(rng):
+    whole = rng.integers(0, 3, 200)
+    table, frame = pd.DataFrame({"kind": pd.Categorical(whole)}), pd.DataFrame({"kind": whole})
+    for options in ({}, {"round_integers": True}, {"round_integers": True, "clip": True}):
+        drawn, plain = (
+            make_density_pipeline(StandardScaler(), GaussianScore(), **options)
+            .fit(X)
+            .sample(300, random_state=0)["kind"]
+            for X in (table, frame)
+        )
+        np.testing.assert_array_equal(drawn.astype(float), plain)
+        known = plain.isin([0, 1, 2]).all()
+        assert drawn.dtype == (table["kind"].dtype if known else np.float64)
+    assert known  # at last
+
+
 def test_blocks_of_columns_by_name_come_back_in_their_order():
     frame = mixed_frame()
     blocks = ColumnTransformer(
@@ -541,6 +558,18 @@ def test_columns_dropped_or_used_twice_have_no_inverse():
             pipeline.sample(2)
         with pytest.raises(ValueError, match=words):
             pipeline.score_samples(IRIS)
+
+
+@pytest.mark.parametrize("step", [VarianceThreshold(), SelectKBest(k=4)], ids=str)
+def test_columns_that_a_selector_drops_are_not_drawn_as_zeros(step):
+    y, five = load_iris().target, np.column_stack([IRIS, np.full(150, 5.0)])
+    whole = make_density_pipeline(step, GaussianScore()).fit(IRIS, y)
+    plain = make_density_pipeline(GaussianScore()).fit(IRIS)
+    np.testing.assert_array_equal(whole.sample(3, random_state=0), plain.sample(3, random_state=0))
+    dropped = make_density_pipeline(step, GaussianScore()).fit(five, y)
+    words = rf"the {type(step).__name__} drops the columns \[4\]: rows cannot be put together"
+    with pytest.raises(ValueError, match=words):
+        dropped.sample(3)
 
 
 def test_the_bound_of_the_pipeline_is_in_the_units_of_the_rows():
@@ -714,6 +743,9 @@ def test_gaps_of_a_category_are_known_too_and_whole_numbers_stay_whole():
         ({"age": (30.0, 40.0, 50.0)}, r"got \(30.0, 40.0, 50.0\) for column 'age'"),
         ({"age": "old"}, "the value of column 'age' must be a finite number; got 'old'"),
         ({}, "at least one column"),
+        (["red", 40.0, None], "must be a mapping from columns to a value.*got"),
+        (pd.Series({"age": 40.0}), "must be a mapping from columns to a value.*got"),
+        (LinearMeasurement([[1.0, 1.0]], [1.0]), "must have 3 columns; got 2"),
     ],
     ids=str,
 )

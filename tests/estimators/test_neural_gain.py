@@ -174,6 +174,36 @@ def test_all_of_it_is_kept_where_no_rows_are_held_out():
     stream = NeuralScore(**quick).partial_fit(X).partial_fit(X)
     for est in (ends, stream):
         assert est.gain_ == 1.0
-    est = NeuralScore(**quick).fit(X)
-    before = est.gain_
-    assert est.partial_fit(X).gain_ == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"module__width": 8},
+        {"module__width": 8, "conservative": True},
+        {"module": "unet", "input_shape": (1, 2, 2), "module__width": 8},
+        {"module": "dit", "input_shape": (1, 2, 2), "module__width": 8},
+    ],
+    ids=["mlp", "conservative", "unet", "dit"],
+)
+def test_partial_fit_goes_on_from_what_was_kept(options):
+    X = np.random.default_rng(0).normal(size=(200, 4)) ** 3
+    one = MixtureParameterization(1)
+    est = NeuralScore(parameterization=one, max_epochs=20, random_state=0, **options).fit(X)
+    for law in (with_gain(est, 0.0), with_gain(est, 0.3), est):
+        before = law.denoise(X[:9], 0.5)
+        law.set_params(lr=1e-30).partial_fit(X)
+        assert law.gain_ == 1.0
+        np.testing.assert_allclose(law.denoise(X[:9], 0.5), before, atol=1e-5)  # of float32
+    assert not np.allclose(with_gain(est, 0.0).denoise(X[:9], 0.5), before, atol=1e-3)
+
+
+def test_what_was_left_out_does_not_keep_later_rows_from_teaching():
+    X = make_moons(400, noise=0.08, random_state=0)[0]
+    params = {**STILL, "module__width": 32, "batch_size": 40, "ema_decay": 0.9}
+    est = NeuralScore(parameterization=MixtureParameterization(1), **params).fit(X)
+    assert est.gain_ < 0.01  # of a network that has learned nothing yet
+    before = est.set_params(lr=5e-3).score(X)
+    for _ in range(40):
+        est.partial_fit(X)
+    assert est.score(X) > before + 0.1  # moons are no Gaussian

@@ -24,14 +24,19 @@ from skdiffusion import GaussianScore, GMMScore, NeuralScore, VPSchedule
 from skdiffusion.datasets import make_embedded_circles
 from skdiffusion.estimators import NoiseLevelEstimator
 from skdiffusion.estimators._training_rows import LONGEST_EPOCH, repeated_rows
-from skdiffusion.models import GaussianModel, LabelGuidedModel, MixtureModel
+from skdiffusion.models import GaussianModel, LabelCode, LabelGuidedModel, MixtureModel
 from skdiffusion.models.column_laws import ColumnLaws
 from skdiffusion.models.jacobian import jacobian
 from skdiffusion.models.labelled_mixture import LabelledMixture
 from skdiffusion.models.neural import Preconditioner
 from skdiffusion.networks.mlp import ResidualMLP
 from skdiffusion.parameterizations import MixtureParameterization, check_parameterization
-from skdiffusion.samplers import AdamsSampler, run_sampler
+from skdiffusion.samplers import (
+    AdamsSampler,
+    HeunSampler,
+    PredictorCorrectorSampler,
+    run_sampler,
+)
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.estimator_checks import check_score_estimator
 
@@ -567,6 +572,13 @@ def test_digits_keep_one_scale():
     X = load_digits().data[:200]
     est = NeuralScore(**{**QUICK, "max_epochs": 1}).fit(X)
     assert est.model_.noise_scale == 1.0
+    # images do unless another is asked for: then noise is in proportion to what each pixel varies
+    image = {"module": "unet", "input_shape": (1, 8, 8), "module__width": 8, "max_epochs": 1}
+    image |= {"early_stopping": False, "random_state": 0}
+    assert NeuralScore(**image).fit(X).model_.noise_scale == 1.0
+    scales = NeuralScore(**image, scaling="columns").fit(X).model_.noise_scale
+    ratio = (scales / X.std(axis=0).clip(1e-300))[X.std(axis=0) > 0]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)  # of coordinates in float32
 
 
 # ---------------------------------------------------------------------- labels
@@ -673,6 +685,22 @@ class Seen(skorch.callbacks.Callback):
 # ---------------------------------------------------------------------- training
 
 
+def test_callbacks_of_skorch_find_what_they_look_for(moons, tmp_path):
+    callbacks = [
+        skorch.callbacks.Checkpoint("valid_bound_best", dirname=tmp_path / "best"),
+        skorch.callbacks.TrainEndCheckpoint(dirname=tmp_path / "end"),
+        skorch.callbacks.ProgressBar(),
+    ]
+    params = {**QUICK, "max_epochs": 40, "parameterization": "gaussian"}
+    plain = NeuralScore(**params).fit(moons)
+    est = NeuralScore(**params, callbacks=callbacks).fit(moons)
+    np.testing.assert_array_equal(est.denoise(moons, 0.3), plain.denoise(moons, 0.3))
+    last = torch.load(tmp_path / "end" / "train_end_params.pt", weights_only=True)
+    for name, weights in est.net_.module_.state_dict().items():
+        assert torch.equal(last[name], weights)
+    assert (tmp_path / "best" / "params.pt").is_file()
+
+
 def test_history_and_early_stopping(moons):
     est = NeuralScore(**{**QUICK, "max_epochs": 60}).fit(moons)
     bounds = [entry["valid_bound"] for entry in est.history_]
@@ -704,6 +732,16 @@ def test_partial_fit_goes_on(moons):
     assert est.score(moons) > first
     with pytest.raises(ValueError, match="3 features"):
         est.partial_fit(np.c_[moons, moons[:, :1]])
+
+
+def test_copies_go_on_with_the_history_too(moons):
+    est = NeuralScore(**QUICK).fit(moons)  # beside a mixture: a new net goes on
+    plain = NeuralScore(**QUICK, parameterization="gaussian").fit(moons)
+    for law in (est, plain, pickle.loads(pickle.dumps(plain))):
+        before = law.history_
+        law.partial_fit(moons[:300]).partial_fit(moons[300:600])
+        assert law.history_[: len(before)] == before
+        assert len(law.history_) == len(before) + 2
 
 
 class Spoil(skorch.callbacks.Callback):
@@ -742,6 +780,25 @@ def test_partial_fit_of_another_model_is_refused(change, moons):
     assert est.fit(moons).partial_fit(moons).get_params()[name] == change[name]
 
 
+@pytest.mark.parametrize("failure", ["loss", "callback"])
+def test_a_batch_that_fails_changes_nothing_of_what_comes_after(failure, moons):
+    est, other = (NeuralScore(**QUICK).partial_fit(moons) for _ in range(2))
+    before, rounds = est.denoise(moons, 0.3), len(est.history_)
+    if failure == "loss":  # the weights of the first step are no numbers in the second
+        with pytest.raises(FloatingPointError, match="lower lr"):
+            est.set_params(lr=1e30).partial_fit(moons)
+        est.set_params(lr=other.lr)
+    else:
+        with pytest.raises(RuntimeError):
+            est.net_.callbacks_.append(("stop", Stop(0, RuntimeError)))
+            est.partial_fit(moons)
+        est.net_.callbacks_.pop()
+    np.testing.assert_array_equal(est.denoise(moons, 0.3), before)
+    ours, theirs = (law.partial_fit(moons) for law in (est, other))
+    np.testing.assert_array_equal(ours.denoise(moons, 0.3), theirs.denoise(moons, 0.3))
+    assert len(est.history_) == len(other.history_) == rounds + 1
+
+
 def test_partial_fit_takes_the_learning_rate_of_now(moons):
     est = NeuralScore(**QUICK).partial_fit(moons)
     before = [part.clone() for part in est.net_.module_.parameters()]
@@ -754,6 +811,18 @@ def test_warm_start_begins_where_the_last_fit_ended(moons):
     est = NeuralScore(**{**QUICK, "max_epochs": 30}, warm_start=True).fit(moons)
     first = est.validation_bound_
     assert est.set_params(max_epochs=2).fit(moons).history_[0]["valid_bound"] > first - 0.2
+
+
+@pytest.mark.parametrize("go_on", [lambda est: est.fit, lambda est: est.partial_fit])
+def test_compiled_networks_begin_with_the_last_weights_too(go_on, moons, monkeypatch):
+    # what is compiled does not matter here, and a compiler takes long
+    whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **_: whole(module, backend="eager"))
+    params = {**QUICK, "parameterization": "gaussian", "warm_start": True, "compile": True}
+    est = pickle.loads(pickle.dumps(NeuralScore(**params).fit(moons)))
+    before = est.denoise(moons, 0.3)
+    go_on(est.set_params(lr=1e-30))(moons)
+    np.testing.assert_allclose(est.denoise(moons, 0.3), before, atol=1e-6)
 
 
 def test_warm_start_needs_a_network_of_the_same_shape(moons, rng):
@@ -882,6 +951,21 @@ def test_a_checkpoint_goes_on_with_the_same_labels_alone(tmp_path, moons):
     assert np.array_equal(resumed.denoise(moons, 0.3, labels), whole.denoise(moons, 0.3, labels))
 
 
+def test_a_checkpoint_of_a_template_goes_on_whatever_lies_where_in_memory(tmp_path, moons):
+    def run(**options):
+        net = skorch.NeuralNet(ResidualMLP, torch.nn.MSELoss, lr=0.01, module__width=8)
+        params = {"max_epochs": 60, "parameterization": "gaussian", "random_state": 0}
+        return NeuralScore(net=net, **params, **options).fit(moons)
+
+    path = tmp_path / "run.pt"
+    with pytest.raises(RuntimeError):
+        run(checkpoint=path, callbacks=[Stop(2, RuntimeError)])
+    assert " at 0x" not in torch.load(path, weights_only=True)["fingerprint"]["parameters"]
+    np.testing.assert_array_equal(
+        run(checkpoint=path).denoise(moons, 0.3), run().denoise(moons, 0.3)
+    )
+
+
 KILLED = """
 import os, signal, sys, skorch
 import numpy as np
@@ -994,6 +1078,53 @@ def test_numbers_of_numpy_are_saved_as_numbers(tmp_path, moons):
     back = NeuralScore.load(tmp_path)
     assert (back.lr, back._nested, back.schedule.beta_max) == (lr, {"module__width": 16}, 15)
     assert np.array_equal(back.denoise(moons, 0.3), est.denoise(moons, 0.3))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"optimizer": torch.optim.RAdam, "optimizer__betas": [0.8, 0.9]},
+        {"sampler": PredictorCorrectorSampler(predictor=HeunSampler())},
+        {"schedule": VPSchedule(), "device": torch.device("cpu")},
+    ],
+    ids=["optimizer", "sampler", "device"],
+)
+def test_parameters_come_back_from_a_folder_as_they_were(given, tmp_path, moons):
+    est = NeuralScore(**QUICK, **given).fit(moons)
+    est.save(tmp_path)
+    back = NeuralScore.load(tmp_path)
+    ours, theirs = est.get_params(), back.get_params()
+    assert {k: str(v) for k, v in ours.items()} == {k: str(v) for k, v in theirs.items()}
+    rows = [law.sample(5, random_state=0, n_steps=4) for law in (est, back)]
+    np.testing.assert_array_equal(*rows)
+    # the optimizer begins anew in both, as copies do not hold it
+    np.testing.assert_array_equal(
+        back.partial_fit(moons).denoise(moons, 0.3),
+        pickle.loads(pickle.dumps(est)).partial_fit(moons).denoise(moons, 0.3),
+    )
+
+
+class Adam(torch.optim.SGD):
+    """An optimizer of one's own, called as one of torch's."""
+
+
+@pytest.mark.parametrize(
+    "given, y, words",
+    [
+        ({"optimizer": Adam}, None, "optimizer is <class"),
+        ({"module": Plain, "module__layer": torch.nn.Linear}, None, "module__layer is <class"),
+        ({"sampler": HeunSampler(clock=NoiseLevelEstimator())}, None, "sampler__clock is Noise"),
+        ({}, np.array(["2020", "2021"] * 20, dtype="datetime64[ns]"), "a class label is .*2020"),
+        ({}, pd.Series(pd.to_datetime(["2020", "2021"] * 20)), "a class label is .*2020"),
+    ],
+    ids=["optimizer", "module", "sampler", "ns", "series"],
+)
+def test_what_a_text_cannot_hold_is_named(given, y, words, tmp_path, moons):
+    est = NeuralScore(**{**QUICK, "parameterization": "gaussian"})
+    est.fit(moons[:40], y)
+    with pytest.raises(ValueError, match=f"save writes numbers, texts and.*{words}"):
+        est.set_params(**given).save(tmp_path / "no")
+    assert not (tmp_path / "no").exists()
 
 
 # ------------------------------------------------------------------ how it computes
@@ -1245,6 +1376,17 @@ def test_labels_that_cannot_be_used_get_a_sentence(moons):
     est.fit(moons[:100])
     with pytest.raises(ValueError, match="NeuralScore is unconditional: it takes no labels y"):
         est.denoise(moons[:2], 0.3, ["a", "b"])
+
+
+def test_codes_of_numbers_know_no_unit(rng):
+    y = rng.standard_normal(50)
+    codes = LabelCode(y).encode(y, 50)
+    assert codes[:, 0].std() == pytest.approx(1.0, abs=1e-12)
+    for exponent in (-900, -600, 600, 900):  # whose squares float64 does not hold
+        labels = np.ldexp(y, exponent)
+        np.testing.assert_array_equal(LabelCode(labels).encode(labels, 50), codes)
+    same = LabelCode(np.full(90, 0.1))  # whose mean is not 0.1 to the last digit
+    np.testing.assert_allclose(same.encode([0.1, 0.3], 2), [[0.0, 1.0], [0.2, 1.0]], atol=1e-12)
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, moons):

@@ -80,6 +80,8 @@ def test_wrong_input_is_refused_in_a_sentence(distance, rng):
         distance(frame, frame[["b", "a"]])
     with pytest.raises(ValueError, match=r"generated holds words.*'red'.*TableEncoder"):
         distance(frame, frame.assign(b="red"))
+    with pytest.raises(ValueError, match="standardize must be True or False; got 'no'"):
+        distance(X, X, standardize="no")
 
 
 def test_constant_columns_keep_their_units(rng):
@@ -242,6 +244,14 @@ def test_few_rows_are_told_apart_too(rng):
     X = rng.standard_normal((12, 2))
     assert c2st(X, X + 100) == 1.0
     assert c2st(X, X + 100, cv=2) == 1.0
+
+
+@pytest.mark.parametrize("n", [12, 17, 50])
+def test_what_cannot_tell_is_right_half_of_the_time_however_folds_come_out(n, rng):
+    from sklearn.dummy import DummyClassifier
+
+    X, Y = rng.standard_normal((2, n, 2))
+    assert c2st(X, Y, classifier=DummyClassifier()) == 0.5  # says what most training rows are
 
 
 def test_any_classifier_and_a_seed(rng):

@@ -7,11 +7,21 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from skdiffusion import EmpiricalScore, GaussianScore, GMMScore, NeuralScore
+from skdiffusion import (
+    DensityPipeline,
+    EmpiricalScore,
+    GaussianScore,
+    GMMScore,
+    NeuralScore,
+    make_density_pipeline,
+)
 from skdiffusion.metrics import SampleScorer, get_scorer, get_scorer_names, mmd
 
 X = load_iris().data[np.random.default_rng(0).permutation(150)]
@@ -85,6 +95,28 @@ def test_rows_are_scored_given_their_labels_where_the_law_knows_labels():
     assert told == est.score_samples(rows, y).mean()
     # half of the rows are of either class, which their labels say: nearly log 2 nats
     assert 0.4 < told - get_scorer("log_likelihood")(est, rows) < 0.7
+
+
+def test_labels_are_scored_behind_a_pipeline_as_in_its_own_score():
+    y = np.repeat([0, 1], 75)
+    rows = X + np.where(y[:, None], 20.0, -20.0)
+    steps = StandardScaler(), NeuralScore(max_epochs=1, module__width=4, random_state=0)
+    pipeline = make_density_pipeline(*steps).fit(rows, y)
+    for law in (pipeline, FrozenEstimator(pipeline), DensityPipeline([("law", pipeline)])):
+        told = get_scorer("denoising")(law, rows, y)
+        assert told == pytest.approx(pipeline.score(rows, y), rel=1e-12)
+        # half of the rows are of either class, which their labels say: log 2 nats, of a bound by
+        # a network of one epoch not to the digit
+        assert 0.4 < told - get_scorer("denoising")(law, rows) < 1.0
+    some = slice(70, 80)
+    given = pipeline.score_samples(rows[some], y[some])
+    stretch = np.log(pipeline[0].scale_).sum()
+    inner = pipeline[-1].score_samples(pipeline[0].transform(rows[some]), y[some])
+    np.testing.assert_allclose(given, inner - stretch, rtol=1e-12)
+    assert get_scorer("log_likelihood")(pipeline, rows[some], y[some]) == given.mean()
+    # scikit-learn's own hands none on
+    theirs = make_pipeline(*steps).fit(rows, y)
+    assert get_scorer("log_likelihood")(theirs, rows[some], y[some]) < given.mean() + stretch - 0.4
 
 
 def test_a_distance_with_options_bound_has_a_name():
