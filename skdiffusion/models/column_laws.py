@@ -21,6 +21,9 @@ __all__ = ["ColumnLaws"]
 NUMBERS = 2**18, 2**26
 """Pairs of row and kernel at once: so many stay near a core; a GPU is busy from there on."""
 
+FAR = 1e14
+"""Distance that float32 can square, and divide by the variance of a kernel; beyond, all are far."""
+
 
 class ColumnLaws:
     """Denoisers of some columns, of each by its own law.
@@ -82,7 +85,7 @@ class ColumnLaws:
         variances = seen.widths**2 + levels
         steps = seen.centres - v[:, :, None]
         pulls = steps / variances
-        heights = -(steps * pulls) / 2
+        heights = -(xp.clip(steps, min=-FAR, max=FAR) ** 2) / (2 * variances)
         heights = heights - xp.max(heights, axis=-1, keepdims=True)
         shares = xp.exp(heights) / xp.sqrt(variances)
         return v + levels[:, :, 0] * (shares * pulls).sum(-1) / shares.sum(-1)

@@ -48,6 +48,9 @@ def test_many_points_are_served_a_few_at_a_time(parts, rng, monkeypatch):
     np.testing.assert_array_equal(laws.denoise(x, sigma), at_once)
 
 
-def test_far_points_are_denoised_by_the_nearest_kernel(parts):
-    found = ColumnLaws(*parts).denoise(np.full((1, 4), 1e12), np.full((1, 1), 0.5))
-    assert np.isfinite(found).all()
+@pytest.mark.parametrize("dtype, far", [("float32", 1e25), ("float64", 1e200)])
+def test_points_whose_squares_are_no_numbers_keep_an_answer(parts, dtype, far):
+    points, level = np.full((1, 4), far, dtype=dtype), np.full((1, 1), 1e3, dtype=dtype)
+    found = ColumnLaws(*parts).denoise(points, level)
+    # widths are below one and centres near zero: what is left is a millionth of the way at most
+    assert (abs(found) <= 2e-6 * far).all()
