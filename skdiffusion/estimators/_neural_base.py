@@ -102,7 +102,7 @@ class Base:
             mixture.set_params(warm_start=True, max_iter=FEW_STEPS)
         return self._fitted(self._members(order))
 
-    def columns(self, order: np.ndarray, held_out: HeldOut, low: float) -> np.ndarray:
+    def telling_columns(self, order: np.ndarray, held_out: HeldOut, low: float) -> np.ndarray:
         """Columns whose own law, of some rows, tells more of others than the mixture does."""
         rows, weights = self._straight(order)
         laws = column_laws(rows, weights, np.arange(rows.shape[1]), low)

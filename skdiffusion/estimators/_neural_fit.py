@@ -294,7 +294,7 @@ def _columns(est, base, order, held_out, low):
         last = est._network_model().preconditioner.columns
         index = [] if last is None else last.index
     else:
-        index = [] if held_out is None else base.columns(order, held_out, low)
+        index = [] if held_out is None else base.telling_columns(order, held_out, low)
     return base.column_laws(order, index, low)
 
 
