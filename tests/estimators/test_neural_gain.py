@@ -190,8 +190,8 @@ def test_partial_fit_goes_on_from_what_was_kept(options):
     X = np.random.default_rng(0).normal(size=(200, 4)) ** 3
     one = MixtureParameterization(1)
     est = NeuralScore(parameterization=one, max_epochs=20, random_state=0, **options).fit(X)
-    for gain in (0.0, 0.3, 1.0):
-        law = with_gain(est, gain)
+    for share in (0.0, 0.3, 1.0):
+        law = with_gain(est, share)
         before = law.denoise(X[:9], 0.5)
         law.set_params(lr=1e-30).partial_fit(X)
         assert law.gain_ == 1.0
