@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils import gen_batches
 
 from skdiffusion.utils.arrays import Parameters, is_torch, namespace
+from skdiffusion.utils.blocks import by_blocks
 
 __all__ = ["ColumnLaws"]
 
@@ -74,10 +74,7 @@ class ColumnLaws:
         """The columns of points ``(n, d)``, each denoised by itself, at levels ``(n, 1)``."""
         on_gpu = is_torch(x) and x.device.type != "cpu"
         size = max(1, NUMBERS[on_gpu] // self.centres.size)
-        if len(x) <= size:
-            return self._denoise(x, sigma)
-        parts = [self._denoise(x[rows], sigma[rows]) for rows in gen_batches(len(x), size)]
-        return namespace(x).concat(parts, axis=0)
+        return by_blocks(self._denoise, size, x, sigma)
 
     def _denoise(self, x, sigma):
         seen, xp = self._seen.like(x), namespace(x)

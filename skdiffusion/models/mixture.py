@@ -47,7 +47,7 @@ from skdiffusion.utils.arrays import (
     namespace,
     to_numpy,
 )
-from skdiffusion.utils.blocks import map_blocks
+from skdiffusion.utils.blocks import by_blocks
 from skdiffusion.utils.memory import rows_in_cache, rows_in_memory
 from skdiffusion.utils.validation import check_number
 
@@ -402,19 +402,7 @@ class MixtureModel(BaseScoreModel):
             size = rows_in_cache(width, BLOCK // 8, fewest=FEWEST_ROWS)
         else:
             size = rows_in_cache(width, BLOCK)
-        n = x.shape[0]
-        if n <= size:
-            return function(x, sigma, *rows)
-
-        def part(block):
-            level = sigma[block] if np.ndim(sigma) else sigma
-            return function(x[block], level, *(v[block] for v in rows))
-
-        if is_torch(x):
-            parts = [part(slice(start, start + size)) for start in range(0, n, size)]
-        else:
-            parts = map_blocks(part, n, size)
-        return namespace(x).concat(parts, axis=0)
+        return by_blocks(function, size, x, sigma, *rows)
 
     def _is_beyond(self, x, sigma):
         """Whether float32 cannot hold squares of the rows in units of the widths.

@@ -25,7 +25,7 @@ from skdiffusion.models.base import BaseScoreModel
 from skdiffusion.parameterizations import check_parameterization
 from skdiffusion.schedules import check_schedule
 from skdiffusion.utils.arrays import Parameters, is_torch, like, namespace
-from skdiffusion.utils.blocks import map_blocks
+from skdiffusion.utils.blocks import by_blocks
 from skdiffusion.utils.memory import rows_in_cache, rows_in_memory
 from skdiffusion.utils.validation import lookup
 
@@ -207,19 +207,7 @@ class RandomFeatureModel(BaseScoreModel):
             size = rows_in_memory(ARRAYS * (self.features.size + more))
         else:
             size = self.features.rows_at_once(more)
-        n = x.shape[0]
-        if n <= size:
-            return function(x, sigma, *rows)
-
-        def part(block):
-            level = sigma[block] if np.ndim(sigma) else sigma
-            return function(x[block], level, *(v[block] for v in rows))
-
-        if is_torch(x):
-            parts = [part(slice(start, start + size)) for start in range(0, n, size)]
-        else:
-            parts = map_blocks(part, n, size)
-        return namespace(x).concat(parts, axis=0)
+        return by_blocks(function, size, x, sigma, *rows)
 
     def _denoise_block(self, x, sigma):
         around = self.features.coefficients(sigma, x)

@@ -13,9 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["blas_threads", "map_blocks", "one_blas_thread"]
+from skdiffusion.utils.arrays import is_torch, namespace
+
+__all__ = ["blas_threads", "by_blocks", "map_blocks", "one_blas_thread"]
 
 
 @functools.cache
@@ -53,3 +56,37 @@ def map_blocks(function: Callable[[slice], Any], n: int, size: int) -> list:
         return [function(rows) for rows in blocks]
     with one_blas_thread(), ThreadPoolExecutor(n_threads) as threads:
         return list(threads.map(function, blocks))
+
+
+def by_blocks(function: Callable, size: int, x: Any, sigma: Any, *rows: Any):
+    """``function(x, sigma, *rows)`` of so many rows at once, put together.
+
+    Tensors keep to one thread of ours: torch has its own, and follows what it computes.
+
+    Parameters
+    ----------
+    function : callable
+        Of points, levels and what else there is of the points.
+    size : int
+        Rows at once.
+    x : array of shape (n, d)
+    sigma : float or array of n levels
+    *rows : arrays of n rows
+
+    Returns
+    -------
+    array of n rows
+    """
+    n = x.shape[0]
+    if n <= size:
+        return function(x, sigma, *rows)
+
+    def part(block):
+        level = sigma[block] if np.ndim(sigma) else sigma
+        return function(x[block], level, *(v[block] for v in rows))
+
+    if is_torch(x):
+        parts = [part(slice(start, start + size)) for start in range(0, n, size)]
+    else:
+        parts = map_blocks(part, n, size)
+    return namespace(x).concat(parts, axis=0)
