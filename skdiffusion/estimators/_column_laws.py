@@ -31,7 +31,7 @@ SURE = 3.0
 """Standard errors: there may be a hundred columns to be wrong about."""
 
 
-def column_laws(rows: np.ndarray, weights: np.ndarray | None, index, low: float, rotation=None):
+def column_laws(rows: np.ndarray, weights: np.ndarray | None, index, low: float):
     """Laws of some columns of rows.
 
     Parameters
@@ -43,8 +43,6 @@ def column_laws(rows: np.ndarray, weights: np.ndarray | None, index, low: float,
         The columns.
     low : float
         Lowest noise level.
-    rotation : ndarray of shape (d, d), optional
-        From columns to the coordinates that points will come in.
 
     Returns
     -------
@@ -52,7 +50,7 @@ def column_laws(rows: np.ndarray, weights: np.ndarray | None, index, low: float,
     """
     weights = np.ones(len(rows)) if weights is None else weights
     kernels = [_kernels(rows[:, j], weights, low) for j in index]
-    return ColumnLaws(index, *np.swapaxes(kernels, 0, 1), rotation)
+    return ColumnLaws(index, *np.swapaxes(kernels, 0, 1))
 
 
 def telling_columns(

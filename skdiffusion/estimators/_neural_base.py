@@ -102,18 +102,25 @@ class Base:
             mixture.set_params(warm_start=True, max_iter=FEW_STEPS)
         return self._fitted(self._members(order))
 
-    def telling_columns(self, order: np.ndarray, held_out: HeldOut, low: float) -> np.ndarray:
-        """Columns whose own law, of some rows, tells more of others than the mixture does."""
-        rows, weights = self._straight(order)
-        laws = column_laws(rows, weights, np.arange(rows.shape[1]), low)
-        others = self._straight(held_out.index)[0], held_out.weights
-        return telling_columns(laws, self.mixtures[0].model_, *others, low)
+    def column_laws(
+        self, order: np.ndarray, held_out: HeldOut, low: float, index: np.ndarray | None = None
+    ) -> ColumnLaws | None:
+        """Laws of some columns, in the coordinates of the network; ``None`` of none.
 
-    def column_laws(self, order: np.ndarray, index: np.ndarray, low: float) -> ColumnLaws | None:
-        """Laws of some columns, in the coordinates of the network; ``None`` of none."""
-        if not len(index):
+        By default of those whose law, of rows at some positions, tells more of others than the
+        mixture does.
+        """
+        asked = np.arange(len(self.coordinates.shift)) if index is None else index
+        laws = column_laws(*self._straight(order), asked, low)
+        kept = np.arange(len(asked))
+        if index is None:
+            others = self._straight(held_out.index)[0], held_out.weights
+            kept = telling_columns(laws, self.mixtures[0].model_, *others, low)
+        if not len(kept):
             return None
-        return column_laws(*self._straight(order), index, low, self.coordinates.rotation)
+        return ColumnLaws(
+            asked[kept], laws.centres[kept], laws.widths[kept], self.coordinates.rotation
+        )
 
     def _members(self, order):
         """Positions of all rows and of those of each class."""

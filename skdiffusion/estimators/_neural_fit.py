@@ -292,10 +292,8 @@ def _columns(est, base, order, held_out, low):
     """Laws of the columns that the network is told of; weights of a last fit know those of then."""
     if est.warm_start and hasattr(est, "model_"):
         last = est._network_model().preconditioner.columns
-        index = [] if last is None else last.index
-    else:
-        index = [] if held_out is None else base.telling_columns(order, held_out, low)
-    return base.column_laws(order, index, low)
+        return None if last is None else base.column_laws(order, held_out, low, last.index)
+    return None if held_out is None else base.column_laws(order, held_out, low)
 
 
 def _default_parameterization(est, law_is_known, partial):
