@@ -7,7 +7,8 @@ its neighbours is far,
           h_k = \min(q_k - q_{k-1}, q_{k+1} - q_k),
 
 but of the lowest level of noise if that is more, or if half as many rows as stand for a kernel
-share the value :math:`q_k`: counts stay sharp, and an even density has steep edges. A column is
+share the value :math:`q_k`: counts stay sharp, and an even density has steep edges. Kernels at one
+value are kept as one. A column is
 told to a network if rows that were held out have at that level a higher likelihood under its own
 law than under the mixture's,
 
@@ -78,8 +79,9 @@ def telling_columns(
     rows = rows.astype(np.float64)
     variances = np.array([covariance.diagonal for covariance in mixture.covariances])
     kept = []
-    for j, (centres, widths) in enumerate(zip(laws.centres, laws.widths, strict=True)):
-        own = MixtureModel(np.ones(len(centres)), centres[:, None], widths**2)
+    for j, kernels in enumerate(zip(laws.weights, laws.centres, laws.widths, strict=True)):
+        shares, centres, widths = kernels
+        own = MixtureModel(shares, centres[:, None], widths**2)
         theirs = MixtureModel(mixture.weights, mixture.means[:, [j]], variances[:, j])
         gains = own.log_prob(rows[:, [j]], low) - theirs.log_prob(rows[:, [j]], low)
         gain = np.average(gains, weights=weights)
@@ -90,7 +92,7 @@ def telling_columns(
 
 
 def _kernels(values, weights, low):
-    """Centres and widths of the kernels of one column."""
+    """Weights, centres and widths of the kernels of one column."""
     order = np.argsort(values, kind="stable")
     values, below = values[order], np.cumsum(weights[order])
     centres = values[np.searchsorted(below, (np.arange(KERNELS) + 0.5) / KERNELS * below[-1])]
@@ -99,4 +101,12 @@ def _kernels(values, weights, low):
     ends = [np.searchsorted(values, centres, side) for side in ("left", "right")]
     start, end = np.insert(below, 0, 0.0)[ends]
     shared = end - start > below[-1] / (2 * KERNELS)
-    return centres, np.where(shared, low, np.maximum(widths, low))
+    widths = np.where(shared, low, np.maximum(widths, low))
+    # those at one value have one width: the distance to the nearer neighbour is zero
+    _, first, counts = np.unique(centres, return_index=True, return_counts=True)
+    none = (0, KERNELS - len(first))
+    return (
+        np.pad(counts / KERNELS, none),
+        np.pad(centres[first], none, mode="edge"),
+        np.pad(widths[first], none, mode="edge"),
+    )

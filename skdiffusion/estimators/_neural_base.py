@@ -118,9 +118,7 @@ class Base:
             kept = telling_columns(laws, self.mixtures[0].model_, *others, low)
         if not len(kept):
             return None
-        return ColumnLaws(
-            asked[kept], laws.centres[kept], laws.widths[kept], self.coordinates.rotation
-        )
+        return laws.among(kept, self.coordinates.rotation)
 
     def _members(self, order):
         """Positions of all rows and of those of each class."""

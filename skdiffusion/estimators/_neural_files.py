@@ -58,7 +58,7 @@ READS_LEVELS = [
 ]
 """Types of the default level estimator that skops does not trust of itself."""
 LEVEL_FILE = "level_estimator.skops"
-COLUMNS = ("index", "centres", "widths")
+COLUMNS = ("index", "weights", "centres", "widths")
 FITTED = ("scale_", "sigma_min_", "sigma_max_", "n_steps_", "validation_bound_", "n_features_in_")
 
 

@@ -1,6 +1,6 @@
 r"""Laws of single columns, each by itself: sharp where rows crowd.
 
-.. math:: p_j(v) = \frac1K \sum_{k=1}^K N(v; q_{jk}, h_{jk}^2), \qquad
+.. math:: p_j(v) = \sum_{k=1}^K w_{jk} N(v; q_{jk}, h_{jk}^2), \qquad
           E_j[v_0 \mid v] = v + \sigma^2 \sum_k r_{jk}(v)\, \frac{q_{jk} - v}{h_{jk}^2 + \sigma^2},
 
 with the responsibilities :math:`r_{jk}` of the kernels under noise. Points are seen along the
@@ -18,11 +18,11 @@ from skdiffusion.utils.blocks import by_blocks
 
 __all__ = ["ColumnLaws"]
 
-NUMBERS = 2**18, 2**26
+NUMBERS = 2**16, 2**26
 """Pairs of row and kernel at once: so many stay near a core; a GPU is busy from there on."""
 
 FAR = 1e14
-"""Distance that float32 can square, and divide by the variance of a kernel; beyond, all are far."""
+"""Distance that float32 can square, and divide by the variance of a kernel: none is farther."""
 
 
 class ColumnLaws:
@@ -32,28 +32,33 @@ class ColumnLaws:
     ----------
     index : array of int, shape (m,)
         The columns.
-    centres, widths : array of shape (m, K)
-        Of the kernels of each.
+    weights, centres, widths : array of shape (m, K)
+        Of the kernels of each; a kernel of no weight fills up a column that has fewer.
     rotation : array of shape (d, d), optional
         From columns to the coordinates of the points, ``x = v @ rotation``.
 
     Examples
     --------
     >>> import numpy as np
-    >>> coin = ColumnLaws([1], [[-1.0, 1.0]], [[0.01, 0.01]])
+    >>> coin = ColumnLaws([1], [[0.5, 0.5]], [[-1.0, 1.0]], [[0.01, 0.01]])
     >>> coin.denoise(np.array([[5.0, 0.3], [5.0, 0.0]]), np.array([[0.2], [1.0]])).round(3)
     array([[0.998],
            [0.   ]])
     """
 
-    def __init__(self, index: Any, centres: Any, widths: Any, rotation: Any = None):
+    def __init__(self, index: Any, weights: Any, centres: Any, widths: Any, rotation: Any = None):
         self.index = np.asarray(index)
         self.rotation = rotation
         axes = None if rotation is None else np.asarray(rotation)[self.index]
-        self._seen = Parameters(centres=centres, widths=widths, axes=axes)
+        self._seen = Parameters(weights=weights, centres=centres, widths=widths, axes=axes)
 
     def __len__(self):
         return len(self.index)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Weights of the kernels, ``(m, K)``."""
+        return self._seen.weights
 
     @property
     def centres(self) -> np.ndarray:
@@ -64,6 +69,12 @@ class ColumnLaws:
     def widths(self) -> np.ndarray:
         """Standard deviations of the kernels, ``(m, K)``."""
         return self._seen.widths
+
+    def among(self, kept: np.ndarray, rotation: Any = None) -> ColumnLaws:
+        """Laws of some of these columns, without kernels that none of them has."""
+        needed = self.weights[kept].any(axis=0)
+        kernels = (part[kept][:, needed] for part in (self.weights, self.centres, self.widths))
+        return ColumnLaws(self.index[kept], *kernels, rotation)
 
     def along(self, x: Any):
         """What points ``(n, d)`` are in the columns, ``(n, m)``."""
@@ -78,11 +89,11 @@ class ColumnLaws:
 
     def _denoise(self, x, sigma):
         seen, xp = self._seen.like(x), namespace(x)
-        v, levels = self.along(x), sigma[:, :, None] ** 2
+        v, levels = xp.clip(self.along(x), min=-FAR, max=FAR), sigma[:, :, None] ** 2
         variances = seen.widths**2 + levels
         steps = seen.centres - v[:, :, None]
         pulls = steps / variances
-        heights = -(xp.clip(steps, min=-FAR, max=FAR) ** 2) / (2 * variances)
-        heights = heights - xp.max(heights, axis=-1, keepdims=True)
-        shares = xp.exp(heights) / xp.sqrt(variances)
+        heights = steps * pulls
+        heights = heights - xp.min(heights, axis=-1, keepdims=True)
+        shares = xp.exp(-0.5 * heights) * (seen.weights / xp.sqrt(variances))
         return v + levels[:, :, 0] * (shares * pulls).sum(-1) / shares.sum(-1)

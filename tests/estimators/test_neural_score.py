@@ -270,7 +270,7 @@ def test_a_network_can_say_what_the_law_of_a_column_does(rng):
     """Minus the hint of the mixture's axis plus that of the column leaves the column's denoiser."""
     base = LabelledMixture(MixtureModel([1.0], [[0.0, 0.0]], [[[1.0, 0.3], [0.3, 0.5]]]))
     turn = np.linalg.eigh([[1.0, 0.3], [0.3, 0.5]])[1]
-    columns = ColumnLaws([1], [[-1.0, 1.0]], [[0.1, 0.2]], turn)
+    columns = ColumnLaws([1], [[0.5, 0.5]], [[-1.0, 1.0]], [[0.1, 0.2]], turn)
     with torch.random.fork_rng():
         network = ResidualMLP(2, width=2, n_blocks=0, n_hints=3).double()
     axis = torch.from_numpy(turn[1:])

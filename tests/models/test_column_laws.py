@@ -12,19 +12,30 @@ from skdiffusion.models.column_laws import ColumnLaws
 
 @pytest.fixture
 def parts(rng):
-    return [2, 0], rng.normal(size=(2, 5)), rng.uniform(0.1, 1, (2, 5))
+    weights = np.array([[0.1, 0.4, 0.2, 0.1, 0.2], [0.5, 0.2, 0.3, 0.0, 0.0]])
+    return [2, 0], weights, rng.normal(size=(2, 5)), rng.uniform(0.1, 1, (2, 5))
 
 
 def test_every_column_is_denoised_by_its_own_mixture(parts, rng):
-    index, centres, widths = parts
+    index, *kernels = parts
     turn = ortho_group.rvs(4, random_state=0)
     v, sigma = rng.normal(size=(30, 4)), rng.uniform(0.01, 3, 30)
     straight = ColumnLaws(*parts).denoise(v, sigma[:, None])
     turned = ColumnLaws(*parts, turn).denoise(v @ turn, sigma[:, None])
     np.testing.assert_allclose(turned, straight, atol=1e-12)
-    for j, (column, q, h) in enumerate(zip(index, centres, widths, strict=True)):
-        law = MixtureModel(np.ones(5), q[:, None], h**2)
+    for j, (column, w, q, h) in enumerate(zip(index, *kernels, strict=True)):
+        law = MixtureModel(w, q[:, None], h**2)
         np.testing.assert_allclose(straight[:, [j]], law.denoise(v[:, [column]], sigma), atol=1e-12)
+
+
+def test_some_of_the_columns_keep_no_kernels_without_weight(parts, rng):
+    turn = ortho_group.rvs(4, random_state=0)
+    x, sigma = rng.normal(size=(30, 4)), rng.uniform(0.01, 3, (30, 1))
+    one = ColumnLaws(*parts).among(np.array([1]), turn)
+    assert one.index.tolist() == [0]
+    assert one.centres.shape == (1, 3)
+    both = ColumnLaws(*parts, turn).denoise(x, sigma)
+    np.testing.assert_allclose(one.denoise(x, sigma), both[:, 1:], rtol=1e-12)
 
 
 def test_torch_agrees_and_is_followed(parts, rng):
