@@ -40,7 +40,7 @@ from skdiffusion.utils.arrays import as_levels
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator, normal_by_row
 from skdiffusion.utils.rows import check_rows, check_weights
-from skdiffusion.utils.validation import as_numbers, check_count, check_number, lookup
+from skdiffusion.utils.validation import check_count, check_levels, check_number, lookup
 from skdiffusion.utils.whole import whole_or_not_at_all
 
 __all__ = ["ConservativityDecomposer"]
@@ -295,12 +295,8 @@ class ConservativityDecomposer(OneToOneFeatureMixin, TransformerMixin, Configura
             first, last, number = LEVELS
             levels = np.geomspace(first * scale, last * scale, number)
             return np.unique(np.clip(levels, low * 1.001, high / 1.001))
-        levels = as_numbers(self.sigma)
-        if levels.ndim != 1 or not len(levels) or not (np.isfinite(levels) & (levels > 0)).all():
-            raise ValueError(
-                f"sigma must be a positive noise level or a list of them; got {self.sigma!r}."
-            )
-        return np.unique(levels)
+        said = "sigma must be a positive noise level or a list of them"
+        return np.unique(check_levels(self.sigma, said))
 
     def _search(self):
         return PotentialSearch(

@@ -34,7 +34,7 @@ from skdiffusion.models import EmpiricalModel
 from skdiffusion.models.base import check_columns
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.rows import check_points, check_rows, check_weights
-from skdiffusion.utils.validation import as_numbers, check_count, check_number, lookup
+from skdiffusion.utils.validation import check_count, check_levels, check_number, lookup
 from skdiffusion.utils.warning import warn_user
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -389,11 +389,7 @@ class RidgeProjector(OneToOneFeatureMixin, TransformerMixin, Configurable):
         RidgeTrace
         """
         X, points = self._rows(X)
-        levels = as_numbers(sigmas)
-        if levels.ndim != 1 or not len(levels) or not (np.isfinite(levels) & (levels > 0)).all():
-            raise ValueError(
-                f"sigmas must be a sequence of positive levels, at least one; got {sigmas!r}."
-            )
+        levels = check_levels(sigmas, "sigmas must be a sequence of positive levels, at least one")
         shape = len(levels), len(points)
         path, gap, on_ridge = (
             np.empty((*shape, X.shape[1])),

@@ -46,7 +46,13 @@ from skdiffusion.noising import noise_range
 from skdiffusion.samplers import check_sampler, run_sampler
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_points
-from skdiffusion.utils.validation import as_numbers, check_count, check_flag, check_number, lookup
+from skdiffusion.utils.validation import (
+    check_count,
+    check_flag,
+    check_levels,
+    check_number,
+    lookup,
+)
 
 __all__ = ["HeldModel", "PartOfErrors", "ReachAlignSlide", "as_ridge", "reach_align_slide"]
 
@@ -301,11 +307,8 @@ def _as_levels(levels, ridge):
     if levels is None:
         variances = ridge.training_points_.var(axis=0)
         return np.geomspace(noise_range(variances).sigma_max, ridge.bandwidth_ / BELOW, STEPS)
-    found = as_numbers(levels)
-    falling = found.ndim == 1 and len(found) > 1 and (np.diff(found) < 0).all()
-    if not falling or not 0 < found[-1] < found[0] < np.inf:
-        raise ValueError(f"levels must be at least two noise levels, falling; got {levels!r}.")
-    return found
+    said = "levels must be at least two noise levels, falling"
+    return check_levels(levels, said, minimum=2, slope=-1)
 
 
 def _start(start, n_samples, ridge, sigma, rng):

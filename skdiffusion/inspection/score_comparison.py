@@ -40,7 +40,7 @@ from skdiffusion.utils.covariance import covariance_of
 from skdiffusion.utils.memory import rows_in_memory
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_points
-from skdiffusion.utils.validation import as_numbers, check_count, check_flag, lookup
+from skdiffusion.utils.validation import check_count, check_flag, check_levels, lookup
 
 __all__ = ["ScoreComparison", "compare_scores", "score_references"]
 
@@ -281,11 +281,7 @@ def _levels(sigmas, X, models):
         first = max(lowest, 0.02 * scale, low)
         last = min(highest, 10 * np.sqrt(variances.sum()), high)
         return np.geomspace(first, last, LEVELS)
-    levels = as_numbers(sigmas)
-    valid = levels.ndim == 1 and levels.size and np.isfinite(levels).all() and (levels > 0).all()
-    if not valid or (np.diff(levels) <= 0).any():
-        raise ValueError(f"sigmas must be positive noise levels, rising; got {sigmas!r}.")
-    return levels
+    return check_levels(sigmas, "sigmas must be positive noise levels, rising", slope=1)
 
 
 def _at_level(models, probes, k, sigma, target, average, reverse):

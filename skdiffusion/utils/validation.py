@@ -14,6 +14,7 @@ __all__ = [
     "check_callback",
     "check_count",
     "check_flag",
+    "check_levels",
     "check_number",
     "listed",
     "lookup",
@@ -104,6 +105,26 @@ def check_flag(value: Any, name: str) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise ValueError(f"{name} must be True or False; got {value!r}.")
+
+
+def check_levels(value: Any, said: str, *, minimum: int = 1, slope: int = 0) -> np.ndarray:
+    """Noise levels above zero, at least so many; rising where ``slope`` is 1, falling at -1.
+
+    Raises
+    ------
+    ValueError
+        For all else, with what is ``said`` of those that are accepted.
+
+    Examples
+    --------
+    >>> check_levels([0.1, 1], "sigmas must be noise levels above zero, rising", slope=1)
+    array([0.1, 1. ])
+    """
+    levels = as_numbers(value)
+    accepted = levels.ndim == 1 and len(levels) >= minimum and np.isfinite(levels).all()
+    if not accepted or (levels <= 0).any() or (slope and (slope * np.diff(levels) <= 0).any()):
+        raise ValueError(f"{said}; got {value!r}.")
+    return levels
 
 
 def check_number(
