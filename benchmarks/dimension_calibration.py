@@ -39,6 +39,7 @@ from joblib import Parallel, delayed
 
 from skdiffusion.geometry import _dimension_calibration
 from skdiffusion.geometry._neighbourhood_statistics import (
+    MOST_ROWS,
     NeighbourhoodStatistics,
     RowStatistics,
     WholeStatistics,
@@ -70,7 +71,7 @@ BLOCKS = [
     *range(1100, 1120),
     *range(1200, 1240),
 ]
-QUERIES = 128
+QUERIES = MOST_ROWS
 NEIGHBOURHOODS, SIZES = 3, (12, 48)
 LIMIT, DEPTH, WIDTH, MEMBERS = 4.0, 3, 192, 4
 EPOCHS, BATCH, RATE, DECAY, JITTER = 30, 512, 6e-3, 3e-2, 0.003

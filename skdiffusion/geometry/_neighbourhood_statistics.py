@@ -50,6 +50,7 @@ KEPT = 0.99
 CLOSE = 8
 """Neighbours whose distances are computed from differences."""
 MOST_OTHERS, MOST_ROWS = 1000, 128
+"""Rows whose distances are looked at; rows of a set, beyond which calibration has seen none."""
 SMALL = 1e-5
 """Shares of variance below it are taken for zero."""
 
