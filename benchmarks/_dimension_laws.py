@@ -23,9 +23,7 @@ class Prior(NamedTuple):
 
     ``densities`` and ``maps`` are probabilities, in the order of ``DENSITIES`` and ``MAPS``;
     ``rows`` and ``dimensions`` are ranges; ``folds``, where given, is the range of frequencies as a
-    share of the highest that can be told apart. ``mixed``, ``stretched``, ``pure`` and ``joined``
-    are probabilities: of laws of several dimensions side by side, of coordinates of unequal
-    extents, of columns that are all of few forms, of two laws in columns of their own.
+    share of the highest that can be told apart.
     """
 
     densities: list[float]
@@ -34,30 +32,21 @@ class Prior(NamedTuple):
     dimensions: tuple[int, int] = (1, 141)
     folds: tuple[float, float] | None = None
     mixed: float = 0.06
-    stretched: float = 0.0
-    pure: float = 0.0
-    joined: float = 0.0
 
 
 EVEN = Prior([0.28, 0.08, 0.16, 0.14, 0.12, 0.12, 0.10], None)
 CURVED = Prior([0.24, 0.06, 0.14, 0.22, 0.12, 0.12, 0.10], [0.15, 0.10, 0.15, 0.20, 0.20, 0.20])
 """More curvature, more uneven densities."""
 FOLDED = Prior(
-    EVEN.densities, [0, 0, 0.1, 0.3, 0.3, 0.3], (500, 4000), (1, 4), folds=(0.4, 1.0), mixed=0
+    EVEN.densities, [0, 0, 0.1, 0.3, 0.3, 0.3], (500, 4000), (1, 4), folds=(0.4, 2.5), mixed=0
 )
-"""Few dimensions, folded as much as so many rows can show: near rows see one, far ones all."""
+"""Few dimensions, folded until strands are as close as rows: near rows see one, far ones all."""
 TURNED = Prior(
     CURVED.densities, [0, 0, 0.1, 0.2, 0.35, 0.35], (500, 4000), (4, 31), folds=(0.4, 1.0), mixed=0
 )
 """More dimensions, each bent by about a full turn: as much as so many rows can show."""
 BORDERED = Prior([0.65, 0.2, 0, 0.15, 0, 0, 0], CURVED.maps, dimensions=(1, 81), mixed=0)
 """Densities that end abruptly: in many dimensions nearly all rows are near a border."""
-WIDER = dict(stretched=0.5, pure=0.5, joined=0.15)
-EVEN_WIDER = CURVED._replace(**WIDER, mixed=0)
-FOLDED_WIDER = FOLDED._replace(**WIDER, maps=[0.1, 0, 0.2, 0.2, 0.25, 0.25], folds=(0.1, 1.0))
-TURNED_WIDER = TURNED._replace(**WIDER)
-MIXED = EVEN._replace(mixed=1.0)
-"""Laws of several dimensions side by side."""
 PRIOR = EVEN
 
 
@@ -121,19 +110,7 @@ def coordinates(rng, n, d, densities=None):
         squash = SQUASHES[rng.integers(len(SQUASHES))]
         steepness = log_uniform(rng, 0.5, 3)
         z = _unit_range(squash(np.clip(steepness * (z - rng.choice([0, 0.5])), -8, 8)))
-    return z * _extents(rng, n, d) if _so_often(rng, PRIOR.stretched) else z
-
-
-def _so_often(rng, probability):
-    """True so often; what cannot be true draws nothing."""
-    return probability > 0 and rng.random() < probability
-
-
-def _extents(rng, n, d):
-    """Unequal extents of coordinates, none of them below three distances of neighbours."""
-    extents = np.exp(-rng.uniform(0, 3, d) * rng.random())
-    distance = (extents.prod() / n) ** (1 / d)
-    return np.maximum(extents, min(0.4, 3 * distance))
+    return z
 
 
 def _unit_range(z):
@@ -255,10 +232,7 @@ def _univariate(rng, z, scale):
         np.tanh(rng.uniform(0.5, 2, m) * (z - 0.5)),
         np.sin(speed * z + phase),
     ]
-    shares = [0.25, 0.25, 0.15, 0.35]
-    if _so_often(rng, PRIOR.pure):
-        shares = rng.dirichlet(np.full(4, 0.5))
-    pick = rng.choice(4, size=m, p=shares)
+    pick = rng.choice(4, size=m, p=[0.25, 0.25, 0.15, 0.35])
     return np.select([pick == j for j in range(4)], forms)
 
 
@@ -268,13 +242,13 @@ def curves(rng, n, d):
     per = int(rng.integers(2, 5))
     per = max(2, min(per, MAX_COLUMNS // d))
     scale = frequency(rng, n, d)
-    straight = 0 if _so_often(rng, PRIOR.pure) else 1
     out = []
     for _ in range(per):
         amplitude, phase = rng.normal(size=d), rng.uniform(0, 2 * np.pi, d)
         speed = scale * rng.integers(1, 3)
-        line = rng.normal(size=d) * z * rng.uniform(0, 1)
-        out.append(amplitude * np.sin(speed * z + phase) + straight * line)
+        out.append(
+            amplitude * np.sin(speed * z + phase) + rng.normal(size=d) * z * rng.uniform(0, 1)
+        )
     return np.hstack(out)
 
 
@@ -298,13 +272,7 @@ def random_law(rng, prior=EVEN):
 
 def single(rng, n, d):
     kind = str(rng.choice(list(MAPS), p=PRIOR.maps))
-    if d > 1 and _so_often(rng, PRIOR.joined):
-        first = int(rng.integers(1, d))
-        other = str(rng.choice(list(MAPS), p=PRIOR.maps))
-        beside = MAPS[other](rng, n, d - first) * log_uniform(rng, 0.3, 3)
-        X, kind = np.hstack([MAPS[kind](rng, n, first), beside]), "joined"
-    else:
-        X = MAPS[kind](rng, n, d)
+    X = MAPS[kind](rng, n, d)
     if rng.random() < 0.5:
         return X, kind
     spare = int(rng.integers(0, X.shape[1] + 2)) if rng.random() < 0.5 else 0
