@@ -8,9 +8,8 @@ its neighbours is far,
 
 but of the lowest level of noise if that is more, or if half as many rows as stand for a kernel
 share the value :math:`q_k`: counts stay sharp, and an even density has steep edges. Kernels at one
-value are kept as one. A column is
-told to a network if rows that were held out have at that level a higher likelihood under its own
-law than under the mixture's,
+value are kept as one. A column is told to a network if rows that were held out have at that level a
+higher likelihood under its own law than under the mixture's,
 
 .. math:: E[\log p_j(v) - \log \pi_j(v)] > \max(g, 3\, \text{standard errors}).
 """

@@ -29,7 +29,7 @@ from skdiffusion.noising import FAR, check_spread
 from skdiffusion.utils.params import Configurable
 from skdiffusion.utils.random import as_generator
 from skdiffusion.utils.rows import check_rows
-from skdiffusion.utils.validation import check_count, check_flag, check_levels, lookup
+from skdiffusion.utils.validation import as_numbers, check_count, check_flag, check_number, lookup
 from skdiffusion.utils.warning import warn_user
 from skdiffusion.utils.whole import whole_or_not_at_all
 
@@ -268,8 +268,15 @@ class IntrinsicDimensionEstimator(TransformerMixin, Configurable):
             )
         if isinstance(self.sigma, str):
             return method, lookup(self.sigma, {"auto": None}, "sigma", "levels above zero")
-        said = "sigma must be 'auto', a number above zero, or increasing levels"
-        return method, check_levels(self.sigma, said, slope=1)
+        levels = as_numbers(self.sigma)
+        if levels.ndim > 1 or not len(levels) or (np.diff(levels) <= 0).any():
+            raise ValueError(
+                "sigma must be 'auto', a number above zero, or increasing levels; "
+                f"got {self.sigma!r}."
+            )
+        for level in levels:
+            check_number(float(level), "sigma", above=0)
+        return method, levels
 
     def _check_rows(self, X, reset):
         return check_rows(

@@ -96,7 +96,7 @@ def test_containers_pipelines_and_search():
 def test_errors_say_what_is_accepted():
     for params, message in [
         ({"method": "flippd"}, "did you mean 'flipd'"),
-        ({"sigma": -1.0}, "a number above zero, or increasing levels; got -1.0"),
+        ({"sigma": -1.0}, "sigma must be a finite number above 0"),
         ({"sigma": [1.0, 0.5]}, "increasing levels"),
         ({"sigma": []}, "increasing levels"),
         ({"sigma": {}}, "increasing levels"),
