@@ -7,6 +7,7 @@ lamps. ``d`` is the number of numbers that say which image it is.
 """
 
 import numpy as np
+from _dimension_law import Law
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 from scipy.spatial.transform import Rotation
 
@@ -101,7 +102,7 @@ SCENES = {"sprites": (sprites, HIGHEST), "cloud": (cloud, 6), "arm": (arm, 20),
 
 
 def unseen_images(rng):
-    """Rows, the dimension of each, and ``"unseen"`` with the name of the scene."""
+    """Images of a scene; its coordinates are not told."""
     name = list(SCENES)[rng.integers(len(SCENES))]
     scene, highest = SCENES[name]
     d = int(np.floor(np.exp(rng.uniform(0, np.log(highest + 1)))))
@@ -109,4 +110,4 @@ def unseen_images(rng):
     X = scene(rng, n, d).reshape(n, -1)
     if rng.random() < 0.3:
         X = X + 0.01 * X.std() * rng.normal(size=X.shape)
-    return X, np.full(n, d), f"unseen {name}"
+    return Law(X, np.full(n, d), f"unseen {name}")

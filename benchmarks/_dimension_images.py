@@ -6,6 +6,7 @@ a dimension: by a finite difference each is scaled until all change the image ab
 """
 
 import numpy as np
+from _dimension_law import Law
 from _dimension_laws import EVEN, coordinates, log_uniform, noisy
 
 SIDES = (8, 9, 10, 11, 12, 13, 14, 16, 20)
@@ -118,7 +119,7 @@ SCENES = {"blobs": blobs, "strokes": strokes, "pattern": pattern}
 
 
 def image_law(rng):
-    """Rows, the dimension of each, and the kind of scene."""
+    """Images of a scene."""
     n = int(np.exp(np.log(ROWS[0]) + rng.random() ** 0.6 * np.log(ROWS[1] / ROWS[0])))
     d = int(log_uniform(rng, *DIMENSIONS))
     side = int(rng.choice(SIDES))
@@ -135,7 +136,7 @@ def image_law(rng):
     if rng.random() < 0.2:
         step = np.ptp(X) / 255
         X = np.round(X / step) * step
-    return X, np.full(n, d), kind
+    return Law(X, np.full(n, d), kind, z)
 
 
 def _equal(rng, scene, z):

@@ -9,9 +9,12 @@ what no estimator could see at this number of rows teaches nothing.
 from typing import NamedTuple
 
 import numpy as np
+from _dimension_law import Law
 from sklearn.neighbors import NearestNeighbors
 
 MAX_COLUMNS = 200
+FAR = 1e4
+"""Between laws side by side, in coordinates on the law."""
 
 
 def log_uniform(rng, low, high, size=None):
@@ -23,7 +26,9 @@ class Prior(NamedTuple):
 
     ``densities`` and ``maps`` are probabilities, in the order of ``DENSITIES`` and ``MAPS``;
     ``rows`` and ``dimensions`` are ranges; ``folds``, where given, is the range of frequencies as a
-    share of the highest that can be told apart.
+    share of the highest that can be told apart. ``mixed``, ``stretched``, ``pure`` and ``joined``
+    are probabilities: of laws of several dimensions side by side, of coordinates of unequal
+    extents, of columns that are all of few forms, of two laws in columns of their own.
     """
 
     densities: list[float]
@@ -32,21 +37,34 @@ class Prior(NamedTuple):
     dimensions: tuple[int, int] = (1, 141)
     folds: tuple[float, float] | None = None
     mixed: float = 0.06
+    stretched: float = 0.0
+    pure: float = 0.0
+    joined: float = 0.0
 
 
 EVEN = Prior([0.28, 0.08, 0.16, 0.14, 0.12, 0.12, 0.10], None)
 CURVED = Prior([0.24, 0.06, 0.14, 0.22, 0.12, 0.12, 0.10], [0.15, 0.10, 0.15, 0.20, 0.20, 0.20])
 """More curvature, more uneven densities."""
 FOLDED = Prior(
-    EVEN.densities, [0, 0, 0.1, 0.3, 0.3, 0.3], (500, 4000), (1, 4), folds=(0.4, 2.5), mixed=0
+    EVEN.densities, [0, 0, 0.1, 0.3, 0.3, 0.3], (500, 4000), (1, 4), folds=(0.4, 1.0), mixed=0
 )
-"""Few dimensions, folded until strands are as close as rows: near rows see one, far ones all."""
+"""Few dimensions, folded as much as so many rows can show: near rows see one, far ones all."""
 TURNED = Prior(
     CURVED.densities, [0, 0, 0.1, 0.2, 0.35, 0.35], (500, 4000), (4, 31), folds=(0.4, 1.0), mixed=0
 )
 """More dimensions, each bent by about a full turn: as much as so many rows can show."""
 BORDERED = Prior([0.65, 0.2, 0, 0.15, 0, 0, 0], CURVED.maps, dimensions=(1, 81), mixed=0)
 """Densities that end abruptly: in many dimensions nearly all rows are near a border."""
+WIDER = dict(stretched=0.5, pure=0.5, joined=0.15)
+EVEN_WIDER = CURVED._replace(**WIDER, mixed=0)
+FOLDED_WIDER = FOLDED._replace(**WIDER, maps=[0.1, 0, 0.2, 0.2, 0.25, 0.25], folds=(0.1, 1.0))
+TURNED_WIDER = TURNED._replace(**WIDER)
+MIXED = EVEN._replace(mixed=1.0)
+"""Laws of several dimensions side by side."""
+MIXED_LOW = MIXED._replace(
+    maps=[0.35, 0.2, 0.1, 0.15, 0.1, 0.1], rows=(100, 4000), dimensions=(1, 9)
+)
+"""Plain ones of few dimensions."""
 PRIOR = EVEN
 
 
@@ -110,7 +128,19 @@ def coordinates(rng, n, d, densities=None):
         squash = SQUASHES[rng.integers(len(SQUASHES))]
         steepness = log_uniform(rng, 0.5, 3)
         z = _unit_range(squash(np.clip(steepness * (z - rng.choice([0, 0.5])), -8, 8)))
-    return z
+    return z * _extents(rng, n, d) if _so_often(rng, PRIOR.stretched) else z
+
+
+def _so_often(rng, probability):
+    """True so often; what cannot be true draws nothing."""
+    return probability > 0 and rng.random() < probability
+
+
+def _extents(rng, n, d):
+    """Unequal extents of coordinates, none of them below three distances of neighbours."""
+    extents = np.exp(-rng.uniform(0, 3, d) * rng.random())
+    distance = (extents.prod() / n) ** (1 / d)
+    return np.maximum(extents, min(0.4, 3 * distance))
 
 
 def _unit_range(z):
@@ -141,28 +171,40 @@ def columns_for(rng, d, least):
 
 def flat(rng, n, d):
     z = coordinates(rng, n, d)
-    return z * np.exp(rng.uniform(-1, 1, d) * rng.uniform(0, 0.8))
+    return z * np.exp(rng.uniform(-1, 1, d) * rng.uniform(0, 0.8)), z
 
 
 def closed(rng, n, d):
     """Spheres, ellipsoids, products of spheres and circles, surfaces of cubes."""
-    kind = rng.integers(4)
-    if kind == 0:
-        x = _sphere(rng, n, d)
-        return x * np.exp(rng.uniform(-1, 1, d + 1) * rng.choice([0, 0.5]))
-    if kind == 1:
-        angle = rng.uniform(0, 2 * np.pi, (n, d))
-        radius = np.exp(rng.uniform(-1, 1, d) * rng.choice([0, 0.5]))
-        return np.hstack([radius * np.cos(angle), radius * np.sin(angle)])
-    if kind == 2:
-        first = int(rng.integers(1, d)) if d > 1 else 1
-        parts = [_sphere(rng, n, first)]
-        if d > first:
-            parts.append(_sphere(rng, n, d - first) * log_uniform(rng, 0.4, 2.5))
-        return np.hstack(parts)
+    x = CLOSED[rng.integers(4)](rng, n, d)
+    return x, x
+
+
+def _ellipsoid(rng, n, d):
+    return _sphere(rng, n, d) * np.exp(rng.uniform(-1, 1, d + 1) * rng.choice([0, 0.5]))
+
+
+def _torus(rng, n, d):
+    angle = rng.uniform(0, 2 * np.pi, (n, d))
+    radius = np.exp(rng.uniform(-1, 1, d) * rng.choice([0, 0.5]))
+    return np.hstack([radius * np.cos(angle), radius * np.sin(angle)])
+
+
+def _two_spheres(rng, n, d):
+    first = int(rng.integers(1, d)) if d > 1 else 1
+    parts = [_sphere(rng, n, first)]
+    if d > first:
+        parts.append(_sphere(rng, n, d - first) * log_uniform(rng, 0.4, 2.5))
+    return np.hstack(parts)
+
+
+def _cube_surface(rng, n, d):
     x = rng.random((n, d + 1))
     x[np.arange(n), rng.integers(d + 1, size=n)] = rng.integers(2, size=n)
     return x
+
+
+CLOSED = [_ellipsoid, _torus, _two_spheres, _cube_surface]
 
 
 def _sphere(rng, n, d):
@@ -180,7 +222,7 @@ def graph(rng, n, d):
         bent = (z**2 if rng.random() < 0.5 else z**2 - 1.5 * z) @ weights
     else:
         bent = _waves(rng, z, extra, frequency(rng, n, d))
-    return np.hstack([z, height * bent])
+    return np.hstack([z, height * bent]), z
 
 
 def smooth(rng, n, d):
@@ -188,10 +230,10 @@ def smooth(rng, n, d):
     z = coordinates(rng, n, d)
     m = columns_for(rng, d, d + 1)
     if rng.random() < 0.5:
-        return _waves(rng, z, m, frequency(rng, n, d)) + rng.uniform(0, 1) * _linear(rng, z, m)
+        return _waves(rng, z, m, frequency(rng, n, d)) + rng.uniform(0, 1) * _linear(rng, z, m), z
     hidden = int(rng.integers(d + 1, 3 * d + 4))
     inner = np.tanh(_linear(rng, z - z.mean(0), hidden) * log_uniform(rng, 0.5, 6))
-    return _linear(rng, inner, m)
+    return _linear(rng, inner, m), z
 
 
 def _linear(rng, z, m):
@@ -218,7 +260,7 @@ def sparse(rng, n, d):
     first = np.arange(m) % d
     second = rng.integers(d, size=m)
     scale = frequency(rng, n, d)
-    return _univariate(rng, z[:, first], scale) * _univariate(rng, z[:, second], scale)
+    return _univariate(rng, z[:, first], scale) * _univariate(rng, z[:, second], scale), z
 
 
 def _univariate(rng, z, scale):
@@ -232,7 +274,10 @@ def _univariate(rng, z, scale):
         np.tanh(rng.uniform(0.5, 2, m) * (z - 0.5)),
         np.sin(speed * z + phase),
     ]
-    pick = rng.choice(4, size=m, p=[0.25, 0.25, 0.15, 0.35])
+    shares = [0.25, 0.25, 0.15, 0.35]
+    if _so_often(rng, PRIOR.pure):
+        shares = rng.dirichlet(np.full(4, 0.5))
+    pick = rng.choice(4, size=m, p=shares)
     return np.select([pick == j for j in range(4)], forms)
 
 
@@ -242,14 +287,14 @@ def curves(rng, n, d):
     per = int(rng.integers(2, 5))
     per = max(2, min(per, MAX_COLUMNS // d))
     scale = frequency(rng, n, d)
+    straight = 0 if _so_often(rng, PRIOR.pure) else 1
     out = []
     for _ in range(per):
         amplitude, phase = rng.normal(size=d), rng.uniform(0, 2 * np.pi, d)
         speed = scale * rng.integers(1, 3)
-        out.append(
-            amplitude * np.sin(speed * z + phase) + rng.normal(size=d) * z * rng.uniform(0, 1)
-        )
-    return np.hstack(out)
+        line = rng.normal(size=d) * z * rng.uniform(0, 1)
+        out.append(amplitude * np.sin(speed * z + phase) + straight * line)
+    return np.hstack(out), z
 
 
 MAPS = {"flat": flat, "closed": closed, "graph": graph, "smooth": smooth, "sparse": sparse,
@@ -257,7 +302,7 @@ MAPS = {"flat": flat, "closed": closed, "graph": graph, "smooth": smooth, "spars
 
 
 def random_law(rng, prior=EVEN):
-    """Rows, the dimension of each, and the kind of map."""
+    """A law from such a prior."""
     global PRIOR
     PRIOR = prior
     share = rng.random() ** 0.6  # more of the larger samples, where there is more to see
@@ -266,18 +311,26 @@ def random_law(rng, prior=EVEN):
     if rng.random() < prior.mixed and n >= 100:
         return mixed(rng, n)
     d = int(log_uniform(rng, *prior.dimensions))
-    X, kind = single(rng, n, d)
-    return X, np.full(n, d), kind
+    X, z, kind = single(rng, n, d)
+    return Law(X, np.full(n, d), kind, z)
 
 
 def single(rng, n, d):
     kind = str(rng.choice(list(MAPS), p=PRIOR.maps))
-    X = MAPS[kind](rng, n, d)
+    if d > 1 and _so_often(rng, PRIOR.joined):
+        first = int(rng.integers(1, d))
+        other = str(rng.choice(list(MAPS), p=PRIOR.maps))
+        beside, its = MAPS[other](rng, n, d - first)
+        beside = beside * log_uniform(rng, 0.3, 3)
+        X, z = MAPS[kind](rng, n, first)
+        X, z, kind = np.hstack([X, beside]), np.hstack([z, its]), "joined"
+    else:
+        X, z = MAPS[kind](rng, n, d)
     if rng.random() < 0.5:
-        return X, kind
+        return X, z, kind
     spare = int(rng.integers(0, X.shape[1] + 2)) if rng.random() < 0.5 else 0
     X = np.hstack([X, np.zeros((n, min(spare, max(MAX_COLUMNS - X.shape[1], 0))))])
-    return noisy(rng, X), kind
+    return noisy(rng, X), z, kind
 
 
 def noisy(rng, X):
@@ -292,16 +345,34 @@ def noisy(rng, X):
 
 
 def mixed(rng, n):
-    """Two or three laws side by side, of like extent and different dimension."""
-    sizes = np.maximum((rng.dirichlet(np.full(int(rng.integers(2, 4)), 4.0)) * n).astype(int), 20)
-    dimensions = log_uniform(rng, 1, 31, len(sizes)).astype(int)
-    parts = []
+    """A few laws side by side, of like extent, of any dimensions or all of one."""
+    n_parts = int(rng.integers(2, 6))
+    sizes = np.maximum((rng.dirichlet(np.full(n_parts, 4.0)) * n).astype(int), 20)
+    low, high = PRIOR.dimensions
+    dimensions = log_uniform(rng, low, min(high, 31), n_parts).astype(int)
+    if rng.random() < 0.3:
+        dimensions[:] = dimensions[0]
+    rows, intrinsic = [], []
     for size, d in zip(sizes, dimensions, strict=True):
-        part, _ = single(rng, size, d)
+        part, z, _ = single(rng, size, d)
         part = part - np.median(part, axis=0)
-        parts.append(part / max(np.median(np.linalg.norm(part, axis=1)), 1e-12))
-    columns = max(part.shape[1] for part in parts)
-    X = np.concatenate([np.pad(part, ((0, 0), (0, columns - part.shape[1]))) for part in parts])
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    X += (rng.standard_normal((len(sizes), columns)) / np.sqrt(columns) * rng.uniform(0, 4))[labels]
-    return X, dimensions[labels], "mixed"
+        extent = max(np.median(np.linalg.norm(part, axis=1)), 1e-12)
+        rows.append(part / extent * log_uniform(rng, 0.5, 2))
+        intrinsic.append((z - z.mean(axis=0)) / z.std())
+    columns = max(part.shape[1] for part in rows)
+    middles = rng.standard_normal((n_parts, columns)) / np.sqrt(columns) * rng.uniform(0, 8)
+    placed = [
+        _placed(rng, part, columns) + middle for part, middle in zip(rows, middles, strict=True)
+    ]
+    X = np.vstack(placed)
+    widest = max(z.shape[1] for z in intrinsic)
+    labels = np.repeat(np.arange(n_parts), sizes)
+    on_law = np.vstack([np.pad(z, ((0, 0), (0, widest - z.shape[1]))) for z in intrinsic])
+    on_law = np.column_stack([on_law, FAR * labels])
+    return Law(X, dimensions[labels], "mixed", on_law)
+
+
+def _placed(rng, part, columns):
+    """Columns of zeros put after those of a part, or between them."""
+    part = np.pad(part, ((0, 0), (0, columns - part.shape[1])))
+    return part if rng.random() < 0.5 else part[:, rng.permutation(columns)]

@@ -1,14 +1,15 @@
 """Whose answer is nearest to the truth? Dimension beside scikit-dimension.
 
     pip install scikit-dimension==0.5.0
-    python benchmarks/dimension.py [manifolds|laws|scores|networks|real ...] --cache FOLDER
+    python benchmarks/dimension.py [manifolds|laws|sets|scores|networks|real ...] --cache FOLDER
 
 *Manifolds*: scikit-dimension's own 24 at n = 2500, three seeds, noise 0 and 0.01; the mean, median
 and worst absolute relative error. Peers at their defaults, except that MiND_ML may answer up to 80
 and GRIDE is shown at two scales. KNN, DANCo, TLE, lPCA (k = 100) and ESS (k = 100, at 200 rows)
 come last, on the first seed alone; a run that was stopped before them has no rows of them, as it
 has none of estimators that answered on fewer than twenty manifolds of a seed, and dashes elsewhere.
-*Laws*: spheres, rolls, balls, tori.
+*Laws*: spheres, rolls, balls, tori. *Sets*: of one dimension or of several side by side; the
+median over the rows of each part of the dimension there, on three draws.
 *Scores*: every method on the exact score model. *Networks*: NeuralScore() with no parameter set but
 its seed, asked at 200 rows that it was not trained on, beside the default on 2,000 rows; seconds
 are those of training. *Real*: digits, faces, garments, with published estimates beside them.
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import skdim
+from _dimension_sets import SETS, side_by_side
 from _report import table, write
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
@@ -194,15 +196,6 @@ def nonlinear(n):
     return bench.generate("Mn1_Nonlinear", n=n, d=32, dim=128)
 
 
-def lollipop(n):
-    """A point, a stick and a disc."""
-    rng = np.random.default_rng(0)
-    stick = np.stack([rng.uniform(-2, -1, n // 3), np.zeros(n // 3)], axis=1)
-    angle, radius = rng.uniform(0, 2 * np.pi, n // 3), rng.random(n // 3) ** 0.5
-    disc = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return np.vstack([stick, disc])
-
-
 N = 2000
 LAWS = {
     "Gaussian 2/5": (2, lambda: make_gaussian(N, 5, spectrum=[1, 1, 0, 0, 0], random_state=0)[0]),
@@ -246,14 +239,66 @@ def laws(cache):
         {"estimator": name, **{line["law"]: line[name] for line in lines}}
         for name in list(lines[0])[2:]
     ]
-    text = f"## Laws, n = {N}\n\n" + table(by_name, list(by_name[0]))
-    answers = IntrinsicDimensionEstimator(random_state=0).fit(lollipop(1500)).dimension_pw_
-    stick, disc = np.split(answers, [500])
-    text += (
-        "\n\nA lollipop of a stick and a disc, n = 1000, local answers: median "
-        f"{np.median(stick):.2f} on the stick, {np.median(disc):.2f} on the disc."
-    )
-    return text
+    return f"## Laws, n = {N}\n\n" + table(by_name, list(by_name[0]))
+
+
+# ---------------------------------------------------------------------- local answers
+
+
+def by_row(cls, k, **params):
+    return lambda X: cls(**params).fit_pw(X, n_neighbors=k).dimension_pw_
+
+
+LOCAL = {
+    OURS: lambda X: IntrinsicDimensionEstimator(random_state=0).fit(X).dimension_pw_,
+    "MLE (k = 20)": lambda X: skdim.id.MLE().fit(X, n_neighbors=20).dimension_pw_,
+    "TLE": lambda X: skdim.id.TLE().fit(X, n_neighbors=20).dimension_pw_,
+    "MOM": lambda X: skdim.id.MOM().fit(X, n_neighbors=50).dimension_pw_,
+    "MADA": lambda X: skdim.id.MADA().fit(X, n_neighbors=20).dimension_pw_,
+    "lPCA (k = 50)": by_row(skdim.id.lPCA, 50, verbose=False),
+    "TwoNN (k = 50)": by_row(skdim.id.TwoNN, 50),
+}
+
+
+def sets(cache):
+    """Medians over the rows of each part, and relative errors of the rows on average."""
+    lines, off = [], {name: [] for name in LOCAL}
+    for law, make in SETS.items():
+        line = {"set": law, "truth": ", ".join(map(str, make(np.random.default_rng(0))))}
+        for name, run in LOCAL.items():
+            found = np.array([_of_parts(cache, law, make, name, run, seed) for seed in SEEDS])
+            line[name] = ", ".join(shown(answer, 2) for answer in found[..., 0].mean(axis=0))
+            off[name].append(found[..., 1].mean())
+        lines.append(line)
+    errors = {name: shown(np.mean(values), 3) for name, values in off.items()}
+    lines.append({"set": "mean error of a row", "truth": "", **errors})
+    return "## Local answers\n\n" + table(lines, list(lines[0]))
+
+
+def _of_parts(cache, law, make, name, run, seed):
+    """Median answer and mean relative error in each part."""
+    parts = make(np.random.default_rng(seed))
+    rows, part = side_by_side(list(parts.values()))
+
+    @lru_cache
+    def answers():
+        return run(rows)
+
+    def median(k):
+        return np.median(answers()[part == k])
+
+    def error(k, truth):
+        return np.mean(np.abs(answers()[part == k] / truth - 1))
+
+    return [
+        [
+            cache(lambda _, k=k: median(k), lambda: None, "sets", law, seed, name, k)[0],
+            cache(lambda _, k=k, d=d: error(k, d), lambda: None, "sets", law, seed, name, k, "off")[
+                0
+            ],
+        ]
+        for k, d in enumerate(parts)
+    ]
 
 
 # ---------------------------------------------------------------------- exact scores
@@ -377,6 +422,7 @@ def real(cache):
 SECTIONS = {
     "manifolds": manifolds,
     "laws": laws,
+    "sets": sets,
     "scores": scores,
     "networks": networks,
     "real": real,

@@ -2,32 +2,47 @@
 
     python benchmarks/dimension_calibration.py draw [BLOCK ...] --folder FOLDER
     python benchmarks/dimension_calibration.py fit --folder FOLDER
-    python benchmarks/dimension_calibration.py further --folder FOLDER
     python benchmarks/dimension_calibration.py report --folder FOLDER
 
 The first draws blocks of laws (``_dimension_laws.py``, ``_dimension_images.py``) and keeps their
-statistics in the folder; the second fits the perceptrons to all blocks there, the third goes on
-from the weights that are there. Both write ``skdiffusion/geometry/dimension_calibration.npz`` and
-hold out one law in eight; the last says how well weights do on those. Every law gives one example
-for the whole and a few for neighbourhoods of it. Images of the scenes called unseen
-(``_dimension_image_test.py``) share no code with those that teach. The package's own weights were
-fitted to ``BLOCKS`` and then further to ``FURTHER_BLOCKS``.
+statistics in the folder; the second fits the perceptrons to all blocks there but one law in eight,
+and writes ``skdiffusion/geometry/dimension_calibration.npz``; the third says how well they do on
+the laws held out. Every law gives one example for the whole and a few for neighbourhoods of it.
+Examples whose rows cannot show their dimension (``_dimension_law.py``) are left out of both.
+Images of the scenes called unseen (``_dimension_image_test.py``) share no code with those that
+teach.
 """
 
 import argparse
 import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from _dimension_image_test import unseen_images
 from _dimension_images import image_law
-from _dimension_laws import BORDERED, CURVED, EVEN, FOLDED, TURNED, random_law
+from _dimension_law import Law, visible
+from _dimension_laws import (
+    BORDERED,
+    CURVED,
+    EVEN,
+    EVEN_WIDER,
+    FOLDED,
+    FOLDED_WIDER,
+    MIXED,
+    MIXED_LOW,
+    TURNED,
+    TURNED_WIDER,
+    random_law,
+)
 from _report import table, write
+from joblib import Parallel, delayed
 
 from skdiffusion.geometry import _dimension_calibration
 from skdiffusion.geometry._neighbourhood_statistics import (
+    MOST_ROWS,
     NeighbourhoodStatistics,
     RowStatistics,
     WholeStatistics,
@@ -36,83 +51,92 @@ from skdiffusion.geometry._neighbourhood_statistics import (
 
 LAWS_PER_BLOCK = 200
 PRIORS = [EVEN] * 3 + [CURVED, FOLDED, TURNED, BORDERED]
-BORDERS, IMAGES, UNSEEN = 6, 7, 8
-LAWS = [*(partial(random_law, prior=prior) for prior in PRIORS), image_law, unseen_images]
-"""What draws the laws of each hundred of blocks; the last, ``UNSEEN``, teaches nothing."""
-BLOCKS = [*range(9), *range(200, 224), *range(300, 311), *range(400, 402), *range(500, 503)]
-FURTHER_BLOCKS = [
-    *range(0, 6),
-    *range(200, 207),
-    *range(300, 304),
-    *range(400, 402),
-    *range(500, 503),
-    *range(600, 602),
-    *range(700, 707),
-    800,
+MORE_PRIORS = [EVEN_WIDER, TURNED_WIDER, FOLDED_WIDER, MIXED, MIXED_LOW]
+BORDERS, IMAGES, UNSEEN, MIXTURES = 6, 7, 8, 12
+LAWS = [
+    *(partial(random_law, prior=prior) for prior in PRIORS),
+    image_law,
+    unseen_images,
+    *(partial(random_law, prior=prior) for prior in MORE_PRIORS),
 ]
-QUERIES = 128
+"""What draws the laws of each hundred of blocks; those of ``UNSEEN`` teach nothing."""
+BLOCKS = [
+    *range(50),
+    *range(200, 250),
+    *range(300, 350),
+    *range(400, 440),
+    *range(500, 540),
+    *range(600, 645),
+    *range(700, 800),
+    800,
+    *range(900, 980),
+    *range(1000, 1030),
+    *range(1100, 1120),
+    *range(1200, 1280),
+    *range(1300, 1380),
+]
+LEAST_VISIBLE, MOST_FOLDED = 0.7, 4
+"""Folded laws of so few dimensions teach only where rows show them."""
+QUERIES = MOST_ROWS
 NEIGHBOURHOODS, SIZES = 3, (12, 48)
-LIMIT, WIDTH, MEMBERS = 4.0, 96, 4
-EPOCHS, BATCH, RATE, DECAY, JITTER = 40, 256, 8e-3, 3e-2, 0.003
-FURTHER_EPOCHS, FURTHER_RATE = 12, 2e-3
+LIMIT, DEPTH, WIDTH, MEMBERS = 4.0, 3, 192, 6
+EPOCHS, BATCH, RATE, DECAY, JITTER = 10, 512, 5e-3, 3e-2, 0.003
 
 
 def examples(rng, law):
-    """Vectors of statistics of one law and of neighbourhoods in it, with their dimensions."""
-    X, d, kind = law(rng)
-    X, first = np.unique(X, axis=0, return_index=True)
-    if len(X) < 10:
+    """Vectors of statistics of a law and of neighbourhoods in it, with what is known of them."""
+    rows, first = np.unique(law.rows, axis=0, return_index=True)
+    if len(rows) < 10:
         return
-    pick = rng.choice(len(X), min(len(X), QUERIES), replace=False)
-    some, d = X[pick], d[first][pick]
-    statistics = NeighbourhoodStatistics(X)(some)
-    whole = WholeStatistics.of(X, some)
-    yield summarise(statistics, whole), d.mean(), kind
+    intrinsic = None if law.intrinsic is None else law.intrinsic[first]
+    law = Law(rows, law.dimensions[first], law.kind, intrinsic)
+    pick = rng.choice(len(rows), min(len(rows), QUERIES), replace=False)
+    some, d, seen = rows[pick], law.dimensions[pick], visible(law, pick)
+    statistics = NeighbourhoodStatistics(rows)(some)
+    whole = WholeStatistics.of(rows, some)
+    yield summarise(statistics, whole), d.mean(), law.kind, seen.mean()
     for _ in range(NEIGHBOURHOODS):
         centre = some[rng.integers(len(some))]
         size = int(np.exp(rng.uniform(*np.log(SIZES))))
         near = np.argsort(((some - centre) ** 2).sum(axis=1))[:size]
         part = RowStatistics(*(values[near] for values in statistics))
-        yield summarise(part, whole), d[near].mean(), f"{kind}, local"
+        yield summarise(part, whole), d[near].mean(), f"{law.kind}, local", seen[near].mean()
 
 
 def draw(block, folder):
     rng = np.random.default_rng(block)
     make = LAWS[block // 100]
-    rows = [
-        (v, d, kind, law) for law in range(LAWS_PER_BLOCK) for v, d, kind in examples(rng, make)
-    ]
-    vectors, dimensions, kinds, laws = (np.array(part) for part in zip(*rows, strict=True))
+    rows = [(*example, k) for k in range(LAWS_PER_BLOCK) for example in examples(rng, make(rng))]
+    vectors, dimensions, kinds, seen, laws = (np.array(part) for part in zip(*rows, strict=True))
     assert np.isfinite(vectors).all()
     path = Path(folder) / f"block_{block}.npz"
-    np.savez(path, vectors=vectors, dimensions=dimensions, kinds=kinds, laws=laws)
+    np.savez(path, vectors=vectors, dimensions=dimensions, kinds=kinds, laws=laws, seen=seen)
 
 
 def load(folder):
+    """Vectors, logarithms of dimensions, kinds, whether held out and what hundred they are of."""
     blocks = sorted(Path(folder).glob("block_*.npz"), key=lambda p: int(p.stem.split("_")[1]))
     parts = [np.load(path) for path in blocks]
-    vectors, dimensions, kinds, laws = (
+    vectors, dimensions, kinds, laws, seen = (
         np.concatenate([part[name] for part in parts])
-        for name in ("vectors", "dimensions", "kinds", "laws")
+        for name in ("vectors", "dimensions", "kinds", "laws", "seen")
     )
     hundreds = [int(path.stem.split("_")[1]) // 100 for path in blocks]
     source = np.repeat(hundreds, [len(part["laws"]) for part in parts])
-    print(len(parts), "blocks")
+    shown = (seen >= LEAST_VISIBLE) | (dimensions > MOST_FOLDED)
+    print(f"{len(parts)} blocks, {1 - shown.mean():.1%} of the examples left out")
     held_out = (laws % 8 == 0) | (source == UNSEEN)
-    return vectors, np.log(dimensions), kinds, held_out, source
+    return tuple(a[shown] for a in (vectors, np.log(dimensions), kinds, held_out, source))
 
 
 class Perceptron(torch.nn.Module):
-    """Two hidden layers, and the vector itself beside them."""
+    """A few hidden layers, and the vector itself beside them."""
 
     def __init__(self, n_inputs):
         super().__init__()
+        sizes = [n_inputs, *[WIDTH] * DEPTH, 2]
         self.layers = torch.nn.ModuleList(
-            [
-                torch.nn.Linear(n_inputs, WIDTH),
-                torch.nn.Linear(WIDTH, WIDTH),
-                torch.nn.Linear(WIDTH, 2),
-            ]
+            torch.nn.Linear(before, after) for before, after in pairwise(sizes)
         )
         self.skip = torch.nn.Linear(n_inputs, 2, bias=False)
         torch.nn.init.zeros_(self.skip.weight)
@@ -124,16 +148,14 @@ class Perceptron(torch.nn.Module):
         return self.layers[-1](hidden) + self.skip(v)
 
 
-def train(v, log_d, often, seed, epochs=EPOCHS, rate=RATE, start=None):
-    """A perceptron taught from scratch, or from the stored arrays ``start``."""
+def train(v, log_d, often, seed, epochs=EPOCHS):
+    """A perceptron taught by examples, as often as they are listed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = Perceptron(v.shape[1])
-        if start is not None:
-            net.load_state_dict(_state(start, seed))
         optimiser = torch.optim.AdamW(net.parameters(), weight_decay=DECAY)
         n_steps = epochs * len(often) // BATCH
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, n_steps, pct_start=0.15)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, n_steps, pct_start=0.15)
         for _ in range(n_steps):
             index = often[torch.randint(0, len(often), (BATCH,))]
             outputs = net(v[index] + JITTER * torch.randn(BATCH, v.shape[1]))
@@ -147,35 +169,24 @@ def train(v, log_d, often, seed, epochs=EPOCHS, rate=RATE, start=None):
     return net
 
 
-def _state(stored, member):
-    """Parameters of one of the stored perceptrons."""
-    state = {"skip.weight": stored["weight_skip"][member].T}
-    for k in range(3):
-        state[f"layers.{k}.weight"] = stored[f"weight_{k}"][member].T
-        state[f"layers.{k}.bias"] = stored[f"bias_{k}"][member]
-    return {name: torch.tensor(values) for name, values in state.items()}
-
-
-def fit(folder, further=False, path=_dimension_calibration.WEIGHTS):
+def fit(folder, path=_dimension_calibration.WEIGHTS):
     vectors, log_d, kinds, held_out, _ = load(folder)
     mean, scale = vectors[~held_out].mean(axis=0), vectors[~held_out].std(axis=0) + 1e-3
-    how = {}
-    if further:
-        with np.load(path) as stored:
-            how = dict(start=dict(stored), epochs=FURTHER_EPOCHS, rate=FURTHER_RATE)
-        mean, scale = how["start"]["mean"], how["start"]["scale"]
     v = np.clip((vectors - mean) / scale, -LIMIT, LIMIT)
     seen = torch.tensor(v[~held_out], dtype=torch.float32)
     truth = torch.tensor(log_d[~held_out], dtype=torch.float32)
     local = np.char.endswith(kinds[~held_out], "local")
     often = np.repeat(np.arange(len(local)), np.where(local, 1, NEIGHBOURHOODS))
-    nets = [train(seen, truth, torch.tensor(often), seed, **how) for seed in range(MEMBERS)]
-    weights = {"mean": mean, "scale": scale, "limit": LIMIT}
-    for k in range(3):
+    nets = Parallel(n_jobs=-1)(
+        delayed(train)(seen, truth, torch.tensor(often), seed) for seed in range(MEMBERS)
+    )
+    weights = {}
+    for k in range(DEPTH + 1):
         weights[f"weight_{k}"] = _stacked([net.layers[k].weight.T for net in nets])
         weights[f"bias_{k}"] = _stacked([net.layers[k].bias for net in nets])
     weights["weight_skip"] = _stacked([net.skip.weight.T for net in nets])
-    np.savez(path, **{name: np.float32(values) for name, values in weights.items()})
+    weights = {name: np.float16(values) for name, values in weights.items()}
+    np.savez_compressed(path, mean=mean, scale=scale, limit=LIMIT, **weights)
     _dimension_calibration._weights.cache_clear()
 
 
@@ -221,19 +232,19 @@ def _stacked(tensors):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("action", choices=["draw", "fit", "further", "report"])
+    parser.add_argument("action", choices=["draw", "fit", "report"])
     parser.add_argument("blocks", nargs="*", type=int)
     parser.add_argument("--folder", default="dimension_laws")
     options = parser.parse_args()
     Path(options.folder).mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    if options.action in ("fit", "further"):
-        fit(options.folder, options.action == "further")
+    if options.action == "fit":
+        fit(options.folder)
     if options.action != "draw":
         report(options.folder)
         return
     start = time.time()
-    for block in options.blocks or FURTHER_BLOCKS:
+    for block in options.blocks or BLOCKS:
         if not (Path(options.folder) / f"block_{block}.npz").exists():
             draw(block, options.folder)
             print(f"block {block} after {time.time() - start:.0f} s", flush=True)

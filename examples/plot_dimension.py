@@ -46,7 +46,7 @@ for plateau in scaled.plateaus_:
 # Digits
 # ------
 #
-# Images of 64 pixels. Zeros vary in most ways, twelve for eight to ten, and the map shows it.
+# Images of 64 pixels. Zeros vary in most ways, eleven, fours in fewest, and the map shows it.
 
 digits, labels = load_digits(return_X_y=True)
 whole = IntrinsicDimensionEstimator(random_state=0).fit(digits)

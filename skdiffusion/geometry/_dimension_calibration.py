@@ -43,12 +43,13 @@ def calibrated(summaries: np.ndarray):
     """
     w = _weights()
     v = np.clip((summaries - w["mean"]) / w["scale"], -w["limit"], w["limit"])
+    last = sum(name.startswith("bias") for name in w) - 1
     hidden = v
-    for k in range(2):
+    for k in range(last):
         # one perceptron along the first axis
         before = hidden @ w[f"weight_{k}"] + w[f"bias_{k}"][:, None]
         hidden = before / (1 + np.exp(-before))
-    outputs = hidden @ w["weight_2"] + v @ w["weight_skip"] + w["bias_2"][:, None]
+    outputs = hidden @ w[f"weight_{last}"] + v @ w["weight_skip"] + w[f"bias_{last}"][:, None]
     log_d, log_error = outputs.mean(axis=0).T
     # perceptrons that disagree do not know
     return np.exp(log_d), np.hypot(np.exp(log_error), outputs[:, :, 0].std(axis=0))

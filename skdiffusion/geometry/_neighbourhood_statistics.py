@@ -49,7 +49,8 @@ KEPT = 0.99
 """Share of the rows, those nearest to the mean, whose covariance is taken."""
 CLOSE = 8
 """Neighbours whose distances are computed from differences."""
-MOST_OTHERS, MOST_ROWS = 1000, 256
+MOST_OTHERS, MOST_ROWS = 1000, 128
+"""Rows whose distances are looked at; rows of a set, beyond which calibration has seen none."""
 SMALL = 1e-5
 """Shares of variance below it are taken for zero."""
 

@@ -469,10 +469,19 @@ def test_local_dimension_of_mixed_data(rng):
     X = np.vstack(parts)
     est = fitted(X)
     local = [np.median(est.dimension_pw_[500 * k : 500 * (k + 1)]) for k in range(3)]
-    np.testing.assert_allclose(local, [1, 2, 5], rtol=0.25)
+    np.testing.assert_allclose(local, [1, 2, 5], rtol=0.1)
     # rows never seen are as good as rows that were
     fresh = est.predict(X[::7] + 1e-4 * rng.standard_normal(X[::7].shape))
     assert np.median(np.abs(fresh - est.dimension_pw_[::7])) < 0.1
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_clusters_have_the_dimension_of_each(d, rng):
+    middles = 8 * np.stack([np.arange(4) % 2, np.arange(4) // 2, *np.zeros((d - 2, 4))], axis=1)
+    X = np.vstack([rng.standard_normal((250, d)) + middle for middle in middles])
+    est = fitted(X)
+    assert est.dimension_ == pytest.approx(d, rel=0.1)
+    assert np.median(est.dimension_pw_) == pytest.approx(d, rel=0.1)
 
 
 def concordance(found, truth, low, high):
@@ -489,6 +498,8 @@ def test_a_lollipop_is_ordered():
     for est in (fitted(X), fitted(X, "flipd", sigma=0.08)):
         d = est.dimension_pw_
         assert concordance(d, truth, 1, 2) >= 0.95
+    d = fitted(X).dimension_pw_
+    np.testing.assert_allclose([np.median(d[truth == k]) for k in (1, 2)], [1, 2], rtol=0.1)
     # five copies of one row far away: to what is left of them without itself each is a point
     X, truth = np.vstack([X, 5 * [[-3.0, 0.0]]]), np.append(truth, 5 * [0])
     d = fitted(X, "flipd", sigma=0.08, score_estimator=EmpiricalModel(X)).dimension_pw_
