@@ -1,15 +1,17 @@
 r"""Which columns have a law that a mixture misses, and that law.
 
-The law of a column is a kernel at each of :math:`K` quantiles :math:`q_k`, as wide as the nearer of
-its neighbours is far,
+The law of a column of :math:`n` rows is a kernel at each of :math:`K` quantiles :math:`q_k`, as
+wide as the nearer of its neighbours is far, and the column's Gaussian for one row more, which may
+be anywhere,
 
-.. math:: p_j(v) = \frac1K \sum_k N(v; q_k, h_k^2), \qquad
-          h_k = \min(q_k - q_{k-1}, q_{k+1} - q_k),
+.. math:: p_j(v) = \frac{n}{n + 1} \frac1K \sum_k N(v; q_k, h_k^2) + \frac{1}{n + 1} N(v; m, s^2),
+          \qquad h_k = \min(q_k - q_{k-1}, q_{k+1} - q_k),
 
-but of the lowest level of noise if that is more, or if half as many rows as stand for a kernel
-share the value :math:`q_k`: counts stay sharp, and an even density has steep edges. Kernels at one
-value are kept as one. A column is told to a network if rows that were held out have at that level a
-higher likelihood under its own law than under the mixture's,
+but of the lowest level of noise if that is more, or if half as many rows as stand for a kernel, and
+more than one, share the value :math:`q_k`: counts stay sharp, an even density has steep edges, and
+what was seen once covers what is beside it. Kernels at one value are kept as one. A column is told
+to a network if rows that were held out have at that level a higher likelihood under its own law
+than under the mixture's,
 
 .. math:: E[\log p_j(v) - \log \pi_j(v)] > \max(g, 3\, \text{standard errors}).
 """
@@ -94,18 +96,19 @@ def _kernels(values, weights, low):
     """Weights, centres and widths of the kernels of one column."""
     order = np.argsort(values, kind="stable")
     values, below = values[order], np.cumsum(weights[order])
-    centres = values[np.searchsorted(below, (np.arange(KERNELS) + 0.5) / KERNELS * below[-1])]
-    steps = np.diff(centres)
-    widths = np.minimum(np.append(steps, steps[-1]), np.insert(steps, 0, steps[0]))
+    total = below[-1]
+    quantiles = np.searchsorted(below, (np.arange(KERNELS) + 0.5) / KERNELS * total)
+    centres, counts = np.unique(values[quantiles], return_counts=True)
+    gaps = np.concatenate([[np.inf], np.diff(centres), [np.inf]])
     ends = [np.searchsorted(values, centres, side) for side in ("left", "right")]
     start, end = np.insert(below, 0, 0.0)[ends]
-    shared = end - start > below[-1] / (2 * KERNELS)
-    widths = np.where(shared, low, np.maximum(widths, low))
-    # those at one value have one width: the distance to the nearer neighbour is zero
-    _, first, counts = np.unique(centres, return_index=True, return_counts=True)
-    none = (0, KERNELS - len(first))
+    shared = end - start > max(1.0, total / (2 * KERNELS))
+    middle = np.average(values, weights=weights[order])
+    extent = np.sqrt(np.average((values - middle) ** 2, weights=weights[order]))
+    widths = np.where(shared, low, np.minimum(np.minimum(gaps[:-1], gaps[1:]), extent))
+    none = (0, KERNELS - len(centres))
     return (
-        np.pad(counts / KERNELS, none),
-        np.pad(centres[first], none, mode="edge"),
-        np.pad(widths[first], none, mode="edge"),
+        np.pad(np.append(counts / KERNELS * total, 1.0) / (total + 1), none),
+        np.pad(np.append(centres, middle), none, mode="edge"),
+        np.pad(np.maximum(np.append(widths, extent), low), none, mode="edge"),
     )

@@ -38,15 +38,34 @@ def test_normal_columns_are_not_told_whatever_the_number_of_rows():
 
 def test_values_that_rows_share_are_as_sharp_as_the_lowest_level(table):
     laws = column_laws(table, None, [2], LOW).among(np.array([0]))
-    assert laws.centres.tolist() == [[-1.0, 1.0]]
-    # to the share of one kernel of 64
-    np.testing.assert_allclose(
-        laws.weights[0], [(table[:, 2] < 0).mean(), (table[:, 2] > 0).mean()], atol=1 / KERNELS
-    )
-    assert (laws.widths == LOW).all()
+    np.testing.assert_allclose(laws.centres, [[-1.0, 1.0, table[:, 2].mean()]], atol=1e-12)
+    # to the share of one kernel of 64; and one row more that may be anywhere
+    shares = (table[:, 2] < 0).mean(), (table[:, 2] > 0).mean(), 1 / 2001
+    np.testing.assert_allclose(laws.weights[0], shares, atol=1 / KERNELS)
+    assert laws.weights[0, 2] == pytest.approx(1 / 2001)
+    np.testing.assert_allclose(laws.widths, [[LOW, LOW, table[:, 2].std()]])
     # also where a kernel stands alone: of forty values beside sixty-four kernels
     rolled = np.random.default_rng(2).integers(40, size=(2000, 1))
-    assert (column_laws(rolled, None, [0], LOW).widths == LOW).all()
+    law = column_laws(rolled, None, [0], LOW)
+    assert (law.widths[np.isin(law.centres, rolled)] == LOW).all()
+
+
+@pytest.mark.parametrize("n", [30, 100, 400])
+def test_values_never_seen_are_not_ruled_out(n):
+    """Rounded rows: what was seen once stays wide, and the Gaussian of one row more is a floor."""
+    rows = np.random.default_rng(n).normal(size=(n, 1)).round(1)
+    laws = column_laws(rows, None, [0], LOW)
+    weights, centres, widths = (part[0] for part in (laws.weights, laws.centres, laws.widths))
+    values, counts = np.unique(rows, return_counts=True)
+    once = np.isin(centres, values[counts == 1])
+    assert once.sum() >= 3
+    # no nearer than the step of rounding
+    assert (widths[once] > 0.09).all()
+    law = MixtureModel(weights, centres[:, None], widths**2)
+    anywhere = np.linspace(-4, 4, 161)[:, None]
+    one_more = MixtureModel([1.0], rows.mean(axis=0, keepdims=True), rows.var(axis=0))
+    floor = one_more.log_prob(anywhere, LOW) - np.log(n + 1)
+    assert (law.log_prob(anywhere, LOW) > floor - 1e-9).all()
 
 
 def test_an_even_density_has_its_edges(table):
@@ -65,6 +84,6 @@ def test_weights_are_repetitions(table):
     rows, weights = table[:300], np.random.default_rng(1).integers(0, 4, 300)
     weighted = column_laws(rows, weights.astype(float), [0, 4], LOW)
     repeated = column_laws(np.repeat(rows, weights, axis=0), None, [0, 4], LOW)
-    np.testing.assert_array_equal(weighted.weights, repeated.weights)
-    np.testing.assert_array_equal(weighted.centres, repeated.centres)
-    np.testing.assert_array_equal(weighted.widths, repeated.widths)
+    for name in ("weights", "centres", "widths"):
+        found, expected = getattr(weighted, name), getattr(repeated, name)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
