@@ -8,7 +8,8 @@ teaches nothing and tests nothing.
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
+
+from skdiffusion.geometry._neighbourhood_statistics import Neighbours
 
 NEAR, NEAR_ON_LAW = 16, 64
 
@@ -36,14 +37,7 @@ def visible(law, index):
     if law.intrinsic is None:
         return np.ones(len(index))
     k = min(NEAR, len(law.rows) - 1)
-    near = nearest(law.rows, index, k)
-    on_law = nearest(law.intrinsic, index, min(NEAR_ON_LAW, len(law.rows) - 1))
+    near = Neighbours(law.rows)(law.rows[index], k)[1]
+    k = min(NEAR_ON_LAW, len(law.rows) - 1)
+    on_law = Neighbours(law.intrinsic)(law.intrinsic[index], k)[1]
     return (near[:, :, None] == on_law[:, None]).any(axis=2).mean(axis=1)
-
-
-def nearest(rows, index, k):
-    """Indices of the ``k`` nearest others."""
-    found = NearestNeighbors().fit(rows).kneighbors(rows[index], k + 1, return_distance=False)
-    own = found == index[:, None]
-    own[~own.any(axis=1), -1] = True
-    return found[~own].reshape(len(index), k)

@@ -181,7 +181,7 @@ def closed(rng, n, d):
 
 
 def _ellipsoid(rng, n, d):
-    return _sphere(rng, n, d) * np.exp(rng.uniform(-1, 1, d + 1) * rng.choice([0, 0.5]))
+    return sphere(rng, n, d) * np.exp(rng.uniform(-1, 1, d + 1) * rng.choice([0, 0.5]))
 
 
 def _torus(rng, n, d):
@@ -192,9 +192,9 @@ def _torus(rng, n, d):
 
 def _two_spheres(rng, n, d):
     first = int(rng.integers(1, d)) if d > 1 else 1
-    parts = [_sphere(rng, n, first)]
+    parts = [sphere(rng, n, first)]
     if d > first:
-        parts.append(_sphere(rng, n, d - first) * log_uniform(rng, 0.4, 2.5))
+        parts.append(sphere(rng, n, d - first) * log_uniform(rng, 0.4, 2.5))
     return np.hstack(parts)
 
 
@@ -207,7 +207,7 @@ def _cube_surface(rng, n, d):
 CLOSED = [_ellipsoid, _torus, _two_spheres, _cube_surface]
 
 
-def _sphere(rng, n, d):
+def sphere(rng, n, d):
     x = rng.standard_normal((n, d + 1))
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 

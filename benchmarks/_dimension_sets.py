@@ -1,6 +1,7 @@
 """Sets of a few parts whose dimensions are known, most of them side by side."""
 
 import numpy as np
+from _dimension_laws import sphere
 from sklearn.datasets import make_moons
 
 
@@ -20,15 +21,15 @@ def line_square_normal(rng):
 
 
 def sphere_and_normal(rng):
-    return {3: np.pad(_sphere(rng, 1000, 3), ((0, 0), (0, 6))), 8: rng.normal(4, 1, (1000, 8))}
+    return {3: np.pad(sphere(rng, 1000, 3), ((0, 0), (0, 6))), 8: rng.normal(4, 1, (1000, 8))}
 
 
 def sphere_and_cube(rng):
-    return {2: _sphere(rng, 700, 2), 4: np.pad(rng.random((700, 4)), ((0, 0), (2, 0))) - 3}
+    return {2: sphere(rng, 700, 2), 4: np.pad(rng.random((700, 4)), ((0, 0), (2, 0))) - 3}
 
 
 def ring_and_ball(rng):
-    return {1: 2 * _sphere(rng, 400, 1), 3: rng.normal(0, 0.3, (800, 3))}
+    return {1: 2 * sphere(rng, 400, 1), 3: rng.normal(0, 0.3, (800, 3))}
 
 
 def line_through_cube(rng):
@@ -51,11 +52,6 @@ def moons(rng):
 
 def few_normal(rng):
     return {2: rng.standard_normal((150, 2))}
-
-
-def _sphere(rng, n, d):
-    x = rng.standard_normal((n, d + 1))
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 SETS = {

@@ -49,12 +49,16 @@ def whole(cls, **params):
     return lambda X: cls(**params).fit(X).dimension_
 
 
-def local(cls, k, **params):
+def by_row(cls, k, **params):
     def run(X):
-        k_rows = min(k, len(X) - 1)
-        return float(np.mean(cls(**params).fit_pw(X, n_neighbors=k_rows).dimension_pw_))
+        return cls(**params).fit_pw(X, n_neighbors=min(k, len(X) - 1)).dimension_pw_
 
     return run
+
+
+def local(cls, k, **params):
+    answers = by_row(cls, k, **params)
+    return lambda X: float(np.mean(answers(X)))
 
 
 def of_rows(cls, k, n_rows, **params):
@@ -246,10 +250,6 @@ def laws(cache):
 # ---------------------------------------------------------------------- local answers
 
 
-def by_row(cls, k, **params):
-    return lambda X: cls(**params).fit_pw(X, n_neighbors=k).dimension_pw_
-
-
 LOCAL = {
     OURS: lambda X: IntrinsicDimensionEstimator(random_state=0).fit(X).dimension_pw_,
     "MLE (k = 20)": lambda X: skdim.id.MLE().fit(X, n_neighbors=20).dimension_pw_,
@@ -336,13 +336,12 @@ def scores(cache):
 
 MORE = 20_000
 NETWORKS = {
-    "swiss roll 2/5": (2, N, lambda n: make_swiss_roll(n, 5, random_state=0)[0]),
-    "sphere 2/5": (2, N, lambda n: make_sphere(n, 2, 5, random_state=0)[0]),
-    "sphere 10/100": (10, MORE, lambda n: make_sphere(n, 10, 100, random_state=0)[0]),
-    "Clifford torus 32/128": (32, MORE, clifford_torus),
+    "swiss roll 2/5": (2, N, 200, lambda n: make_swiss_roll(n, 5, random_state=0)[0]),
+    "sphere 2/5": (2, N, 200, lambda n: make_sphere(n, 2, 5, random_state=0)[0]),
+    "sphere 10/100": (10, MORE, 200, lambda n: make_sphere(n, 10, 100, random_state=0)[0]),
+    "Clifford torus 32/128": (32, MORE, 50, clifford_torus),
 }
-ASKED = {100: 200, 128: 50}
-"""Rows by the most columns: Jacobians along the flow of a network take seconds a row."""
+"""Dimension, rows, rows asked about (Jacobians along a flow take seconds each), and the law."""
 OF_NETWORKS = [method for method in METHODS if method != "lidl"]
 """Densities along the flow of a network, five for each row, take a quarter of an hour."""
 
@@ -352,9 +351,8 @@ def networks(cache):
     return "## Networks with defaults\n\n" + table(lines, list(lines[0]))
 
 
-def of_network(cache, law, truth, n, make):
-    X = make(n + max(ASKED.values()))
-    asked = X[n:][: ASKED[min(most for most in ASKED if X.shape[1] <= most)]]
+def of_network(cache, law, truth, n, n_asked, make):
+    X = make(n + n_asked)
 
     @lru_cache
     def trained():
@@ -370,7 +368,7 @@ def of_network(cache, law, truth, n, make):
     seconds = answer("fit", lambda _: trained().estimator.validation_bound_, None)[1]
     line = {"law": law, "truth": truth, "rows": n, "CPU s": shown(seconds, 0)}
     for method in OF_NETWORKS:
-        line[method] = shown(answer(method, partial(by, method), asked)[0], 2)
+        line[method] = shown(answer(method, partial(by, method), X[n:])[0], 2)
     line["of neighbours"] = shown(answer(OURS, ours, X[:N])[0], 2)
     return line
 

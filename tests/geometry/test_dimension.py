@@ -495,10 +495,10 @@ def test_a_lollipop_is_ordered():
     angle, radius = rng.uniform(0, 2 * np.pi, 300), rng.random(300) ** 0.5
     disc = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     X, truth = np.vstack([stick, disc]), np.repeat([1, 2], 300)
-    for est in (fitted(X), fitted(X, "flipd", sigma=0.08)):
-        d = est.dimension_pw_
-        assert concordance(d, truth, 1, 2) >= 0.95
-    d = fitted(X).dimension_pw_
+    default, flipd = fitted(X), fitted(X, "flipd", sigma=0.08)
+    for est in (default, flipd):
+        assert concordance(est.dimension_pw_, truth, 1, 2) >= 0.95
+    d = default.dimension_pw_
     np.testing.assert_allclose([np.median(d[truth == k]) for k in (1, 2)], [1, 2], rtol=0.1)
     # five copies of one row far away: to what is left of them without itself each is a point
     X, truth = np.vstack([X, 5 * [[-3.0, 0.0]]]), np.append(truth, 5 * [0])
